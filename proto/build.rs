@@ -1,0 +1,16 @@
+//! Compiles the contract without `protoc`.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let files = protox::compile(
+        [
+            "ringmail/v1/certificate.proto",
+            "ringmail/v1/discovery.proto",
+        ],
+        ["proto"],
+    )?;
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .compile_fds(files)?;
+    println!("cargo:rerun-if-changed=proto");
+    Ok(())
+}

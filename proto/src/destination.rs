@@ -1,0 +1,182 @@
+//! What is behind an address that an app dials. At most 10 000 endpoints a service.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::identity::{SpiffeId, WorkloadName};
+use crate::workload::{self, Protocol};
+use crate::{Invalid, pb};
+
+/// Endpoints of one service.
+pub const ENDPOINTS_MAX: usize = 10_000;
+
+/// One address an app dials, and what answers there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    /// As dialled.
+    pub address: SocketAddr,
+    /// What the mesh knows of it.
+    pub kind: DestinationKind,
+}
+
+/// What the mesh knows of an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DestinationKind {
+    /// A service, or one pod.
+    Service(Service),
+    /// Nothing: it leaves as it is.
+    External,
+}
+
+/// A port of a Kubernetes Service, or of one pod, and who serves it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// The Service's namespace and name, or the pod's.
+    pub name: WorkloadName,
+    /// The port as dialled.
+    pub port: u16,
+    /// What it was declared to speak.
+    pub protocol: Protocol,
+    /// Who serves it now; may be nobody.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One pod that serves a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The pod's address and the port its app listens on.
+    pub address: SocketAddr,
+    /// The pod.
+    pub workload: WorkloadName,
+    /// The identity its sidecar must prove; none for a pod outside the mesh, which only plaintext reaches.
+    pub identity: Option<SpiffeId>,
+}
+
+/// The name under which an address is subscribed to: the one text form of it.
+#[must_use]
+pub fn destination_name(address: SocketAddr) -> String {
+    SocketAddr::new(address.ip().to_canonical(), address.port()).to_string()
+}
+
+/// The address behind a subscription's name.
+///
+/// # Errors
+/// When it is not the form that [`destination_name`] prints.
+pub fn parse_destination_name(name: &str) -> Result<SocketAddr, Invalid> {
+    let refuse = || Invalid::new("name", "is not address:port in canonical form");
+    let address: SocketAddr = name.parse().map_err(|_| refuse())?;
+    if address.port() == 0 || destination_name(address) != name {
+        return Err(refuse());
+    }
+    Ok(address)
+}
+
+impl TryFrom<pb::Destination> for Destination {
+    type Error = Invalid;
+
+    fn try_from(wire: pb::Destination) -> Result<Self, Invalid> {
+        use pb::destination::Kind;
+        let address = parse_destination_name(&wire.name)?;
+        let kind = match wire.kind {
+            Some(Kind::Service(service)) => DestinationKind::Service(
+                service
+                    .try_into()
+                    .map_err(|e: Invalid| e.inside("service"))?,
+            ),
+            Some(Kind::External(pb::External {})) => DestinationKind::External,
+            None => {
+                return Err(Invalid::new(
+                    "kind",
+                    "is missing, or one this version does not know",
+                ));
+            }
+        };
+        Ok(Self { address, kind })
+    }
+}
+
+impl From<&Destination> for pb::Destination {
+    fn from(checked: &Destination) -> Self {
+        use pb::destination::Kind;
+        let kind = match &checked.kind {
+            DestinationKind::Service(service) => Kind::Service(service.into()),
+            DestinationKind::External => Kind::External(pb::External {}),
+        };
+        Self {
+            name: destination_name(checked.address),
+            kind: Some(kind),
+        }
+    }
+}
+
+impl TryFrom<pb::Service> for Service {
+    type Error = Invalid;
+
+    fn try_from(wire: pb::Service) -> Result<Self, Invalid> {
+        if wire.endpoints.len() > ENDPOINTS_MAX {
+            return Err(Invalid::new("endpoints", "are more than 10000"));
+        }
+        Ok(Self {
+            name: WorkloadName::new(&wire.namespace, &wire.name)?,
+            port: workload::port("port", wire.port)?.get(),
+            protocol: workload::protocol("protocol", wire.protocol)?,
+            endpoints: wire
+                .endpoints
+                .into_iter()
+                .map(|one| Endpoint::try_from(one).map_err(|e| e.inside("endpoints")))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<&Service> for pb::Service {
+    fn from(checked: &Service) -> Self {
+        Self {
+            namespace: checked.name.namespace.to_string(),
+            name: checked.name.name.to_string(),
+            port: checked.port.into(),
+            protocol: pb::Protocol::from(checked.protocol).into(),
+            endpoints: checked.endpoints.iter().map(pb::Endpoint::from).collect(),
+        }
+    }
+}
+
+impl TryFrom<pb::Endpoint> for Endpoint {
+    type Error = Invalid;
+
+    fn try_from(wire: pb::Endpoint) -> Result<Self, Invalid> {
+        let ip: IpAddr = wire
+            .address
+            .parse()
+            .map_err(|_| Invalid::new("address", "is no IP address"))?;
+        let port = workload::port("port", wire.port)?.get();
+        let workload = wire
+            .workload
+            .ok_or_else(|| Invalid::new("workload", "is missing"))?;
+        let identity = match wire.spiffe_id.as_str() {
+            "" => None,
+            text => Some(text.parse()?),
+        };
+        Ok(Self {
+            address: SocketAddr::new(ip.to_canonical(), port),
+            workload: workload
+                .try_into()
+                .map_err(|e: Invalid| e.inside("workload"))?,
+            identity,
+        })
+    }
+}
+
+impl From<&Endpoint> for pb::Endpoint {
+    fn from(checked: &Endpoint) -> Self {
+        Self {
+            address: checked.address.ip().to_string(),
+            port: checked.address.port().into(),
+            workload: Some((&checked.workload).into()),
+            spiffe_id: checked
+                .identity
+                .as_ref()
+                .map(SpiffeId::to_string)
+                .unwrap_or_default(),
+        }
+    }
+}

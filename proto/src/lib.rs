@@ -1,0 +1,69 @@
+//! The contract between the controller and the proxies.
+//!
+//! [`pb`] is what travels; the other modules are what both sides work with. Wire types become checked types at the
+//! border (`TryFrom`) and never get past it, so what the controller validates is exactly what a proxy accepts.
+
+/// Names: trust domain, SPIFFE ID, pod.
+pub mod identity;
+
+/// Roots of trust, by trust domain.
+pub mod bundle;
+
+/// What a proxy knows of its own pod.
+pub mod workload;
+
+/// What is behind an address that an app dials.
+pub mod destination;
+
+/// The order of configuration states.
+pub mod version;
+
+/// Is this certificate chain an X.509-SVID that we trust, and whose?
+pub mod svid;
+
+/// TLS 1.3 as both sides speak it.
+pub mod tls;
+
+/// Wire types and service stubs, generated from `proto/ringmail/v1`.
+#[allow(
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    clippy::use_self,
+    clippy::excessive_nesting,
+    reason = "generated code; the .proto files are its documentation"
+)]
+pub mod pb {
+    include!(concat!(env!("OUT_DIR"), "/ringmail.v1.rs"));
+}
+
+/// Why a message from the other side was refused: which field, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct Invalid {
+    /// The path of the field, as in the .proto files.
+    pub field: String,
+    /// What is wrong, in words for an operator.
+    pub problem: String,
+}
+
+impl Invalid {
+    /// A refusal of `field`.
+    pub fn new(field: impl Into<String>, problem: impl ToString) -> Self {
+        Self {
+            field: field.into(),
+            problem: problem.to_string(),
+        }
+    }
+
+    /// The same refusal, seen from the message that holds the field.
+    #[must_use]
+    pub fn inside(mut self, outer: &str) -> Self {
+        self.field = format!("{outer}.{}", self.field);
+        self
+    }
+}
