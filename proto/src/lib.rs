@@ -35,6 +35,7 @@ pub mod tls;
     clippy::too_many_lines,
     clippy::use_self,
     clippy::excessive_nesting,
+    clippy::allow_attributes_without_reason,
     reason = "generated code; the .proto files are its documentation"
 )]
 pub mod pb {
