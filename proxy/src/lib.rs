@@ -1,1 +1,64 @@
-//! The data plane.
+//! The data plane: one small proxy beside each app.
+//!
+//! The life of a connection, in the order of the modules: it is accepted ([`start`], `listen`), taken from our app to
+//! the pod it dialled (`outbound`) or from another pod to our app (`inbound`), under mutual TLS (`tls`), as what it
+//! turns out to be (`detect`), to whom the controller says (`upstream`), as streams (`peer`) of HTTP messages in one
+//! neutral form (`http`) or of bytes (`tcp`). What all this rests on comes last: what was learnt (`control`,
+//! `snapshot`), errors, the end, the figures. Imports go downward only.
+
+/// What the proxy is told by its environment.
+pub mod config;
+
+/// From a configuration to a running proxy, and to its end.
+pub mod start;
+
+/// Sockets.
+mod listen;
+
+/// What comes in.
+mod inbound;
+
+/// What our app sends out.
+mod outbound;
+
+/// Mutual TLS.
+mod tls;
+
+/// What a connection speaks.
+mod detect;
+
+/// Where a request goes.
+mod upstream;
+
+/// The wire between two proxies.
+mod peer;
+
+/// HTTP, in whatever version.
+mod http;
+
+/// Bytes.
+mod tcp;
+
+/// Talking to the controller.
+mod control;
+
+/// What the controller told us.
+mod snapshot;
+
+/// What went wrong, and who is to blame.
+mod error;
+
+/// How the proxy ends.
+mod drain;
+
+/// What the tasks of one worker share.
+mod worker;
+
+/// What is counted.
+mod metrics;
+
+/// What people and machines ask the proxy itself.
+mod admin;
+
+/// Bytes on their way.
+mod buffer;

@@ -1,0 +1,183 @@
+//! Bytes on their way: a read buffer that holds memory only while bytes are in it.
+//!
+//! Blocks come from a last-in-first-out pool of each worker, so that a thousand idle connections hold none and a busy
+//! worker keeps touching the same few. At most [`POOLED_BLOCKS_MAX`] blocks are kept; more are given back.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Size of a block: four TLS records, and the largest message head we read.
+pub(crate) const BLOCK_BYTES: usize = 64 * 1024;
+/// Blocks one worker keeps for later.
+const POOLED_BLOCKS_MAX: usize = 64;
+
+thread_local! {
+    static POOL: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Bytes that were read and not used yet. Dropping it gives its block back.
+#[derive(Debug, Default)]
+pub(crate) struct Buffer {
+    block: Option<Box<[u8]>>,
+    start: usize,
+    end: usize,
+}
+
+impl Buffer {
+    /// The bytes that were read and not used yet.
+    pub(crate) fn data(&self) -> &[u8] {
+        self.block
+            .as_ref()
+            .map_or(&[], |block| &block[self.start..self.end])
+    }
+
+    /// The same bytes, to be changed in place.
+    pub(crate) fn data_mut(&mut self) -> &mut [u8] {
+        self.block
+            .as_mut()
+            .map_or(&mut [], |block| &mut block[self.start..self.end])
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Whether no more fits behind what is there.
+    pub(crate) fn is_full(&self) -> bool {
+        self.end - self.start == BLOCK_BYTES
+    }
+
+    /// The first `n` bytes are used. An empty buffer holds no memory.
+    pub(crate) fn consume(&mut self, n: usize) {
+        self.start += n;
+        debug_assert!(self.start <= self.end, "consumed more than was read");
+        if self.start == self.end {
+            self.release();
+        }
+    }
+
+    /// Room to read into; empty only when the buffer is full.
+    pub(crate) fn spare(&mut self) -> &mut [u8] {
+        let block = self.block.get_or_insert_with(take_block);
+        // Move what is there to the front only when little room is left behind it.
+        if self.start > 0 && block.len() - self.end < BLOCK_BYTES / 4 {
+            block.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        &mut block[self.end..]
+    }
+
+    /// `n` bytes were written into the room that [`Self::spare`] gave.
+    pub(crate) fn filled(&mut self, n: usize) {
+        self.end += n;
+        if self.is_empty() {
+            self.release();
+        }
+    }
+
+    fn release(&mut self) {
+        self.start = 0;
+        self.end = 0;
+        if let Some(block) = self.block.take() {
+            put_block(block);
+        }
+    }
+
+    /// Reads once. Zero bytes mean the end of the stream (or a full buffer: ask first).
+    pub(crate) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut (impl AsyncRead + Unpin),
+    ) -> Poll<io::Result<usize>> {
+        let mut room = ReadBuf::new(self.spare());
+        let outcome = Pin::new(from).poll_read(cx, &mut room);
+        let n = room.filled().len();
+        self.filled(n);
+        outcome.map(|result| result.map(|()| n))
+    }
+
+    /// As [`Self::poll_fill`]; dropping the future loses nothing.
+    pub(crate) async fn fill(&mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_fill(cx, from)).await
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// Writes everything. Dropping the future leaves a part unwritten: the connection is then of no more use.
+pub(crate) async fn write_all(
+    to: &mut (impl AsyncWrite + Unpin),
+    mut data: &[u8],
+) -> io::Result<()> {
+    poll_fn(|cx| {
+        while !data.is_empty() {
+            let n = ready!(Pin::new(&mut *to).poll_write(cx, data))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            data = &data[n..];
+        }
+        Poll::Ready(Ok(()))
+    })
+    .await
+}
+
+fn take_block() -> Box<[u8]> {
+    POOL.with_borrow_mut(Vec::pop)
+        .unwrap_or_else(|| vec![0; BLOCK_BYTES].into_boxed_slice())
+}
+
+fn put_block(block: Box<[u8]>) {
+    // A buffer that outlives its thread's pool is simply freed.
+    let _ = POOL.try_with(|pool| {
+        let mut pool = pool.borrow_mut();
+        if pool.len() < POOLED_BLOCKS_MAX {
+            pool.push(block);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holds_memory_only_while_bytes_are_in_it() {
+        let mut buffer = Buffer::default();
+        buffer.spare()[..5].copy_from_slice(b"hello");
+        buffer.filled(5);
+        assert_eq!(buffer.data(), b"hello");
+        buffer.consume(4);
+        assert!(buffer.block.is_some());
+        buffer.consume(1);
+        assert!(buffer.block.is_none());
+        buffer.spare();
+        buffer.filled(0);
+        assert!(
+            buffer.block.is_none(),
+            "a read that brought nothing keeps nothing"
+        );
+    }
+
+    #[test]
+    fn what_is_left_moves_to_the_front_when_room_gets_short() {
+        let mut buffer = Buffer::default();
+        let n = buffer.spare().len();
+        buffer.spare()[n - 3..].copy_from_slice(b"abc");
+        buffer.filled(n);
+        assert!(buffer.is_full() && buffer.spare().is_empty());
+        buffer.consume(n - 3);
+        assert_eq!(buffer.spare().len(), BLOCK_BYTES - 3);
+        assert_eq!(buffer.data(), b"abc");
+    }
+}

@@ -1,0 +1,77 @@
+//! Talking to the controller: our certificate, and what it tells us. Runs on a thread of its own; the data path only
+//! reads the snapshots this makes. Limits: [`BACKOFF_MAX`] between attempts, [`CALL_TIMEOUT`].
+
+/// A gRPC channel to the controller over our own TLS.
+mod channel;
+
+/// Our certificate: the first, and its successors.
+mod certify;
+
+/// The stream of configuration.
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::snapshot::Snapshot;
+
+/// Between attempts to reach the controller.
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// For one call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What both tasks need.
+#[derive(Debug)]
+struct Control {
+    config: Arc<Config>,
+    snapshot: Arc<Snapshot>,
+    metrics: Arc<Metrics>,
+}
+
+/// Keeps us certified and informed for as long as the process lives.
+pub(crate) async fn run(
+    config: Arc<Config>,
+    snapshot: Arc<Snapshot>,
+    metrics: Arc<Metrics>,
+    wanted: mpsc::Receiver<std::net::SocketAddr>,
+) {
+    let control = Control {
+        config,
+        snapshot,
+        metrics,
+    };
+    tokio::join!(certify::run(&control), watch::run(&control, wanted));
+}
+
+/// Exponential, with full jitter: a fleet that lost its controller does not come back all at once.
+#[derive(Debug)]
+struct Backoff(Duration);
+
+impl Backoff {
+    fn new() -> Self {
+        Self(BACKOFF_MIN)
+    }
+
+    async fn wait(&mut self) {
+        tokio::time::sleep(self.0.mul_f64(rand::random_range(0.0..1.0))).await;
+        self.0 = (self.0 * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// TCP to the controller, tried at each address its name has.
+async fn dial(config: &Config) -> std::io::Result<TcpStream> {
+    let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
+    for address in tokio::net::lookup_host(&config.controller_address).await? {
+        match crate::listen::connect(address, config.socket_mark).await {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}

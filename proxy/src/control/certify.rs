@@ -1,0 +1,103 @@
+//! Our certificate: the first, by a credential, and its successors, by their predecessors. A new key each time; renewed
+//! at half its life give or take a tenth; a failure keeps the valid one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
+use ringmail_proto::pb;
+use ringmail_proto::pb::certificate_service_client::CertificateServiceClient;
+use ringmail_proto::pb::certify_request::Credential as WireCredential;
+use rustls::crypto::aws_lc_rs::sign::any_ecdsa_type;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::time::timeout;
+
+use super::channel::Show;
+use super::{Backoff, CALL_TIMEOUT, Control};
+use crate::config::Credential;
+use crate::error::{Error, Reason};
+use crate::tls::identity::Identity;
+
+/// Part of its life after which a certificate is renewed.
+const RENEW_AT: std::ops::Range<f64> = 0.4..0.6;
+
+/// Keeps our certificate fresh for as long as the process lives.
+pub(super) async fn run(control: &Control) {
+    let mut backoff = Backoff::new();
+    loop {
+        match timeout(CALL_TIMEOUT, certify(control)).await {
+            Ok(Ok(valid_for)) => {
+                backoff = Backoff::new();
+                control.metrics.renewed("ok");
+                // By the monotonic clock: a step of the wall clock makes no busy loop.
+                tokio::time::sleep(valid_for.mul_f64(rand::random_range(RENEW_AT))).await;
+            }
+            Ok(Err(error)) => {
+                control.metrics.renewed("failed");
+                tracing::warn!(?error, "no certificate from the controller");
+                backoff.wait().await;
+            }
+            Err(_) => {
+                control.metrics.renewed("timeout");
+                tracing::warn!("the controller did not answer in time");
+                backoff.wait().await;
+            }
+        }
+    }
+}
+
+/// Gets one certificate and puts it in force. Returns how long it is valid.
+async fn certify(control: &Control) -> Result<Duration, Error> {
+    let current = control.snapshot.last_identity();
+    let renewable = current
+        .as_ref()
+        .is_some_and(|current| current.check_lifetime().is_ok());
+    let (show, credential) = match renewable {
+        true => (Show::Certificate, None),
+        false => (Show::Nothing, Some(credential(&control.config.credential)?)),
+    };
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
+        .map_err(|error| Reason::Internal.because(error))?;
+    let request = CertificateParams::default().serialize_request(&key);
+    let request = request.map_err(|error| Reason::Internal.because(error))?;
+    let mut client = CertificateServiceClient::new(control.channel(show).await?);
+    let answer = client
+        .certify(pb::CertifyRequest {
+            certificate_signing_request: request.der().to_vec(),
+            workload: Some((&control.config.workload).into()),
+            credential,
+        })
+        .await
+        .map_err(|status| Reason::NotReady.because(status))?
+        .into_inner();
+    let bundle = answer.trust_bundle.unwrap_or_default().try_into();
+    let bundle =
+        Arc::new(bundle.map_err(|error: ringmail_proto::Invalid| Reason::NotReady.because(error))?);
+    let signer = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let signer = any_ecdsa_type(&signer).map_err(|error| Reason::Internal.because(error))?;
+    let chain = answer
+        .certificate_chain
+        .into_iter()
+        .map(CertificateDer::from)
+        .collect();
+    let generation = current.map_or(1, |current| current.generation + 1);
+    let identity = Identity::new(chain, signer, bundle, generation)?;
+    tracing::info!(identity = %identity.svid.id, serial = identity.svid.serial, "certificate in force");
+    control
+        .metrics
+        .certificate_expiry
+        .set(identity.svid.not_after);
+    control.snapshot.put_identity(identity);
+    Ok(Duration::from_secs(answer.valid_for_seconds.into()))
+}
+
+fn credential(credential: &Credential) -> Result<WireCredential, Error> {
+    let read = |path: &std::path::Path| match std::fs::read_to_string(path) {
+        Ok(text) => Ok(text.trim().to_owned()),
+        Err(error) => Err(Reason::NotReady.because(format!("{}: {error}", path.display()))),
+    };
+    Ok(match credential {
+        Credential::JoinToken(path) => WireCredential::JoinToken(read(path)?),
+        Credential::Jwt(path) => WireCredential::Jwt(read(path)?),
+    })
+}

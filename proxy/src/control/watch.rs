@@ -1,0 +1,299 @@
+//! The stream of configuration: we say what our app calls, the controller says what is behind it, then what changes.
+//!
+//! Each response is checked whole before any of it is put in force; one that does not pass is refused with its reason
+//! and what was in force stays. Limit: [`REQUESTS_MAX`] requests on their way.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringmail_proto::bundle::TrustBundle;
+use ringmail_proto::destination::{Destination, destination_name};
+use ringmail_proto::pb::discovery_service_client::DiscoveryServiceClient;
+use ringmail_proto::pb::resource::Resource;
+use ringmail_proto::pb::watch_request::Request;
+use ringmail_proto::version::Version;
+use ringmail_proto::workload::Workload;
+use ringmail_proto::{Invalid, pb};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use super::channel::Show;
+use super::{Backoff, Control};
+use crate::error::{Error, Reason};
+use crate::tls::identity::unix_now;
+
+/// Requests on their way to the controller.
+const REQUESTS_MAX: usize = 256;
+/// Names in one subscription.
+const NAMES_MAX: usize = 500;
+/// How often a live stream is noted: its pings say that the controller is there.
+const NOTE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Stays subscribed for as long as the process lives.
+pub(super) async fn run(control: &Control, mut wanted: mpsc::Receiver<SocketAddr>) {
+    let mut backoff = Backoff::new();
+    let mut changes = control.snapshot.changes();
+    let mut subscribed = BTreeSet::new();
+    loop {
+        while control.snapshot.identity().is_err() {
+            // Only this process' end stops the changes.
+            let _ = changes.changed().await;
+        }
+        let mut heard = false;
+        let ended = watch(control, &mut wanted, &mut subscribed, &mut heard).await;
+        control.metrics.control_connected.set(0);
+        if heard {
+            backoff = Backoff::new();
+        }
+        tracing::warn!(error = ?ended, "configuration stream ended; what was learnt stays in force");
+        backoff.wait().await;
+    }
+}
+
+/// One stream, to its end.
+async fn watch(
+    control: &Control,
+    wanted: &mut mpsc::Receiver<SocketAddr>,
+    subscribed: &mut BTreeSet<SocketAddr>,
+    heard: &mut bool,
+) -> Result<(), Error> {
+    let gone = |status: tonic::Status| Reason::UnknownDestination.because(status);
+    let mut client = DiscoveryServiceClient::new(control.channel(Show::Certificate).await?);
+    let (requests, outgoing) = mpsc::channel(REQUESTS_MAX);
+    let hello = pb::Hello {
+        workload: Some((&control.config.workload).into()),
+        proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    send(&requests, Request::Hello(hello))?;
+    subscribed.extend(control.snapshot.known_addresses());
+    let known: Vec<_> = subscribed
+        .iter()
+        .map(|address| destination_name(*address))
+        .collect();
+    for names in known.chunks(NAMES_MAX) {
+        send(&requests, subscribe(names.to_vec()))?;
+    }
+    let stream = client
+        .watch(ReceiverStream::new(outgoing))
+        .await
+        .map_err(gone)?;
+    let mut responses: Streaming<pb::WatchResponse> = stream.into_inner();
+    let mut version = None;
+    let mut note = tokio::time::interval(NOTE_INTERVAL);
+    loop {
+        tokio::select! {
+            response = responses.message() => {
+                let response = response.map_err(gone)?.ok_or(Reason::UnknownDestination)?;
+                *heard = true;
+                control.metrics.control_connected.set(1);
+                send(&requests, control.receive(response, &mut version))?;
+            }
+            Some(address) = wanted.recv() => {
+                if subscribed.insert(address) {
+                    send(&requests, subscribe(vec![destination_name(address)]))?;
+                }
+            }
+            _ = note.tick() => if *heard {
+                control.metrics.control_heard.set(unix_now());
+            }
+        }
+    }
+}
+
+fn subscribe(destinations: Vec<String>) -> Request {
+    Request::Subscribe(pb::Subscription { destinations })
+}
+
+/// A controller that does not take requests is as good as gone.
+fn send(requests: &mpsc::Sender<pb::WatchRequest>, request: Request) -> Result<(), Error> {
+    let request = pb::WatchRequest {
+        request: Some(request),
+    };
+    requests
+        .try_send(request)
+        .map_err(|error| Reason::UnknownDestination.because(error))
+}
+
+/// One response, checked.
+#[derive(Debug, Default)]
+struct Update {
+    bundle: Option<TrustBundle>,
+    workload: Option<Workload>,
+    destinations: Vec<Destination>,
+}
+
+impl Control {
+    /// Puts a response in force, or refuses it.
+    fn receive(&self, response: pb::WatchResponse, version: &mut Option<Version>) -> Request {
+        let nonce = response.nonce.clone();
+        match check(response, *version).and_then(|(update, next)| self.apply(update).map(|()| next))
+        {
+            Ok(next) => {
+                *version = Some(next);
+                self.metrics.updated("ack");
+                Request::Ack(pb::Ack { nonce })
+            }
+            Err(invalid) => {
+                tracing::error!(%invalid, "configuration refused; what was in force stays");
+                self.metrics.updated("nack");
+                Request::Nack(pb::Nack {
+                    nonce,
+                    reason: invalid.to_string(),
+                })
+            }
+        }
+    }
+
+    fn apply(&self, update: Update) -> Result<(), Invalid> {
+        if let Some(workload) = &update.workload
+            && workload.name != self.config.workload
+        {
+            return Err(Invalid::new(
+                "workload",
+                format!("is {}, not us", workload.name),
+            ));
+        }
+        if let Some(bundle) = update.bundle {
+            self.apply_bundle(bundle)?;
+        }
+        if let Some(workload) = update.workload {
+            self.snapshot.put_workload(workload);
+        }
+        if !update.destinations.is_empty() {
+            self.snapshot.put_destinations(update.destinations);
+        }
+        Ok(())
+    }
+
+    fn apply_bundle(&self, bundle: TrustBundle) -> Result<(), Invalid> {
+        let Some(current) = self.snapshot.last_identity() else {
+            return Ok(());
+        };
+        if bundle.certificates(&self.config.trust_domain).is_empty() {
+            return Err(Invalid::new(
+                "trust_bundle",
+                "has no root for our own trust domain",
+            ));
+        }
+        if **current.bundle() != bundle {
+            let identity = current.with_bundle(Arc::new(bundle));
+            self.snapshot
+                .put_identity(identity.map_err(|error| Invalid::new("trust_bundle", error))?);
+        }
+        Ok(())
+    }
+}
+
+/// A response as checked types, and the version it leads to.
+fn check(
+    response: pb::WatchResponse,
+    current: Option<Version>,
+) -> Result<(Update, Version), Invalid> {
+    let next = Version::try_from(response.version)?;
+    let in_order = response.full || current.is_some_and(|current| current.admits_delta(next));
+    if !in_order {
+        return Err(Invalid::new(
+            "version",
+            format!("{next} does not follow what is in force"),
+        ));
+    }
+    let mut update = Update::default();
+    for resource in response.resources {
+        match resource.resource {
+            Some(Resource::TrustBundle(bundle)) => {
+                update.bundle = Some(
+                    bundle
+                        .try_into()
+                        .map_err(|e: Invalid| e.inside("trust_bundle"))?,
+                );
+            }
+            Some(Resource::Workload(workload)) => {
+                update.workload = Some(
+                    workload
+                        .try_into()
+                        .map_err(|e: Invalid| e.inside("workload"))?,
+                );
+            }
+            Some(Resource::Destination(destination)) => {
+                let name = destination.name.clone();
+                let checked = destination.try_into();
+                update
+                    .destinations
+                    .push(checked.map_err(|e: Invalid| e.inside(&format!("destination {name}")))?);
+            }
+            None => {
+                return Err(Invalid::new(
+                    "resource",
+                    "is of a kind this version does not know",
+                ));
+            }
+        }
+    }
+    Ok((update, next))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(full: bool, sequence: u64, resource: Option<Resource>) -> pb::WatchResponse {
+        pb::WatchResponse {
+            nonce: "n".to_owned(),
+            version: Some(pb::Version { epoch: 7, sequence }),
+            full,
+            resources: vec![pb::Resource { resource }],
+        }
+    }
+
+    fn external(name: &str) -> Option<Resource> {
+        use pb::destination::Kind;
+        let kind = Some(Kind::External(pb::External {}));
+        Some(Resource::Destination(pb::Destination {
+            name: name.to_owned(),
+            kind,
+        }))
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused_with_its_field() {
+        let at = Some(Version {
+            epoch: 7,
+            sequence: 5,
+        });
+        let refused =
+            |response, current| check(response, current).err().map(|invalid| invalid.field);
+        assert_eq!(
+            refused(response(true, 1, external("10.0.0.1:80")), None),
+            None
+        );
+        assert_eq!(
+            refused(response(false, 6, external("10.0.0.1:80")), at),
+            None
+        );
+        assert_eq!(
+            refused(response(false, 4, external("10.0.0.1:80")), at).as_deref(),
+            Some("version")
+        );
+        assert_eq!(
+            refused(response(false, 6, external("10.0.0.1:80")), None).as_deref(),
+            Some("version")
+        );
+        assert_eq!(
+            refused(response(true, 1, None), None).as_deref(),
+            Some("resource")
+        );
+        assert_eq!(
+            refused(response(true, 1, external("cart:80")), None).as_deref(),
+            Some("destination cart:80.name")
+        );
+        let mut no_epoch = response(true, 1, external("10.0.0.1:80"));
+        no_epoch.version = Some(pb::Version {
+            epoch: 0,
+            sequence: 1,
+        });
+        assert_eq!(refused(no_epoch, None).as_deref(), Some("version.epoch"));
+    }
+}

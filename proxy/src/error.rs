@@ -1,0 +1,183 @@
+//! What went wrong, who is to blame, and what everyone is told about it: one table.
+//!
+//! An [`Error`] is a [`Reason`] from the table, with the underlying error for the log. The reason decides the HTTP
+//! status, the gRPC status, the code on the peer wire and the metric label; nothing else does.
+
+use std::fmt;
+use std::io;
+
+/// Who has to mend it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blame {
+    /// Whoever sent us the request or dialled us.
+    Client,
+    /// The app in our own pod, or the network between us and it.
+    App,
+    /// The proxy at the other end of the wire.
+    Peer,
+    /// This proxy or its configuration.
+    Us,
+    /// The controller: what we need was not learnt.
+    Controller,
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Row {
+    /// Metric label and `x-ringmail-reason`.
+    pub label: &'static str,
+    /// Who has to mend it.
+    pub blame: Blame,
+    /// HTTP status (RFC 9110 section 15).
+    pub status: u16,
+    /// gRPC status, for requests whose content type is gRPC.
+    pub grpc_status: u8,
+    /// A sentence for people.
+    pub explanation: &'static str,
+}
+
+macro_rules! reasons {
+    ($($code:literal $name:ident $label:literal $blame:ident $status:literal $grpc:literal $explanation:literal)*) => {
+        /// Why a connection or a request ended badly. The number is its code on the peer wire.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub(crate) enum Reason {
+            $(#[doc = $explanation] $name = $code,)*
+        }
+
+        impl Reason {
+            /// Every reason there is.
+            pub(crate) const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// What everyone is told.
+            #[must_use]
+            pub(crate) fn row(self) -> Row {
+                match self {
+                    $(Self::$name => Row {
+                        label: $label,
+                        blame: Blame::$blame,
+                        status: $status,
+                        grpc_status: $grpc,
+                        explanation: $explanation,
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    1  ClientGone          "client_gone"          Client     499 1  "the client closed or reset its connection"
+    2  MalformedRequest    "malformed_request"    Client     400 3  "the request breaks RFC 9110 or RFC 9112"
+    3  HeadTooLarge        "head_too_large"       Client     431 8  "the request's head is larger than 64 KiB or has more than 128 fields"
+    4  ClientTimeout       "client_timeout"       Client     408 4  "the client did not finish its request head in time"
+    5  MtlsRequired        "mtls_required"        Client     403 7  "plaintext is not accepted here: this workload is strict"
+    6  NotHttp             "not_http"             Client     400 3  "the port is declared to speak HTTP and these bytes do not"
+    7  Loop                "loop"                 Client     508 13 "the connection was addressed to the proxy itself"
+    10 AppUnreachable      "app_unreachable"      App        503 14 "the application refused the connection or did not answer it"
+    11 AppGone             "app_gone"             App        502 14 "the application closed its connection in the middle of an exchange"
+    12 AppMalformed        "app_malformed"        App        502 13 "the application's response breaks RFC 9110 or RFC 9112"
+    20 PeerUnreachable     "peer_unreachable"     Peer       503 14 "the proxy of the destination did not accept the connection in time"
+    21 PeerIdentity        "peer_identity"        Peer       503 14 "the destination did not prove the identity it should have"
+    22 PeerGone            "peer_gone"            Peer       502 14 "the connection to the peer's proxy broke"
+    23 PeerProtocol        "peer_protocol"        Peer       502 13 "the peer's proxy broke the wire protocol"
+    24 PeerRefusedIdentity "peer_refused_identity" Peer      503 14 "the peer's proxy refused our certificate"
+    30 NotReady            "not_ready"            Us         503 14 "this proxy has no certificate yet"
+    31 CertificateExpired  "certificate_expired"  Us         503 14 "this proxy's certificate has expired and could not be renewed"
+    32 Overloaded          "overloaded"           Us         503 8  "a limit of this proxy is reached"
+    33 Draining            "draining"             Us         503 14 "this proxy is shutting down"
+    34 Internal            "internal"             Us         500 13 "a bug in this proxy ended the exchange"
+    40 UnknownDestination  "unknown_destination"  Controller 503 14 "the controller could not be asked what is behind this address"
+    41 NoEndpoints         "no_endpoints"         Controller 503 14 "no pod serves this destination now"
+}
+
+impl Reason {
+    /// The reason behind a code on the peer wire; one we do not know is a reason of the peer's.
+    #[must_use]
+    pub(crate) fn from_code(code: u8) -> Self {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|reason| *reason as u8 == code)
+            .unwrap_or(Self::PeerGone)
+    }
+
+    /// This reason because of `source`.
+    pub(crate) fn because(
+        self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Error {
+        Error {
+            reason: self,
+            source: Some(source.into()),
+        }
+    }
+}
+
+/// A reason, and the error that led to it.
+pub(crate) struct Error {
+    /// From the table.
+    pub(crate) reason: Reason,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl From<Reason> for Error {
+    fn from(reason: Reason) -> Self {
+        Self {
+            reason,
+            source: None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason.row().explanation)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.source {
+            Some(source) => write!(f, "{}: {source}", self.reason.row().label),
+            None => f.write_str(self.reason.row().label),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| &**source as _)
+    }
+}
+
+/// Names whose socket an I/O error happened on: that alone tells the blame.
+pub(crate) trait Blamed<T> {
+    /// An error here is for `reason`.
+    fn blame(self, reason: Reason) -> Result<T, Error>;
+}
+
+impl<T> Blamed<T> for io::Result<T> {
+    fn blame(self, reason: Reason) -> Result<T, Error> {
+        self.map_err(|error| reason.because(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn labels_and_codes_are_unique_and_codes_come_back() {
+        let labels: HashSet<_> = Reason::ALL
+            .iter()
+            .map(|reason| reason.row().label)
+            .collect();
+        assert_eq!(labels.len(), Reason::ALL.len());
+        for reason in Reason::ALL {
+            assert_eq!(Reason::from_code(*reason as u8), *reason);
+        }
+        assert_eq!(Reason::from_code(255), Reason::PeerGone);
+    }
+}

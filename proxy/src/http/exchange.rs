@@ -1,0 +1,82 @@
+//! One exchange, as it is counted: begun, answered, over. Both HTTP versions and both directions use it.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::error::Reason;
+use crate::metrics::{Outcome, Traffic};
+
+/// A request on its way. Dropping it before [`Self::finish`] or [`Self::fail`] counts it as broken.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    traffic: Rc<Traffic>,
+    begun: Instant,
+    status: Option<u16>,
+    sent: u64,
+    received: u64,
+    outcome: Outcome,
+}
+
+impl Exchange {
+    /// The request's head is complete.
+    pub(crate) fn begin(traffic: Rc<Traffic>) -> Self {
+        Self {
+            traffic,
+            begun: Instant::now(),
+            status: None,
+            sent: 0,
+            received: 0,
+            outcome: Outcome::Broken,
+        }
+    }
+
+    /// A response head was there; informational ones do not count as an answer.
+    pub(crate) fn answered(&mut self, status: u16) {
+        if status >= 200 || status == 101 {
+            self.status = Some(status);
+            self.traffic.answered(self.begun.elapsed());
+        }
+    }
+
+    /// Whether the client has seen a status.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.status.is_some()
+    }
+
+    /// Bytes of a body passed toward the peer.
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+    }
+
+    /// Bytes of a body passed from the peer.
+    pub(crate) fn received(&mut self, bytes: usize) {
+        self.received += bytes as u64;
+    }
+
+    /// The handles it is counted with.
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// It ended as HTTP says.
+    pub(crate) fn finish(mut self) {
+        self.outcome = self.status.map_or(Outcome::Broken, Outcome::of_status);
+    }
+
+    /// It ended for a reason.
+    pub(crate) fn fail(mut self, reason: Reason) {
+        self.outcome = Outcome::of_reason(reason);
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.traffic.request(self.outcome);
+        if self.sent > 0 {
+            self.traffic.sent.add(self.sent);
+        }
+        if self.received > 0 {
+            self.traffic.received.add(self.received);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Which fields cross, and which belong to one hop (RFC 9110 section 7.6.1).
+
+/// What becomes of a field at this hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Goes on as it is.
+    Forward,
+    /// Is about this connection; each side makes its own.
+    HopByHop,
+    /// `Content-Length`: framing that also informs; goes on, checked.
+    ContentLength,
+    /// `Host`.
+    Host,
+    /// `Transfer-Encoding`.
+    TransferEncoding,
+    /// `Connection`.
+    Connection,
+    /// `Upgrade`: goes on only with an upgrade.
+    Upgrade,
+    /// `TE`: only `trailers` goes on.
+    Te,
+    /// A field that only a proxy of the mesh may set: dropped, whoever sent it.
+    Mesh,
+}
+
+/// Fields that only proxies of the mesh set start with this.
+pub(crate) const MESH_PREFIX: &str = "x-ringmail-";
+
+/// The fate of a field by its name, any case.
+pub(crate) fn fate(name: &[u8]) -> Fate {
+    let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+    match name.len() {
+        2 if is("te") => Fate::Te,
+        4 if is("host") => Fate::Host,
+        7 if is("upgrade") => Fate::Upgrade,
+        10 if is("connection") => Fate::Connection,
+        10 if is("keep-alive") => Fate::HopByHop,
+        14 if is("content-length") => Fate::ContentLength,
+        16 if is("proxy-connection") => Fate::HopByHop,
+        17 if is("transfer-encoding") => Fate::TransferEncoding,
+        n if n > MESH_PREFIX.len()
+            && name[..MESH_PREFIX.len()].eq_ignore_ascii_case(MESH_PREFIX.as_bytes()) =>
+        {
+            Fate::Mesh
+        }
+        _ => Fate::Forward,
+    }
+}
+
+/// The members of a comma-separated list, trimmed, without empty ones (RFC 9110 section 5.6.1).
+pub(crate) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value
+        .split(|b| *b == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|member| !member.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_any_case() {
+        assert_eq!(fate(b"CONNECTION"), Fate::Connection);
+        assert_eq!(fate(b"Content-length"), Fate::ContentLength);
+        assert_eq!(fate(b"X-RingMail-Peer"), Fate::Mesh);
+        assert_eq!(fate(b"x-ringmail-"), Fate::Forward);
+        assert_eq!(fate(b"x-request-id"), Fate::Forward);
+    }
+
+    #[test]
+    fn lists() {
+        assert!(list(b" close , ,Upgrade,").eq([&b"close"[..], b"Upgrade"]));
+        assert_eq!(list(b"").count(), 0);
+    }
+}

@@ -1,0 +1,526 @@
+//! Head text to neutral form, checked. Nothing that breaks RFC 9112 in a way another reader could read differently gets
+//! past here. Pure: bytes in, neutral form and framing out.
+
+use std::mem::MaybeUninit;
+
+use httparse::{Error as ParseError, Header, Status};
+
+use super::body::Body;
+use crate::error::Reason;
+use crate::http::fields::{Fate, fate, list};
+use crate::http::neutral::{self, FIELDS_MAX, Version, put_field};
+
+/// What the rest of an exchange needs to know of a request head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RequestHead {
+    /// Bytes of text.
+    pub(crate) bytes: usize,
+    pub(crate) version: Version,
+    pub(crate) body: Body,
+    /// The client wants to send more requests on this connection.
+    pub(crate) persistent: bool,
+    /// The response has no body, whatever its head says.
+    pub(crate) is_head: bool,
+    /// The connection becomes something else if the server agrees.
+    pub(crate) upgrade: bool,
+}
+
+/// What the rest of an exchange needs to know of a response head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ResponseHead {
+    pub(crate) bytes: usize,
+    pub(crate) status: u16,
+    pub(crate) body: Body,
+    /// The server takes another request on this connection.
+    pub(crate) persistent: bool,
+    /// The connection became something else.
+    pub(crate) upgrade: bool,
+}
+
+/// What a response head depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) is_head: bool,
+    pub(crate) is_connect: bool,
+    pub(crate) upgrade: bool,
+}
+
+/// What the fields of a head say about its connection and its body.
+#[derive(Debug, Default)]
+struct Framing<'a> {
+    host: Option<&'a [u8]>,
+    content_length: Option<u64>,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
+    upgrade: bool,
+    /// Names fields of its own that end at this hop.
+    nominates: bool,
+}
+
+/// A request head as neutral form, appended to `out`. None: more bytes are needed. `data` starts with the head.
+pub(crate) fn request(data: &[u8], out: &mut Vec<u8>) -> Result<Option<RequestHead>, Reason> {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    let mut parsed = httparse::Request::new(&mut []);
+    let bytes = match parsed.parse_with_uninit_headers(data, &mut fields) {
+        Ok(Status::Complete(bytes)) => bytes,
+        Ok(Status::Partial) => return Ok(None),
+        Err(ParseError::TooManyHeaders) => return Err(Reason::HeadTooLarge),
+        Err(_) => return Err(Reason::MalformedRequest),
+    };
+    let malformed = Reason::MalformedRequest;
+    let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version)
+    else {
+        return Err(malformed);
+    };
+    let version = if minor == 0 {
+        Version::Http10
+    } else {
+        Version::Http11
+    };
+    let framing = framing(&data[..bytes], parsed.headers, version).ok_or(malformed)?;
+    let (target, host) = target_and_host(method, target, framing.host, version).ok_or(malformed)?;
+    let is_connect = method == "CONNECT";
+    // Upgrading is the server's choice (RFC 9110 section 7.8), and so it is ours: not with a body in the way.
+    let has_body = framing.chunked || framing.content_length.is_some_and(|length| length > 0);
+    let upgrade = is_connect || framing.upgrade && version == Version::Http11 && !has_body;
+    neutral::Request {
+        version,
+        upgrade,
+        method,
+        target,
+    }
+    .encode(out);
+    put_fields(parsed.headers, &framing, upgrade, host, out);
+    let body = match (framing.chunked, framing.content_length) {
+        (true, _) => Body::chunked(),
+        (false, Some(length)) => Body::length(length),
+        (false, None) => Body::None,
+    };
+    if is_connect && body != Body::None {
+        return Err(malformed);
+    }
+    let persistent = match version {
+        Version::Http10 => framing.keep_alive && !framing.close,
+        Version::Http11 | Version::Http2 => !framing.close,
+    };
+    Ok(Some(RequestHead {
+        bytes,
+        version,
+        body,
+        persistent,
+        is_head: method == "HEAD",
+        upgrade,
+    }))
+}
+
+/// A response head as neutral form, appended to `out`. None: more bytes are needed.
+pub(crate) fn response(
+    data: &[u8],
+    asked: Asked,
+    out: &mut Vec<u8>,
+) -> Result<Option<ResponseHead>, Reason> {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    let mut parsed = httparse::Response::new(&mut []);
+    let parser = httparse::ParserConfig::default();
+    let malformed = Reason::AppMalformed;
+    let bytes = match parser.parse_response_with_uninit_headers(&mut parsed, data, &mut fields) {
+        Ok(Status::Complete(bytes)) => bytes,
+        Ok(Status::Partial) => return Ok(None),
+        Err(_) => return Err(malformed),
+    };
+    let (Some(status), Some(minor)) = (parsed.code, parsed.version) else {
+        return Err(malformed);
+    };
+    let version = if minor == 0 {
+        Version::Http10
+    } else {
+        Version::Http11
+    };
+    let framing = framing(&data[..bytes], parsed.headers, version).ok_or(malformed)?;
+    let upgrade = status == 101 || asked.is_connect && (200..300).contains(&status);
+    if !(100..1000).contains(&status) || status == 101 && !asked.upgrade {
+        return Err(malformed);
+    }
+    let phrase = parsed.reason.unwrap_or_default().as_bytes();
+    neutral::Response {
+        version,
+        upgrade,
+        status,
+        phrase,
+    }
+    .encode(out);
+    put_fields(parsed.headers, &framing, upgrade, None, out);
+    // RFC 9112 section 6.3, in its order.
+    let bodyless = asked.is_head || status < 200 || status == 204 || status == 304 || upgrade;
+    let body = match (bodyless, framing.chunked, framing.content_length) {
+        (true, _, _) => Body::None,
+        (false, true, _) => Body::chunked(),
+        (false, false, Some(length)) => Body::length(length),
+        (false, false, None) => Body::UntilClose,
+    };
+    let persistent = body != Body::UntilClose
+        && match version {
+            Version::Http10 => framing.keep_alive && !framing.close,
+            Version::Http11 | Version::Http2 => !framing.close,
+        };
+    Ok(Some(ResponseHead {
+        bytes,
+        status,
+        body,
+        persistent,
+        upgrade,
+    }))
+}
+
+/// Reads what the fields say about framing; none where RFC 9112 is broken.
+fn framing<'a>(head: &[u8], fields: &[Header<'a>], version: Version) -> Option<Framing<'a>> {
+    if has_bare_line_feed(head) {
+        return None;
+    }
+    let mut framing = Framing::default();
+    for field in fields {
+        match fate(field.name.as_bytes()) {
+            Fate::Host if framing.host.is_some() => return None,
+            Fate::Host => framing.host = Some(field.value),
+            Fate::ContentLength if framing.content_length.is_some() => return None,
+            Fate::ContentLength => framing.content_length = Some(content_length(field.value)?),
+            // Chunked once, alone: any other coding is one we could not forward unchanged and bounded.
+            Fate::TransferEncoding
+                if framing.chunked || !field.value.eq_ignore_ascii_case(b"chunked") =>
+            {
+                return None;
+            }
+            Fate::TransferEncoding => framing.chunked = true,
+            Fate::Connection => {
+                for option in list(field.value) {
+                    match () {
+                        () if option.eq_ignore_ascii_case(b"close") => framing.close = true,
+                        () if option.eq_ignore_ascii_case(b"keep-alive") => {
+                            framing.keep_alive = true
+                        }
+                        () if option.eq_ignore_ascii_case(b"upgrade") => framing.upgrade = true,
+                        () => framing.nominates = true,
+                    }
+                }
+            }
+            Fate::Forward | Fate::HopByHop | Fate::Upgrade | Fate::Te | Fate::Mesh => {}
+        }
+    }
+    let contradicts =
+        framing.chunked && (framing.content_length.is_some() || version == Version::Http10);
+    if contradicts { None } else { Some(framing) }
+}
+
+/// RFC 9112 section 2.2 lets a reader take a bare LF for a line's end; not every reader does.
+fn has_bare_line_feed(head: &[u8]) -> bool {
+    let mut previous = b'\n';
+    head.iter().any(|byte| {
+        let bare = *byte == b'\n' && previous != b'\r';
+        previous = *byte;
+        bare
+    })
+}
+
+/// RFC 9110 section 8.6: digits, nothing else, no list.
+pub(crate) fn content_length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// The target to forward, and the authority: that of an absolute target, else of `Host` (RFC 9112 section 3.2).
+fn target_and_host<'a>(
+    method: &str,
+    target: &'a str,
+    host: Option<&'a [u8]>,
+    version: Version,
+) -> Option<(&'a str, Option<&'a [u8]>)> {
+    if !target.bytes().all(|b| b.is_ascii_graphic()) || target.contains('#') {
+        return None;
+    }
+    if let Some(host) = host
+        && !is_host(host)
+    {
+        return None;
+    }
+    if host.is_none() && version == Version::Http11 {
+        return None;
+    }
+    if method == "CONNECT" {
+        return is_host(target.as_bytes()).then_some((target, host));
+    }
+    if target.starts_with('/') {
+        return Some((target, host));
+    }
+    if target == "*" {
+        return (method == "OPTIONS").then_some((target, host));
+    }
+    let (scheme, rest) = target.split_once("://")?;
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        return None;
+    }
+    let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(authority_end);
+    let path = match path {
+        "" if method == "OPTIONS" => "*",
+        "" => "/",
+        // An origin form must start with a slash; such a target is rare enough to refuse.
+        query if query.starts_with('?') => return None,
+        path => path,
+    };
+    is_host(authority.as_bytes()).then_some((path, Some(authority.as_bytes())))
+}
+
+/// A host and an optional port; no userinfo, path, list or empty name.
+fn is_host(value: &[u8]) -> bool {
+    !value.is_empty()
+        && value
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+;=:[]%".contains(b))
+}
+
+/// Appends the fields that cross, in their order and case.
+fn put_fields(
+    fields: &[Header<'_>],
+    framing: &Framing<'_>,
+    upgrade: bool,
+    host: Option<&[u8]>,
+    out: &mut Vec<u8>,
+) {
+    let nominated = |name: &[u8]| {
+        framing.nominates
+            && fields
+                .iter()
+                .filter(|field| fate(field.name.as_bytes()) == Fate::Connection)
+                .flat_map(|field| list(field.value))
+                .any(|option| option.eq_ignore_ascii_case(name))
+    };
+    let mut host_written = host.is_none();
+    for field in fields {
+        let name = field.name.as_bytes();
+        match fate(name) {
+            Fate::Forward if !nominated(name) => put_field(out, name, field.value),
+            Fate::ContentLength => put_field(out, name, field.value),
+            Fate::Host => {
+                put_field(out, name, host.unwrap_or(field.value));
+                host_written = true;
+            }
+            Fate::Upgrade if upgrade => put_field(out, name, field.value),
+            Fate::Te
+                if list(field.value).any(|coding| coding.eq_ignore_ascii_case(b"trailers")) =>
+            {
+                put_field(out, name, b"trailers");
+            }
+            Fate::Forward
+            | Fate::HopByHop
+            | Fate::TransferEncoding
+            | Fate::Connection
+            | Fate::Upgrade
+            | Fate::Te
+            | Fate::Mesh => {}
+        }
+    }
+    if let Some(host) = host.filter(|_| !host_written) {
+        put_field(out, b"Host", host);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Option<RequestHead>, Reason> {
+        request(text.as_bytes(), &mut Vec::new())
+    }
+
+    /// As the other side would see it.
+    fn crossing(text: &str) -> Vec<(String, String)> {
+        let mut out = Vec::new();
+        request(text.as_bytes(), &mut out)
+            .expect("valid")
+            .expect("complete");
+        let (_, fields) = neutral::Request::decode(&out).expect("what we make is neutral form");
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        fields
+            .into_iter()
+            .map(|(name, value)| (text(name), text(value)))
+            .collect()
+    }
+
+    #[test]
+    fn refuses_what_others_could_read_differently() {
+        let rows = [
+            ("no Host", "GET / HTTP/1.1\r\n\r\n"),
+            ("two Hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"),
+            ("userinfo in Host", "GET / HTTP/1.1\r\nHost: u@a\r\n\r\n"),
+            ("path in Host", "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n"),
+            ("list in Host", "GET / HTTP/1.1\r\nHost: a, b\r\n\r\n"),
+            ("empty Host", "GET / HTTP/1.1\r\nHost:\r\n\r\n"),
+            (
+                "length and chunks",
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            ),
+            (
+                "two lengths",
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+            ),
+            (
+                "list of lengths",
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\n",
+            ),
+            (
+                "signed length",
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n",
+            ),
+            (
+                "huge length",
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n",
+            ),
+            (
+                "chunked twice",
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            ),
+            (
+                "gzip coding",
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            ),
+            (
+                "chunks in 1.0",
+                "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+            ),
+            (
+                "folded line",
+                "GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n",
+            ),
+            ("space before colon", "GET / HTTP/1.1\r\nHost : a\r\n\r\n"),
+            ("bare line feed", "GET / HTTP/1.1\nHost: a\n\n"),
+            (
+                "one bare line feed",
+                "GET / HTTP/1.1\r\nHost: a\r\nX: y\nZ: w\r\n\r\n",
+            ),
+            (
+                "control byte",
+                "GET / HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n",
+            ),
+            ("NUL", "GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n"),
+            (
+                "non-ASCII target",
+                "GET /\u{e4} HTTP/1.1\r\nHost: a\r\n\r\n",
+            ),
+            ("fragment", "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n"),
+            ("asterisk", "GET * HTTP/1.1\r\nHost: a\r\n\r\n"),
+            ("relative target", "GET a HTTP/1.1\r\nHost: a\r\n\r\n"),
+            ("other scheme", "GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n"),
+            (
+                "userinfo in target",
+                "GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            ),
+            (
+                "body of CONNECT",
+                "CONNECT a:1 HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n",
+            ),
+            ("version 2", "GET / HTTP/2.0\r\nHost: a\r\n\r\n"),
+            ("lower-case version", "GET / http/1.1\r\nHost: a\r\n\r\n"),
+        ];
+        for (what, text) in rows {
+            assert_eq!(parse(text), Err(Reason::MalformedRequest), "{what}");
+        }
+    }
+
+    #[test]
+    fn takes_what_is_right() {
+        let head = |text| parse(text).expect("valid").expect("complete");
+        let get = head("GET /a?b HTTP/1.1\r\nHost: a:80\r\n\r\nrest");
+        assert_eq!(
+            (get.bytes, get.body, get.persistent),
+            (33, Body::None, true)
+        );
+        assert!(!head("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Close\r\n\r\n").persistent);
+        assert!(!head("GET / HTTP/1.0\r\n\r\n").persistent);
+        assert!(head("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").persistent);
+        assert_eq!(
+            head("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\n").body,
+            Body::length(7)
+        );
+        assert_eq!(
+            head("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n").body,
+            Body::chunked()
+        );
+        assert!(
+            head("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+                .upgrade
+        );
+        assert_eq!(parse("GET / HTTP/1.1\r\nHost"), Ok(None));
+    }
+
+    #[test]
+    fn what_crosses() {
+        let fields = crossing(
+            "GET http://real/ HTTP/1.1\r\nX-A: 1\r\nhOsT: fake\r\nConnection: x-b, keep-alive\r\nX-B: 2\r\nKeep-Alive: 5\r\n\
+             TE: gzip, trailers\r\nX-Ringmail-Peer: me\r\nUpgrade: h2c\r\nx-a: 3\r\n\r\n",
+        );
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        assert_eq!(
+            fields,
+            [
+                ("X-A", "1"),
+                ("hOsT", "real"),
+                ("TE", "trailers"),
+                ("x-a", "3")
+            ]
+        );
+    }
+
+    #[test]
+    fn responses() {
+        let asked = Asked {
+            is_head: false,
+            is_connect: false,
+            upgrade: false,
+        };
+        let body = |text: &str, asked| {
+            response(text.as_bytes(), asked, &mut Vec::new()).map(|head| head.map(|h| h.body))
+        };
+        assert_eq!(
+            body("HTTP/1.1 200 OK\r\n\r\n", asked),
+            Ok(Some(Body::UntilClose))
+        );
+        assert_eq!(
+            body("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", asked),
+            Ok(Some(Body::length(3)))
+        );
+        assert_eq!(
+            body(
+                "HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\n",
+                asked
+            ),
+            Ok(Some(Body::None))
+        );
+        assert_eq!(
+            body(
+                "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n",
+                Asked {
+                    is_head: true,
+                    ..asked
+                }
+            ),
+            Ok(Some(Body::None))
+        );
+        assert_eq!(
+            body("HTTP/1.1 101 X\r\n\r\n", asked),
+            Err(Reason::AppMalformed),
+            "nobody asked"
+        );
+        assert_eq!(
+            body("HTTP/1.1 099 X\r\n\r\n", asked),
+            Err(Reason::AppMalformed)
+        );
+        let both = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(body(both, asked), Err(Reason::AppMalformed));
+    }
+}

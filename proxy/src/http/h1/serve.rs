@@ -1,0 +1,385 @@
+//! One connection of our own app as client: requests in, responses out, one after the other.
+//!
+//! Each request crosses as a stream of its own; which pod serves it is decided per request. Limits:
+//! [`HEAD_TIMEOUT`], [`IDLE_TIMEOUT`], a head of one buffer.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::time::timeout;
+
+use super::parse::{self, RequestHead};
+use super::pump::{Source, send_body};
+use super::write::{self, Answer, Framing};
+use crate::buffer::{Buffer, write_all};
+use crate::error::{Blamed, Error, Reason};
+use crate::http::exchange::Exchange;
+use crate::http::neutral::{Fields, Response, Version};
+use crate::metrics::{Direction, Protocol};
+use crate::peer::frame::Kind;
+use crate::peer::stream::{Reader, Stream};
+use crate::tcp;
+use crate::upstream::{Caller, open_http};
+use crate::worker::Worker;
+
+/// From a request's first byte to the end of its head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two requests.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// How long a client that is still sending may keep a connection that is over.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Response bytes that are gathered before they are written.
+const WRITE_BYTES: usize = 64 * 1024;
+/// What a connection keeps of its write buffer between requests.
+const KEPT_WRITE_BYTES: usize = 4 * 1024;
+
+/// Serves the connection until the client closes it, an error ends it, or the proxy drains.
+pub(crate) async fn serve(
+    worker: &Rc<Worker>,
+    caller: &Caller,
+    socket: &mut TcpStream,
+    mut input: Buffer,
+) -> Result<(), Error> {
+    let (mut from, mut to) = socket.split();
+    let mut output = Vec::new();
+    loop {
+        let mut neutral = Vec::new();
+        let head = match next_head(worker, &mut from, &mut input, &mut neutral).await {
+            Ok(Some(head)) => head,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                worker.metrics.refused(Direction::Outbound, error.reason);
+                refuse(&mut from, &mut to, error.reason).await;
+                return Err(error);
+            }
+        };
+        let mut connection = Connection {
+            from: &mut from,
+            to: &mut to,
+            input: &mut input,
+            output: &mut output,
+        };
+        let next = exchange(worker, caller, &head, &neutral, &mut connection).await?;
+        output.clear();
+        output.shrink_to(KEPT_WRITE_BYTES);
+        match next {
+            Next::Request => {}
+            Next::Close => {
+                // The peer has all it will get: nothing is lost if this fails.
+                let _ = to.shutdown().await;
+                return Ok(());
+            }
+            Next::Linger => {
+                linger(&mut from, &mut to).await;
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The client's connection during one exchange.
+struct Connection<'a, 'socket> {
+    from: &'a mut ReadHalf<'socket>,
+    to: &'a mut WriteHalf<'socket>,
+    input: &'a mut Buffer,
+    output: &'a mut Vec<u8>,
+}
+
+/// What comes after an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Request,
+    Close,
+    /// Close, although the client has not sent all of its request.
+    Linger,
+}
+
+/// The next request's head; none when the client is done or we are.
+async fn next_head(
+    worker: &Worker,
+    from: &mut ReadHalf<'_>,
+    input: &mut Buffer,
+    neutral: &mut Vec<u8>,
+) -> Result<Option<RequestHead>, Error> {
+    if input.is_empty() {
+        let idle = worker
+            .drain
+            .or_draining(timeout(IDLE_TIMEOUT, input.fill(from)));
+        match idle.await {
+            Some(Ok(filled)) => {
+                if filled.blame(Reason::ClientGone)? == 0 {
+                    return Ok(None);
+                }
+            }
+            Some(Err(_)) | None => return Ok(None),
+        }
+    }
+    if let Some(head) = parse::request(input.data(), neutral)? {
+        return Ok(Some(head));
+    }
+    let rest = async {
+        loop {
+            if input.is_full() {
+                return Err(Reason::HeadTooLarge.into());
+            }
+            let before = input.data().len();
+            if input.fill(from).await.blame(Reason::ClientGone)? == 0 {
+                return Err(Error::from(Reason::ClientGone));
+            }
+            // A head ends in a line feed: without a new one there is nothing to parse again.
+            if !input.data()[before..].contains(&b'\n') {
+                continue;
+            }
+            neutral.clear();
+            if let Some(head) = parse::request(input.data(), neutral)? {
+                return Ok(Some(head));
+            }
+        }
+    };
+    timeout(HEAD_TIMEOUT, rest)
+        .await
+        .unwrap_or_else(|_| Err(Reason::ClientTimeout.into()))
+}
+
+/// One request to the pod that serves it, and its response back. An error ends the client's connection.
+async fn exchange(
+    worker: &Rc<Worker>,
+    caller: &Caller,
+    head: &RequestHead,
+    neutral: &[u8],
+    connection: &mut Connection<'_, '_>,
+) -> Result<Next, Error> {
+    connection.input.consume(head.bytes);
+    let answer = Answer {
+        version: head.version,
+        is_head: head.is_head,
+        persistent: head.persistent && !worker.drain.is_draining(),
+    };
+    let bodyless = head.body.is_over() && !head.upgrade;
+    let opened = open_http(worker, caller, neutral, bodyless, Protocol::Http1).await;
+    let (stream, traffic) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            worker.metrics.refused(Direction::Outbound, error.reason);
+            tracing::debug!(destination = %caller.destination, ?error, "request refused");
+            let answer = Answer {
+                persistent: answer.persistent && head.body.is_over(),
+                ..answer
+            };
+            write::refusal(error.reason, answer, connection.output);
+            write_all(connection.to, connection.output)
+                .await
+                .blame(Reason::ClientGone)?;
+            return Ok(match (answer.persistent, head.body.is_over()) {
+                (true, _) => Next::Request,
+                (false, true) => Next::Close,
+                (false, false) => Next::Linger,
+            });
+        }
+    };
+    let mut exchange = Exchange::begin(traffic);
+    match carry(&stream, head, answer, &mut exchange, connection).await {
+        Ok(next) => {
+            exchange.finish();
+            Ok(next)
+        }
+        Err(error) => {
+            worker.metrics.refused(Direction::Outbound, error.reason);
+            stream.fail(error.reason);
+            let unanswered = !exchange.is_answered();
+            exchange.fail(error.reason);
+            if unanswered {
+                refuse(connection.from, connection.to, error.reason).await;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Body up and response down at the same time.
+async fn carry(
+    stream: &Stream,
+    head: &RequestHead,
+    answer: Answer,
+    exchange: &mut Exchange,
+    connection: &mut Connection<'_, '_>,
+) -> Result<Next, Error> {
+    let Connection {
+        from,
+        to,
+        input,
+        output,
+    } = connection;
+    let mut reader = Reader::default();
+    let mut uploaded = 0;
+    let mut upload_over = head.body.is_over();
+    let done = {
+        let source = Source {
+            gone: Reason::ClientGone,
+            malformed: Reason::MalformedRequest,
+        };
+        let mut upload = pin!(send_body(
+            head.body,
+            source,
+            from,
+            input,
+            stream,
+            &mut uploaded
+        ));
+        let mut respond = pin!(respond(stream, &mut reader, answer, to, output, exchange));
+        poll_fn(|cx| {
+            if !upload_over && let Poll::Ready(result) = upload.as_mut().poll(cx) {
+                upload_over = true;
+                // What the app has said already is worth more than why it does not listen: look there first.
+                if let Err(error) = result
+                    && let Poll::Pending = respond.as_mut().poll(cx)
+                {
+                    return Poll::Ready(Err(error));
+                }
+            }
+            respond.as_mut().poll(cx)
+        })
+        .await?
+    };
+    exchange.sent(uploaded);
+    match done {
+        Responded::Switched => {
+            let traffic = exchange.traffic();
+            tcp::with_stream(
+                (*from, *to),
+                input,
+                stream,
+                &mut reader,
+                traffic,
+                Reason::ClientGone,
+            )
+            .await?;
+            Ok(Next::Close)
+        }
+        Responded::Over { .. } if !upload_over => Ok(Next::Linger),
+        Responded::Over { persistent } => {
+            if head.upgrade {
+                stream.end();
+            }
+            Ok(if persistent {
+                Next::Request
+            } else {
+                Next::Close
+            })
+        }
+    }
+}
+
+/// How a response ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Responded {
+    /// The connection became something else.
+    Switched,
+    Over {
+        persistent: bool,
+    },
+}
+
+/// Writes the response as it comes; what is there at once is written at once.
+async fn respond(
+    stream: &Stream,
+    reader: &mut Reader,
+    answer: Answer,
+    to: &mut WriteHalf<'_>,
+    output: &mut Vec<u8>,
+    exchange: &mut Exchange,
+) -> Result<Responded, Error> {
+    let mut framing = None;
+    loop {
+        let received = stream.receive(reader).await?;
+        let end = received.end;
+        let mut over = end.then_some(Responded::Over {
+            persistent: answer.persistent,
+        });
+        match received.kind {
+            Kind::Head if framing.is_none() => {
+                let (head, fields) = Response::decode(received.payload)
+                    .map_err(|error| Reason::PeerProtocol.because(error))?;
+                let written = write::response(&head, fields, !end, answer, output)?;
+                exchange.answered(head.status);
+                if head.upgrade {
+                    over = Some(Responded::Switched);
+                } else if head.status >= 200 {
+                    framing = Some(written);
+                } else if end {
+                    return Err(Reason::PeerProtocol.into());
+                }
+            }
+            Kind::Data => {
+                exchange.received(received.payload.len());
+                framing
+                    .as_mut()
+                    .ok_or(Reason::PeerProtocol)?
+                    .put(received.payload, output)?;
+            }
+            Kind::Trailers if framing.is_some() && end => {
+                let trailers = Fields::check(received.payload)
+                    .map_err(|error| Reason::PeerProtocol.because(error))?;
+                framing
+                    .take()
+                    .ok_or(Reason::PeerProtocol)?
+                    .end(Some(trailers), output)?;
+            }
+            _ => return Err(Reason::PeerProtocol.into()),
+        }
+        if end && let Some(framing) = framing {
+            framing.end(None, output)?;
+        }
+        let closes = framing == Some(Framing::Raw);
+        if over.is_some() || output.len() >= WRITE_BYTES || !reader.has_unread() {
+            write_all(to, output).await.blame(Reason::ClientGone)?;
+            output.clear();
+        }
+        match over {
+            Some(Responded::Over { persistent }) => {
+                return Ok(Responded::Over {
+                    persistent: persistent && !closes,
+                });
+            }
+            Some(Responded::Switched) => return Ok(Responded::Switched),
+            None => {}
+        }
+    }
+}
+
+/// Tells the client why, as far as it still listens, and ends the connection.
+async fn refuse(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>, reason: Reason) {
+    if reason == Reason::ClientGone {
+        return;
+    }
+    let mut text = Vec::new();
+    let answer = Answer {
+        version: Version::Http11,
+        is_head: false,
+        persistent: false,
+    };
+    write::refusal(reason, answer, &mut text);
+    if timeout(LINGER_TIMEOUT, write_all(to, &text)).await.is_ok() {
+        linger(from, to).await;
+    }
+}
+
+/// Closes our direction, and takes what the client still sends for a while: closing at once would reset the connection
+/// and could destroy the response on its way (RFC 9112 section 9.6).
+async fn linger(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>) {
+    let mut input = Buffer::default();
+    let _ = timeout(LINGER_TIMEOUT, async {
+        to.shutdown().await?;
+        while input.fill(from).await? > 0 {
+            input.consume(input.data().len());
+        }
+        std::io::Result::Ok(())
+    })
+    .await;
+}

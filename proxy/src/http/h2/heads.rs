@@ -1,0 +1,129 @@
+//! Neutral form to the `http` crate's heads and back.
+
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, TE};
+use http::{Method, StatusCode, Uri};
+
+use crate::error::Reason;
+use crate::http::fields::{Fate, fate};
+use crate::http::neutral::{self, FIELDS_MAX, Fields, Version, put_field};
+
+/// A request of our app as neutral form, appended to `out`.
+pub(super) fn put_request(head: &http::request::Parts, out: &mut Vec<u8>) -> Result<(), Reason> {
+    let authority = head.uri.authority().map(http::uri::Authority::as_str);
+    let target = match (&head.method, head.uri.path_and_query()) {
+        (&Method::CONNECT, _) => authority.ok_or(Reason::MalformedRequest)?,
+        (_, Some(path)) => path.as_str(),
+        (_, None) => return Err(Reason::MalformedRequest),
+    };
+    if !target.is_ascii() || authority.is_some_and(|authority| authority.contains('@')) {
+        return Err(Reason::MalformedRequest);
+    }
+    let method = head.method.as_str();
+    neutral::Request {
+        version: Version::Http2,
+        upgrade: false,
+        method,
+        target,
+    }
+    .encode(out);
+    // RFC 9113 section 8.3.1: the authority, or failing it Host.
+    let host = match (authority, head.headers.get(HOST)) {
+        (Some(authority), _) => authority.as_bytes(),
+        (None, Some(host)) => host.as_bytes(),
+        (None, None) => return Err(Reason::MalformedRequest),
+    };
+    put_field(out, b"host", host);
+    put_fields(&head.headers, out)
+}
+
+/// A response of our app as neutral form, appended to `out`.
+pub(super) fn put_response(
+    status: StatusCode,
+    headers: &HeaderMap,
+    out: &mut Vec<u8>,
+) -> Result<(), Reason> {
+    neutral::Response {
+        version: Version::Http2,
+        upgrade: false,
+        status: status.as_u16(),
+        phrase: b"",
+    }
+    .encode(out);
+    put_fields(headers, out)
+}
+
+/// Fields that cross, appended to `out`.
+pub(super) fn put_fields(headers: &HeaderMap, out: &mut Vec<u8>) -> Result<(), Reason> {
+    // The host that we make is one of them.
+    if headers.len() >= FIELDS_MAX {
+        return Err(Reason::HeadTooLarge);
+    }
+    for (name, value) in headers {
+        match fate(name.as_str().as_bytes()) {
+            Fate::Forward | Fate::ContentLength | Fate::Te => {
+                put_field(out, name.as_str().as_bytes(), value.as_bytes());
+            }
+            Fate::Host | Fate::Mesh => {}
+            // h2 refuses these; should it not, they must not cross.
+            Fate::HopByHop | Fate::TransferEncoding | Fate::Connection | Fate::Upgrade => {
+                return Err(Reason::MalformedRequest);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A peer's request for our app.
+pub(super) fn request(
+    head: &neutral::Request<'_>,
+    fields: Fields<'_>,
+) -> Result<http::Request<()>, Reason> {
+    let malformed = |_| Reason::PeerProtocol;
+    let host = fields.first("host").ok_or(Reason::PeerProtocol)?;
+    let host = std::str::from_utf8(host).map_err(|_| Reason::PeerProtocol)?;
+    let uri = match head.method {
+        "CONNECT" => Uri::builder().authority(head.target).build(),
+        _ => Uri::builder()
+            .scheme("http")
+            .authority(host)
+            .path_and_query(head.target)
+            .build(),
+    };
+    let mut request = http::Request::new(());
+    *request.method_mut() =
+        Method::from_bytes(head.method.as_bytes()).map_err(|_| Reason::PeerProtocol)?;
+    *request.uri_mut() = uri.map_err(malformed)?;
+    *request.version_mut() = http::Version::HTTP_2;
+    *request.headers_mut() = header_map(fields)?;
+    Ok(request)
+}
+
+/// A peer's response for our app.
+pub(super) fn response(status: u16, fields: Fields<'_>) -> Result<http::Response<()>, Reason> {
+    let mut response = http::Response::new(());
+    *response.status_mut() = StatusCode::from_u16(status).map_err(|_| Reason::PeerProtocol)?;
+    *response.headers_mut() = header_map(fields)?;
+    Ok(response)
+}
+
+/// Fields as HTTP/2 wants them: lower case, without those of HTTP/1 connections. The host is the authority.
+pub(super) fn header_map(fields: Fields<'_>) -> Result<HeaderMap, Reason> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in fields {
+        match fate(name) {
+            Fate::Forward | Fate::ContentLength => {}
+            Fate::Te if value == b"trailers" => {
+                headers.insert(TE, HeaderValue::from_static("trailers"));
+                continue;
+            }
+            Fate::Host | Fate::Mesh | Fate::Upgrade | Fate::Te => continue,
+            Fate::HopByHop | Fate::TransferEncoding | Fate::Connection => {
+                return Err(Reason::PeerProtocol);
+            }
+        }
+        let name = HeaderName::from_bytes(name).map_err(|_| Reason::PeerProtocol)?;
+        let value = HeaderValue::from_bytes(value).map_err(|_| Reason::PeerProtocol)?;
+        headers.append(name, value);
+    }
+    Ok(headers)
+}

@@ -1,0 +1,189 @@
+//! Plaintext that was captured on its way to our app: refused, unless it is one of the kubelet's probes as declared in
+//! the pod, or the workload is permissive. Nobody has an identity here, whatever address they come from.
+//!
+//! Limits: [`PROBE_TIMEOUT`] and one buffer for a probe's request.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringmail_proto::workload::{InboundMode, Workload};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::buffer::{Buffer, write_all};
+use crate::config::is_own_port;
+use crate::detect::{Verdict, detect};
+use crate::error::{Blamed, Error, Reason};
+use crate::http::h1::forward::connect;
+use crate::http::h1::parse;
+use crate::http::h1::write::{self, Answer};
+use crate::http::neutral::{Request, Version};
+use crate::listen::original_destination;
+use crate::metrics::{Direction, NO_IDENTITY, Outcome, Protocol, Tls};
+use crate::tcp;
+use crate::worker::Worker;
+
+/// For a probe to say what it wants, and for the refusal of what is none.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves one captured plaintext connection.
+pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream) -> Result<(), Error> {
+    let _busy = worker.drain.enter();
+    let app = original_destination(&socket)?;
+    if is_own_port(app.port()) {
+        return Err(Reason::Loop.into());
+    }
+    let traffic = worker
+        .metrics
+        .traffic(Direction::Inbound, NO_IDENTITY, Tls::None, Protocol::Tcp);
+    let open = worker.metrics.connections_open(Direction::Inbound);
+    open.inc();
+    let outcome = admit(&worker, socket, app, &traffic).await;
+    open.dec();
+    match &outcome {
+        Ok(()) => traffic.connection(Outcome::Success),
+        Err(error) if error.reason == Reason::MtlsRequired => traffic.connection(Outcome::Refused),
+        Err(error) => traffic.connection(Outcome::of_reason(error.reason)),
+    }
+    outcome.inspect_err(|error| worker.metrics.refused(Direction::Inbound, error.reason))
+}
+
+async fn admit(
+    worker: &Worker,
+    mut socket: TcpStream,
+    app: SocketAddr,
+    traffic: &crate::metrics::Traffic,
+) -> Result<(), Error> {
+    let workload = worker.snapshot.workload()?;
+    let mut input = Buffer::default();
+    match workload.inbound_mode {
+        InboundMode::Permissive => {}
+        InboundMode::Strict => {
+            let probing = timeout(
+                PROBE_TIMEOUT,
+                is_probe(&workload, app.port(), &mut socket, &mut input),
+            );
+            if !probing.await.unwrap_or(Ok(false))? {
+                explain(&mut socket, &input).await;
+                return Err(Reason::MtlsRequired.into());
+            }
+            if input.is_empty() {
+                // A probe that only connects learns whether the app listens.
+                return connect(worker, app).await.map(drop);
+            }
+        }
+    }
+    let mut to_app = connect(worker, app).await?;
+    if workload.inbound_mode == InboundMode::Strict {
+        return one_exchange(&mut socket, &input, &mut to_app).await;
+    }
+    // Seen from the app: what it sends goes to the client.
+    let blame = (Reason::AppGone, Reason::ClientGone);
+    write_all(&mut to_app, input.data())
+        .await
+        .blame(Reason::AppGone)?;
+    tcp::with_socket(
+        &mut to_app,
+        &mut Buffer::default(),
+        &mut socket,
+        traffic,
+        blame,
+    )
+    .await
+}
+
+/// Whether the connection is a declared probe: a GET of its path, or no byte at all on the port of a TCP probe.
+async fn is_probe(
+    workload: &Workload,
+    port: u16,
+    socket: &mut TcpStream,
+    input: &mut Buffer,
+) -> Result<bool, Error> {
+    let mut declared = workload
+        .probes
+        .iter()
+        .filter(|probe| probe.port.get() == port)
+        .peekable();
+    if declared.peek().is_none() {
+        // Read a little all the same, to answer HTTP in HTTP.
+        let _ = input.fill(socket).await;
+        return Ok(false);
+    }
+    let connects = workload
+        .probes
+        .iter()
+        .any(|probe| probe.port.get() == port && probe.path.is_none());
+    let mut neutral = Vec::new();
+    let head = loop {
+        if input.fill(socket).await.blame(Reason::ClientGone)? == 0 {
+            return Ok(connects && input.is_empty());
+        }
+        neutral.clear();
+        match parse::request(input.data(), &mut neutral) {
+            Ok(Some(head)) => break head,
+            Ok(None) if !input.is_full() => {}
+            Ok(None) | Err(_) => return Ok(false),
+        }
+    };
+    let Ok((request, _)) = Request::decode(&neutral) else {
+        return Ok(false);
+    };
+    let whole = head.bytes == input.data().len() && head.body.is_over() && !head.upgrade;
+    let is_declared = declared.any(|probe| probe.path.as_deref() == Some(request.target));
+    Ok(whole && request.method == "GET" && is_declared)
+}
+
+/// A probe's request to the app, and what the app answers until it closes; the client gets no second request through.
+async fn one_exchange(
+    client: &mut TcpStream,
+    request: &Buffer,
+    app: &mut TcpStream,
+) -> Result<(), Error> {
+    let mut neutral = Vec::new();
+    let Ok(Some(_)) = parse::request(request.data(), &mut neutral) else {
+        return Err(Reason::Internal.into());
+    };
+    let (head, fields) =
+        Request::decode(&neutral).map_err(|error| Reason::Internal.because(error))?;
+    let mut text = Vec::new();
+    write::request(&head, fields, false, &mut text)?;
+    // The end of the response is the end of the connection: nothing has to be parsed.
+    let end_of_head = text.len() - 2;
+    text.splice(end_of_head.., *b"Connection: close\r\n\r\n");
+    write_all(app, &text).await.blame(Reason::AppGone)?;
+    let mut response = Buffer::default();
+    let exchange = async {
+        while response.fill(app).await.blame(Reason::AppGone)? > 0 {
+            write_all(client, response.data())
+                .await
+                .blame(Reason::ClientGone)?;
+            response.consume(response.data().len());
+        }
+        let _ = client.shutdown().await;
+        Ok(())
+    };
+    timeout(PROBE_TIMEOUT, exchange)
+        .await
+        .unwrap_or_else(|elapsed| Err(Reason::AppGone.because(elapsed)))
+}
+
+/// Says why in HTTP, to a client that speaks it.
+async fn explain(socket: &mut TcpStream, input: &Buffer) {
+    if detect(input.data()) != Verdict::Http1 {
+        return;
+    }
+    let mut text = Vec::new();
+    let answer = Answer {
+        version: Version::Http11,
+        is_head: false,
+        persistent: false,
+    };
+    write::refusal(Reason::MtlsRequired, answer, &mut text);
+    let _ = timeout(PROBE_TIMEOUT, async {
+        write_all(socket, &text).await?;
+        socket.shutdown().await
+    })
+    .await;
+}

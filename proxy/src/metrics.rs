@@ -1,0 +1,508 @@
+//! What this proxy counts. The catalogue of names and labels is [`Metrics::new`]; the README lists the same.
+//!
+//! Handles are resolved when a peer is learnt ([`Metrics::traffic`]), never per request: counting one request is a
+//! few uncontended atomic additions. Peers come from verified certificates and from the controller, so labels are
+//! bounded by the mesh and never chosen by a client.
+
+/// Counters and histograms, sharded by worker.
+pub(crate) mod sharded;
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::error::{Blame, Reason};
+use sharded::{Counter, Histogram, Shards};
+
+pub(crate) use sharded::enter_shard;
+
+/// Which way a connection goes, seen from the app in our pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Direction {
+    /// Our app called.
+    Outbound,
+    /// Our app is called.
+    Inbound,
+}
+
+/// The peer label of a connection without an identity.
+pub(crate) const NO_IDENTITY: &str = "none";
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    direction: &'static str,
+    peer: String,
+    protocol: &'static str,
+    tls: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LatencyLabels {
+    direction: &'static str,
+    peer: String,
+    protocol: &'static str,
+    tls: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConnectionLabels {
+    direction: &'static str,
+    peer: String,
+    tls: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BytesLabels {
+    direction: &'static str,
+    peer: String,
+    flow: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabels {
+    direction: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HandshakeLabels {
+    direction: &'static str,
+    result: &'static str,
+    group: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DetectionLabels {
+    protocol: &'static str,
+    by: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DirectionLabels {
+    direction: &'static str,
+}
+
+type Counters<Labels> = Family<Labels, Counter, Shards>;
+
+/// Every metric of the proxy.
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Counters<RequestLabels>,
+    latency: Family<LatencyLabels, Histogram, Shards>,
+    connections: Counters<ConnectionLabels>,
+    connections_open: Family<DirectionLabels, Gauge>,
+    bytes: Counters<BytesLabels>,
+    refusals: Counters<RefusalLabels>,
+    handshakes: Counters<HandshakeLabels>,
+    handshake_latency: Family<DirectionLabels, Histogram, Shards>,
+    detections: Counters<DetectionLabels>,
+    /// Seconds since the Unix epoch at which our certificate ends.
+    pub(crate) certificate_expiry: Gauge,
+    renewals: Counters<ResultLabels>,
+    /// 1 while a control stream is up.
+    pub(crate) control_connected: Gauge,
+    /// Seconds since the Unix epoch at which the controller last confirmed what is in force.
+    pub(crate) control_heard: Gauge,
+    updates: Counters<ResultLabels>,
+    /// 1 while the redirect rules are in force.
+    pub(crate) capture_in_force: Gauge,
+}
+
+impl Metrics {
+    /// The catalogue, for `workers` workers and the control thread.
+    pub(crate) fn new(workers: usize) -> Self {
+        let shards = Shards(workers + 1);
+        let mut registry = Registry::with_prefix("ringmail");
+        macro_rules! register {
+            ($metric:expr, $name:literal, $help:literal) => {{
+                let metric = $metric;
+                registry.register($name, $help, metric.clone());
+                metric
+            }};
+            ($metric:expr, $name:literal, $unit:ident, $help:literal) => {{
+                let metric = $metric;
+                registry.register_with_unit($name, $help, Unit::$unit, metric.clone());
+                metric
+            }};
+        }
+        macro_rules! counters {
+            ($($arguments:tt)*) => { register!(Family::new_with_constructor(shards), $($arguments)*) };
+        }
+        let requests = counters!("requests", "HTTP requests by how they ended");
+        let latency = counters!(
+            "request_duration",
+            Seconds,
+            "From the request's head to the response's head"
+        );
+        let connections = counters!("connections", "TCP connections by how they ended");
+        let connections_open = register!(
+            Family::default(),
+            "connections_open",
+            "TCP connections of the app now"
+        );
+        let bytes = counters!(
+            "transferred",
+            Bytes,
+            "Bytes of bodies and of opaque connections"
+        );
+        let refusals = counters!(
+            "refusals",
+            "Requests and connections refused or broken, by reason"
+        );
+        let handshakes = counters!("handshakes", "TLS handshakes with other proxies");
+        let handshake_latency = counters!(
+            "handshake_duration",
+            Seconds,
+            "TLS handshakes that succeeded"
+        );
+        let detections = counters!(
+            "detections",
+            "Protocols of outbound connections, declared or detected"
+        );
+        let certificate_expiry = register!(
+            Gauge::default(),
+            "certificate_expiry_timestamp",
+            Seconds,
+            "When our certificate ends"
+        );
+        let renewals = counters!("certificate_renewals", "Certificates asked for");
+        let control_connected = register!(
+            Gauge::default(),
+            "control_connected",
+            "1 while the controller is reached"
+        );
+        let control_heard = register!(
+            Gauge::default(),
+            "control_heard_timestamp",
+            Seconds,
+            "When the controller last confirmed what is in force"
+        );
+        let updates = counters!(
+            "control_updates",
+            "Configuration received, by whether it was accepted"
+        );
+        let capture_in_force = register!(
+            Gauge::default(),
+            "capture_in_force",
+            "1 while the redirect rules are in force"
+        );
+        Self {
+            registry,
+            requests,
+            latency,
+            connections,
+            connections_open,
+            bytes,
+            refusals,
+            handshakes,
+            handshake_latency,
+            detections,
+            certificate_expiry,
+            renewals,
+            control_connected,
+            control_heard,
+            updates,
+            capture_in_force,
+        }
+    }
+
+    /// All of it as OpenMetrics text.
+    pub(crate) fn render(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    /// The handles for what passes between our app and `peer`.
+    pub(crate) fn traffic(
+        &self,
+        direction: Direction,
+        peer: &str,
+        tls: Tls,
+        protocol: Protocol,
+    ) -> Traffic {
+        let (direction, protocol, tls) = (direction.label(), protocol.label(), tls.label());
+        let requests = |outcome| {
+            let peer = peer.to_owned();
+            self.requests.get_or_create_owned(&RequestLabels {
+                direction,
+                peer,
+                protocol,
+                tls,
+                outcome,
+            })
+        };
+        let connections = |outcome| {
+            let peer = peer.to_owned();
+            self.connections.get_or_create_owned(&ConnectionLabels {
+                direction,
+                peer,
+                tls,
+                outcome,
+            })
+        };
+        let bytes = |flow| {
+            self.bytes.get_or_create_owned(&BytesLabels {
+                direction,
+                peer: peer.to_owned(),
+                flow,
+            })
+        };
+        let is_http = protocol != Protocol::Tcp.label();
+        let latency = LatencyLabels {
+            direction,
+            peer: peer.to_owned(),
+            protocol,
+            tls,
+        };
+        Traffic {
+            requests: is_http.then(|| Outcome::ALL.map(|outcome| requests(outcome.label()))),
+            latency: is_http.then(|| self.latency.get_or_create_owned(&latency)),
+            connections: (!is_http)
+                .then(|| Outcome::ALL.map(|outcome| connections(outcome.label()))),
+            sent: bytes("sent"),
+            received: bytes("received"),
+        }
+    }
+
+    /// Something was refused or broke.
+    pub(crate) fn refused(&self, direction: Direction, reason: Reason) {
+        let labels = RefusalLabels {
+            direction: direction.label(),
+            reason: reason.row().label,
+        };
+        self.refusals.get_or_create(&labels).add(1);
+    }
+
+    /// A handshake succeeded with `group`, or failed for a reason.
+    pub(crate) fn handshake(
+        &self,
+        direction: Direction,
+        outcome: Result<(&'static str, Duration), Reason>,
+    ) {
+        let direction = direction.label();
+        let (result, group) = match outcome {
+            Ok((group, took)) => {
+                self.handshake_latency
+                    .get_or_create(&DirectionLabels { direction })
+                    .observe(took);
+                ("ok", group)
+            }
+            Err(reason) => (reason.row().label, "none"),
+        };
+        self.handshakes
+            .get_or_create(&HandshakeLabels {
+                direction,
+                result,
+                group,
+            })
+            .add(1);
+    }
+
+    /// What an outbound connection speaks, and whether that was declared.
+    pub(crate) fn detected(&self, protocol: Protocol, by: &'static str) {
+        self.detections
+            .get_or_create(&DetectionLabels {
+                protocol: protocol.label(),
+                by,
+            })
+            .add(1);
+    }
+
+    /// A certificate was asked for.
+    pub(crate) fn renewed(&self, result: &'static str) {
+        self.renewals.get_or_create(&ResultLabels { result }).add(1);
+    }
+
+    /// Configuration came.
+    pub(crate) fn updated(&self, result: &'static str) {
+        self.updates.get_or_create(&ResultLabels { result }).add(1);
+    }
+
+    /// The gauge of the app's connections in one direction.
+    pub(crate) fn connections_open(&self, direction: Direction) -> Gauge {
+        self.connections_open.get_or_create_owned(&DirectionLabels {
+            direction: direction.label(),
+        })
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// Handles for what passes between our app and one peer.
+#[derive(Debug)]
+pub(crate) struct Traffic {
+    requests: Option<[Counter; Outcome::ALL.len()]>,
+    latency: Option<Histogram>,
+    connections: Option<[Counter; Outcome::ALL.len()]>,
+    /// Bytes toward the peer.
+    pub(crate) sent: Counter,
+    /// Bytes from the peer.
+    pub(crate) received: Counter,
+}
+
+impl Traffic {
+    /// A request is over.
+    pub(crate) fn request(&self, outcome: Outcome) {
+        if let Some(requests) = &self.requests {
+            requests[outcome as usize].add(1);
+        }
+    }
+
+    /// A response began so long after its request.
+    pub(crate) fn answered(&self, after: Duration) {
+        if let Some(latency) = &self.latency {
+            latency.observe(after);
+        }
+    }
+
+    /// A connection is over.
+    pub(crate) fn connection(&self, outcome: Outcome) {
+        if let Some(connections) = &self.connections {
+            connections[outcome as usize].add(1);
+        }
+    }
+}
+
+/// How a request or a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// As it should: a status below 400, a connection both ends closed.
+    Success,
+    /// A 4xx of the app.
+    ClientError,
+    /// A 5xx of the app.
+    ServerError,
+    /// One of our refusals; `ringmail_refusals_total` says which.
+    Refused,
+    /// Broken in the middle, by whomever; `ringmail_refusals_total` says by whom.
+    Broken,
+}
+
+impl Outcome {
+    const ALL: [Self; 5] = [
+        Self::Success,
+        Self::ClientError,
+        Self::ServerError,
+        Self::Refused,
+        Self::Broken,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::ClientError => "client_error",
+            Self::ServerError => "server_error",
+            Self::Refused => "refused",
+            Self::Broken => "broken",
+        }
+    }
+
+    /// By the status of the app's response.
+    pub(crate) fn of_status(status: u16) -> Self {
+        match status {
+            ..400 => Self::Success,
+            400..500 => Self::ClientError,
+            500.. => Self::ServerError,
+        }
+    }
+
+    /// By why it failed.
+    pub(crate) fn of_reason(reason: Reason) -> Self {
+        match reason.row().blame {
+            Blame::Client | Blame::App => Self::Broken,
+            Blame::Peer | Blame::Us | Blame::Controller => Self::Refused,
+        }
+    }
+}
+
+/// What protects a connection to the other pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tls {
+    /// Mutual TLS between proxies.
+    Mutual,
+    /// Nothing of ours.
+    None,
+}
+
+impl Tls {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Mutual => "mutual",
+            Self::None => "none",
+        }
+    }
+}
+
+/// What a connection of the app speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Protocol {
+    /// HTTP/1.0 or 1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// Bytes.
+    Tcp,
+}
+
+impl Protocol {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+impl Direction {
+    /// For logs and labels.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renders_what_was_counted_with_labels_escaped() {
+        let metrics = Metrics::new(2);
+        let traffic = metrics.traffic(
+            Direction::Inbound,
+            "a\"b\\c\nd",
+            Tls::Mutual,
+            Protocol::Http1,
+        );
+        traffic.request(Outcome::Success);
+        enter_shard(1);
+        traffic.request(Outcome::Success);
+        traffic.answered(Duration::from_millis(3));
+        let text = metrics.render().expect("renders");
+        let row = r#"ringmail_requests_total{direction="inbound",peer="a\"b\\c\nd",protocol="http1",tls="mutual",outcome="success"} 2"#;
+        assert!(text.contains(row), "{text}");
+        assert!(
+            text.contains("ringmail_request_duration_seconds_sum{"),
+            "{text}"
+        );
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

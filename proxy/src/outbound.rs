@@ -1,0 +1,262 @@
+//! One connection that our app made, from capture to the end: where to, which protocol, then forward.
+//!
+//! Limits: [`SERVER_FIRST_GRACE`], [`DETECT_TIMEOUT`] and `detect::DETECT_BYTES_MAX` for finding out what it speaks.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringmail_proto::destination::{Destination, DestinationKind};
+use ringmail_proto::workload::Protocol as Declared;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::buffer::Buffer;
+use crate::detect::{Verdict, detect};
+use crate::error::{Blamed, Error, Reason};
+use crate::http::{h1, h2};
+use crate::listen;
+use crate::metrics::{Direction, NO_IDENTITY, Outcome, Protocol, Tls, Traffic};
+use crate::peer::stream::{Reader, Stream};
+use crate::tcp;
+use crate::upstream::{Caller, Way, open_tcp, way};
+use crate::worker::Worker;
+
+/// How long a client may be silent before we ask the server whether it speaks first.
+const SERVER_FIRST_GRACE: Duration = Duration::from_millis(5);
+/// How long first bytes may leave it open what they are.
+const DETECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// For a connection to something outside the mesh.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Serves one connection to `dialled`, the address our app asked for.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    mut socket: TcpStream,
+    dialled: SocketAddr,
+) -> Result<(), Error> {
+    let _busy = worker.drain.enter();
+    let open = worker.metrics.connections_open(Direction::Outbound);
+    open.inc();
+    let outcome = forward(&worker, &mut socket, dialled).await;
+    open.dec();
+    outcome
+}
+
+async fn forward(
+    worker: &Rc<Worker>,
+    socket: &mut TcpStream,
+    dialled: SocketAddr,
+) -> Result<(), Error> {
+    let source = socket
+        .peer_addr()
+        .blame(Reason::ClientGone)?
+        .ip()
+        .to_canonical();
+    let caller = Caller {
+        source,
+        destination: dialled,
+    };
+    let counted = |error: &Error| worker.metrics.refused(Direction::Outbound, error.reason);
+
+    // Where to.
+    let destination = worker
+        .snapshot
+        .destination(dialled)
+        .await
+        .inspect_err(counted)?;
+    if let Way::Plain(address) =
+        way(&destination.kind, caller, worker.next_turn()).inspect_err(counted)?
+    {
+        return plain(worker, socket, address).await.inspect_err(counted);
+    }
+
+    // What it speaks.
+    let mut input = Buffer::default();
+    let (spoken, by) = protocol(worker, &caller, &destination, socket, &mut input)
+        .await
+        .inspect_err(counted)?;
+    worker.metrics.detected(spoken.protocol(), by);
+
+    // On its way. Everything below counts its own failures.
+    match spoken {
+        Spoken::Http1 => h1::serve::serve(worker, &caller, socket, input).await,
+        Spoken::Http2 => Box::pin(h2::serve::serve(worker, caller, socket, input)).await,
+        Spoken::Tcp(None) => {
+            let (stream, traffic) = open_tcp(worker, &caller).await.inspect_err(counted)?;
+            opaque(worker, socket, input, stream, Reader::default(), &traffic).await
+        }
+        Spoken::Tcp(Some(opened)) => {
+            let Opened {
+                stream,
+                reader,
+                traffic,
+            } = *opened;
+            opaque(worker, socket, input, stream, reader, &traffic).await
+        }
+    }
+}
+
+/// What a connection speaks.
+enum Spoken {
+    Http1,
+    Http2,
+    /// Bytes; with the stream, if one had to be opened to find out.
+    Tcp(Option<Box<Opened>>),
+}
+
+/// An opaque stream on which the server may have spoken.
+struct Opened {
+    stream: Stream,
+    reader: Reader,
+    traffic: Rc<Traffic>,
+}
+
+impl Spoken {
+    fn protocol(&self) -> Protocol {
+        match self {
+            Self::Http1 => Protocol::Http1,
+            Self::Http2 => Protocol::Http2,
+            Self::Tcp(_) => Protocol::Tcp,
+        }
+    }
+}
+
+/// Declared beats detected; a server that speaks first is heard.
+async fn protocol(
+    worker: &Rc<Worker>,
+    caller: &Caller,
+    destination: &Destination,
+    socket: &mut TcpStream,
+    input: &mut Buffer,
+) -> Result<(Spoken, &'static str), Error> {
+    let declared = match &destination.kind {
+        DestinationKind::Service(service) => service.protocol,
+        DestinationKind::External => Declared::Detect,
+    };
+    match declared {
+        Declared::Http1 => return Ok((Spoken::Http1, "declared")),
+        Declared::Http2 => return Ok((Spoken::Http2, "declared")),
+        Declared::Tcp => return Ok((Spoken::Tcp(None), "declared")),
+        Declared::Detect => {}
+    }
+    if let Ok(verdict) = timeout(SERVER_FIRST_GRACE, first_bytes(socket, input)).await {
+        return Ok((spoken(verdict?, None), "first_bytes"));
+    }
+    if !input.is_empty() {
+        return Ok((spoken(in_time(socket, input).await?, None), "first_bytes"));
+    }
+    let (stream, traffic) = open_tcp(worker, caller).await?;
+    let mut reader = Reader::default();
+    let server_first = tokio::select! {
+        biased;
+        heard = std::future::poll_fn(|cx| stream.poll_receivable(cx, &mut reader)) => { heard?; true }
+        filled = input.fill(socket) => { filled.blame(Reason::ClientGone)?; false }
+    };
+    let opened = Box::new(Opened {
+        stream,
+        reader,
+        traffic,
+    });
+    if server_first {
+        return Ok((Spoken::Tcp(Some(opened)), "server_first"));
+    }
+    Ok((
+        spoken(in_time(socket, input).await?, Some(opened)),
+        "first_bytes",
+    ))
+}
+
+fn spoken(verdict: Verdict, opened: Option<Box<Opened>>) -> Spoken {
+    match verdict {
+        Verdict::Http1 => Spoken::Http1,
+        Verdict::Http2 => Spoken::Http2,
+        Verdict::Opaque | Verdict::More => Spoken::Tcp(opened),
+    }
+}
+
+/// The verdict, or that there is none, after [`DETECT_TIMEOUT`].
+async fn in_time(socket: &mut TcpStream, input: &mut Buffer) -> Result<Verdict, Error> {
+    timeout(DETECT_TIMEOUT, first_bytes(socket, input))
+        .await
+        .unwrap_or(Ok(Verdict::More))
+}
+
+/// Reads until the bytes tell, or the client closes. Dropping the future loses nothing.
+async fn first_bytes(socket: &mut TcpStream, input: &mut Buffer) -> Result<Verdict, Error> {
+    loop {
+        let verdict = if input.is_empty() {
+            Verdict::More
+        } else {
+            detect(input.data())
+        };
+        if verdict != Verdict::More || input.is_full() {
+            return Ok(verdict);
+        }
+        if input.fill(socket).await.blame(Reason::ClientGone)? == 0 {
+            return Ok(Verdict::Opaque);
+        }
+    }
+}
+
+/// Bytes to a pod's proxy.
+async fn opaque(
+    worker: &Worker,
+    socket: &mut TcpStream,
+    mut input: Buffer,
+    stream: Stream,
+    mut reader: Reader,
+    traffic: &Traffic,
+) -> Result<(), Error> {
+    let (mut from, mut to) = socket.split();
+    let ends = (&mut from, &mut to);
+    let outcome = tcp::with_stream(
+        ends,
+        &mut input,
+        &stream,
+        &mut reader,
+        traffic,
+        Reason::ClientGone,
+    )
+    .await;
+    match &outcome {
+        Ok(()) => traffic.connection(Outcome::Success),
+        Err(error) => {
+            worker.metrics.refused(Direction::Outbound, error.reason);
+            traffic.connection(Outcome::of_reason(error.reason));
+            stream.fail(error.reason);
+            // A reset on one side is a reset on the other.
+            let _ = socket.set_zero_linger();
+        }
+    }
+    outcome
+}
+
+/// Bytes to where there is no proxy: outside the mesh, or our own app.
+async fn plain(worker: &Worker, socket: &mut TcpStream, address: SocketAddr) -> Result<(), Error> {
+    let traffic =
+        worker
+            .metrics
+            .traffic(Direction::Outbound, NO_IDENTITY, Tls::None, Protocol::Tcp);
+    let connected = timeout(
+        CONNECT_TIMEOUT,
+        listen::connect(address, worker.config.socket_mark),
+    )
+    .await;
+    let outcome = match connected {
+        Ok(Ok(mut other)) => {
+            let blame = (Reason::ClientGone, Reason::AppGone);
+            tcp::with_socket(socket, &mut Buffer::default(), &mut other, &traffic, blame).await
+        }
+        Ok(Err(error)) => Err(Reason::AppUnreachable.because(error)),
+        Err(elapsed) => Err(Reason::AppUnreachable.because(elapsed)),
+    };
+    match &outcome {
+        Ok(()) => traffic.connection(Outcome::Success),
+        Err(error) => {
+            traffic.connection(Outcome::of_reason(error.reason));
+            let _ = socket.set_zero_linger();
+        }
+    }
+    outcome
+}

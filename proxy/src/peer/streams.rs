@@ -1,0 +1,526 @@
+//! All that the streams of one connection share: what is to be sent, and where what arrives goes.
+//!
+//! Lives on one worker, behind a `RefCell` that is never held across an `.await`. Limits: [`STREAMS_MAX`] streams,
+//! [`SEND_QUEUE_BYTES`] waiting to be sent before streams have to wait, a credit window of [`WINDOW_BYTES`] per stream
+//! that grows to [`WINDOW_BYTES_MAX`] for readers that keep up, as long as the connection has budget for it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use super::frame::{self, Frame, Kind};
+use super::stream::{Reader, Stream};
+use crate::error::Reason;
+
+/// Streams open at once on one connection.
+pub(crate) const STREAMS_MAX: usize = 1024;
+/// Bytes waiting to be sent, above which streams wait for their turn.
+const SEND_QUEUE_BYTES: usize = 256 * 1024;
+/// Bytes waiting to be sent, above which nothing is read either: a peer that asks and never takes the answers.
+const SEND_QUEUE_BYTES_MAX: usize = 1024 * 1024;
+/// What a peer may send on a stream before its reader took anything.
+pub(crate) const WINDOW_BYTES: usize = 64 * 1024;
+/// What the window of a stream grows to.
+pub(crate) const WINDOW_BYTES_MAX: usize = 1024 * 1024;
+/// By how much all windows of one connection together may grow.
+const WINDOW_BUDGET_BYTES: usize = 8 * 1024 * 1024;
+/// Message heads that a stream may hold unread: a final one, and informational ones before it.
+const UNREAD_HEAD_BYTES_MAX: usize = 2 * frame::HEAD_BYTES_MAX;
+/// An inbox that grew larger than this is freed when it was read.
+const KEPT_INBOX_BYTES: usize = 4 * 1024;
+
+/// Which end of the connection we are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// We dialled, and open streams.
+    Dialer,
+    /// We answered, and serve them.
+    Acceptor,
+}
+
+/// The streams of one connection.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    state: RefCell<State>,
+    /// Whether the peer said that it takes no more, or we are to replace the connection.
+    retired: Cell<bool>,
+}
+
+#[derive(Debug)]
+struct State {
+    side: Side,
+    by_id: HashMap<u32, Half, BuildHasherDefault<IdHasher>>,
+    last_opened: u32,
+    /// Frames to be sent, in order.
+    out: Vec<u8>,
+    /// Wakes the task that sends them.
+    sender: Option<Waker>,
+    /// Streams that wait for the queue to be sent.
+    waiting: Vec<Waker>,
+    window_budget: usize,
+    /// Set once the connection is gone; every stream learns it.
+    closed: Option<Reason>,
+}
+
+/// What one stream has with the connection.
+#[derive(Debug)]
+struct Half {
+    /// Frames not read yet, see [`put_entry`].
+    inbox: Vec<u8>,
+    /// Where the last entry of the inbox starts, if it is DATA that more DATA can join.
+    open_data: Option<usize>,
+    unread_head_bytes: usize,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+    /// What we may still send.
+    send_credit: usize,
+    /// What the peer may still send.
+    receive_credit: usize,
+    /// What our reader took and the peer was not told of.
+    untold: usize,
+    window: usize,
+    receive_ended: bool,
+    send_ended: bool,
+    reset: Option<Reason>,
+}
+
+/// A frame that must not be: the connection ends.
+#[derive(Debug, thiserror::Error)]
+#[error("stream {stream}: {problem}")]
+pub(crate) struct Violation {
+    stream: u32,
+    problem: &'static str,
+}
+
+impl Streams {
+    pub(crate) fn new(side: Side) -> Rc<Self> {
+        let state = State {
+            side,
+            by_id: HashMap::default(),
+            last_opened: 0,
+            out: Vec::new(),
+            sender: None,
+            waiting: Vec::new(),
+            window_budget: WINDOW_BUDGET_BYTES,
+            closed: None,
+        };
+        Rc::new(Self {
+            state: RefCell::new(state),
+            retired: Cell::new(false),
+        })
+    }
+
+    /// Opens a stream with its first frame, or says why not. Dialling side only.
+    pub(crate) fn open(
+        self: &Rc<Self>,
+        end: bool,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<Stream, Reason> {
+        let mut state = self.state.borrow_mut();
+        if let Some(reason) = state.closed {
+            return Err(reason);
+        }
+        state.last_opened += 1;
+        let id = state.last_opened;
+        let mut half = Half::new();
+        half.send_ended = end;
+        state.by_id.insert(id, half);
+        state.send(id, Kind::Open, end, write);
+        Ok(Stream::new(self.clone(), id))
+    }
+
+    /// Whether a new stream fits. Ids are used once; a connection that ran out of them is replaced.
+    pub(crate) fn has_room(&self) -> bool {
+        let state = self.state.borrow();
+        !self.retired.get()
+            && state.closed.is_none()
+            && state.by_id.len() < STREAMS_MAX
+            && state.last_opened < u32::MAX
+    }
+
+    /// No new streams here; the connection ends after its last one.
+    pub(crate) fn retire(&self) {
+        self.retired.set(true);
+        self.state.borrow_mut().wake_sender();
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.get()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.state.borrow().by_id.len()
+    }
+
+    /// The connection is gone: every stream learns why.
+    pub(crate) fn close(&self, reason: Reason) {
+        let mut state = self.state.borrow_mut();
+        state.closed = Some(reason);
+        state.wake_sender();
+        for waker in state.waiting.drain(..) {
+            waker.wake();
+        }
+        for half in state.by_id.values_mut() {
+            half.reset.get_or_insert(reason);
+            half.wake();
+        }
+    }
+
+    /// A frame arrived. A new stream is handed to `accept`, with the payload that opened it.
+    pub(crate) fn receive(
+        self: &Rc<Self>,
+        frame: Frame<'_>,
+        accept: &mut dyn FnMut(Stream, Reader, &[u8]),
+    ) -> Result<(), Violation> {
+        match frame.kind {
+            Kind::Open => {
+                if let Some(stream) = self.receive_open(&frame)? {
+                    accept(stream, Reader::new(frame.end), frame.payload);
+                }
+                Ok(())
+            }
+            Kind::Ping => {
+                self.state.borrow_mut().send(0, Kind::Pong, false, |_| {});
+                Ok(())
+            }
+            Kind::Pong => Ok(()),
+            Kind::GoAway => {
+                self.retire();
+                Ok(())
+            }
+            Kind::Head | Kind::Data | Kind::Trailers | Kind::Reset | Kind::Credit => {
+                self.state.borrow_mut().receive_on_stream(&frame)
+            }
+        }
+    }
+
+    fn receive_open(self: &Rc<Self>, frame: &Frame<'_>) -> Result<Option<Stream>, Violation> {
+        let mut state = self.state.borrow_mut();
+        let violation = |problem| {
+            Err(Violation {
+                stream: frame.stream,
+                problem,
+            })
+        };
+        if state.side == Side::Dialer {
+            return violation("only the dialling side opens streams");
+        }
+        if state.last_opened.checked_add(1) != Some(frame.stream) {
+            return violation("streams are not opened in order");
+        }
+        state.last_opened = frame.stream;
+        if state.by_id.len() >= STREAMS_MAX {
+            state.send(frame.stream, Kind::Reset, true, |out| {
+                out.push(Reason::Overloaded as u8)
+            });
+            return Ok(None);
+        }
+        let mut half = Half::new();
+        half.receive_ended = frame.end;
+        state.by_id.insert(frame.stream, half);
+        drop(state);
+        Ok(Some(Stream::new(self.clone(), frame.stream)))
+    }
+
+    /// Queues a frame about the connection itself.
+    pub(crate) fn tell_peer(&self, kind: Kind) {
+        self.state.borrow_mut().send(0, kind, false, |_| {});
+    }
+
+    /// Whether so much waits to be sent that nothing should be read.
+    pub(crate) fn is_clogged(&self) -> bool {
+        self.state.borrow().out.len() >= SEND_QUEUE_BYTES_MAX
+    }
+
+    /// Swaps what waits to be sent into the empty `taken`; when nothing does, `sender` is woken once something does.
+    pub(crate) fn take_out(&self, taken: &mut Vec<u8>, sender: &Waker) -> bool {
+        let mut state = self.state.borrow_mut();
+        if state.out.is_empty() {
+            state.sender = Some(sender.clone());
+            return false;
+        }
+        std::mem::swap(&mut state.out, taken);
+        for waker in state.waiting.drain(..) {
+            waker.wake();
+        }
+        true
+    }
+}
+
+/// What [`Stream`] does; ids are of live streams.
+impl Streams {
+    /// How many bytes of DATA may be sent now; none: `waker` is woken when some may.
+    pub(crate) fn sendable(&self, id: u32, waker: &Waker) -> Result<Option<usize>, Reason> {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let half = state.by_id.get_mut(&id).ok_or(Reason::Internal)?;
+        if let Some(reason) = half.reset {
+            return Err(reason);
+        }
+        if state.out.len() >= SEND_QUEUE_BYTES {
+            state.waiting.push(waker.clone());
+            return Ok(None);
+        }
+        if half.send_credit == 0 {
+            half.writer = Some(waker.clone());
+            return Ok(None);
+        }
+        Ok(Some(half.send_credit.min(frame::DATA_BYTES_MAX)))
+    }
+
+    /// Queues a frame of the stream. After its end, or a reset, nothing more is sent.
+    pub(crate) fn send(&self, id: u32, kind: Kind, end: bool, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let Some(half) = state.by_id.get_mut(&id) else {
+            return;
+        };
+        if half.send_ended || half.reset.is_some() {
+            return;
+        }
+        half.send_ended = end;
+        let before = state.out.len();
+        frame::put(&mut state.out, id, kind, end, write);
+        if kind == Kind::Data {
+            half.send_credit -= state.out.len() - before - frame::HEADER_BYTES;
+        }
+        state.wake_sender();
+    }
+
+    /// Swaps the unread frames into the empty `inbox`. False: there are none yet, and `reader` is woken when there are.
+    pub(crate) fn take_inbox(
+        &self,
+        id: u32,
+        inbox: &mut Vec<u8>,
+        reader: &Waker,
+    ) -> Result<bool, Reason> {
+        let mut state = self.state.borrow_mut();
+        let half = state.by_id.get_mut(&id).ok_or(Reason::Internal)?;
+        if !half.inbox.is_empty() {
+            if inbox.capacity() > KEPT_INBOX_BYTES {
+                *inbox = Vec::new();
+            }
+            std::mem::swap(&mut half.inbox, inbox);
+            half.open_data = None;
+            half.unread_head_bytes = 0;
+            return Ok(true);
+        }
+        match half.reset {
+            Some(reason) => Err(reason),
+            None => {
+                half.reader = Some(reader.clone());
+                Ok(false)
+            }
+        }
+    }
+
+    /// Whether the stream was reset; if not, `reader` is woken when it is. For the task that also reads the stream.
+    pub(crate) fn poll_reset(&self, id: u32, reader: &Waker) -> Poll<Reason> {
+        let mut state = self.state.borrow_mut();
+        let Some(half) = state.by_id.get_mut(&id) else {
+            return Poll::Ready(Reason::Internal);
+        };
+        match half.reset {
+            Some(reason) => Poll::Ready(reason),
+            None => {
+                half.reader = Some(reader.clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The reader took `n` bytes of DATA: the peer is told once it is worth a frame.
+    pub(crate) fn consumed(&self, id: u32, n: usize) {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let Some(half) = state.by_id.get_mut(&id) else {
+            return;
+        };
+        half.untold += n;
+        if half.untold < half.window / 2 || half.receive_ended || half.reset.is_some() {
+            return;
+        }
+        let mut grant = std::mem::take(&mut half.untold);
+        // A reader that keeps up deserves a larger window: it was the window that held the sender back.
+        if half.window < WINDOW_BYTES_MAX
+            && half.receive_credit < half.window / 2
+            && state.window_budget >= half.window
+        {
+            state.window_budget -= half.window;
+            grant += half.window;
+            half.window *= 2;
+        }
+        half.receive_credit += grant;
+        let told = u32::try_from(grant).unwrap_or(u32::MAX);
+        state.send(id, Kind::Credit, false, |out| {
+            out.extend_from_slice(&told.to_be_bytes())
+        });
+    }
+
+    /// The stream's owner is done with it. One that has not ended in both directions is reset.
+    pub(crate) fn release(&self, id: u32, reason: Reason) {
+        let mut state = self.state.borrow_mut();
+        let Some(half) = state.by_id.remove(&id) else {
+            return;
+        };
+        state.window_budget += half.window - WINDOW_BYTES;
+        let over = half.receive_ended && half.send_ended || half.reset.is_some();
+        if !over && state.closed.is_none() {
+            state.send(id, Kind::Reset, true, |out| out.push(reason as u8));
+        }
+        if state.by_id.is_empty() {
+            state.wake_sender();
+        }
+    }
+}
+
+impl State {
+    fn send(&mut self, id: u32, kind: Kind, end: bool, write: impl FnOnce(&mut Vec<u8>)) {
+        frame::put(&mut self.out, id, kind, end, write);
+        self.wake_sender();
+    }
+
+    fn wake_sender(&mut self) {
+        if let Some(sender) = self.sender.take() {
+            sender.wake();
+        }
+    }
+
+    fn receive_on_stream(&mut self, frame: &Frame<'_>) -> Result<(), Violation> {
+        let violation = |problem| {
+            Err(Violation {
+                stream: frame.stream,
+                problem,
+            })
+        };
+        if frame.stream == 0 || frame.stream > self.last_opened {
+            return violation("was never opened");
+        }
+        // Late frames of a stream that we reset.
+        let Some(half) = self.by_id.get_mut(&frame.stream) else {
+            return Ok(());
+        };
+        match frame.kind {
+            Kind::Reset => {
+                half.reset = Some(
+                    frame
+                        .payload
+                        .first()
+                        .map_or(Reason::PeerGone, |code| Reason::from_code(*code)),
+                );
+                half.wake();
+                return Ok(());
+            }
+            Kind::Credit => {
+                let Ok(bytes) = frame.payload.try_into() else {
+                    return violation("credit is not a u32");
+                };
+                half.send_credit = half
+                    .send_credit
+                    .saturating_add(u32::from_be_bytes(bytes) as usize);
+                half.wake();
+                return Ok(());
+            }
+            _ => {}
+        }
+        if half.receive_ended {
+            return violation("sends after its end");
+        }
+        if frame.kind == Kind::Data {
+            let Some(left) = half.receive_credit.checked_sub(frame.payload.len()) else {
+                return violation("sends more than it has credit for");
+            };
+            half.receive_credit = left;
+        } else {
+            half.unread_head_bytes += frame.payload.len();
+            if half.unread_head_bytes > UNREAD_HEAD_BYTES_MAX {
+                return violation("sends more heads than anyone reads");
+            }
+        }
+        half.receive_ended = frame.end;
+        half.deliver(frame);
+        Ok(())
+    }
+}
+
+impl Half {
+    fn new() -> Self {
+        Self {
+            inbox: Vec::new(),
+            open_data: None,
+            unread_head_bytes: 0,
+            reader: None,
+            writer: None,
+            send_credit: WINDOW_BYTES,
+            receive_credit: WINDOW_BYTES,
+            untold: 0,
+            window: WINDOW_BYTES,
+            receive_ended: false,
+            send_ended: false,
+            reset: None,
+        }
+    }
+
+    fn wake(&mut self) {
+        for waker in [self.reader.take(), self.writer.take()]
+            .into_iter()
+            .flatten()
+        {
+            waker.wake();
+        }
+    }
+
+    fn deliver(&mut self, frame: &Frame<'_>) {
+        match self.open_data {
+            Some(start) if frame.kind == Kind::Data => extend_entry(&mut self.inbox, start, frame),
+            _ => {
+                self.open_data = (frame.kind == Kind::Data).then_some(self.inbox.len());
+                put_entry(&mut self.inbox, frame);
+            }
+        }
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+}
+
+/// Bytes before the payload of an inbox entry: kind, end, length.
+pub(crate) const ENTRY_HEADER_BYTES: usize = 6;
+
+/// An inbox is entries of `kind: u8 | end: u8 | length: u32 | payload`.
+fn put_entry(inbox: &mut Vec<u8>, frame: &Frame<'_>) {
+    let length = u32::try_from(frame.payload.len()).unwrap_or(u32::MAX);
+    inbox.extend_from_slice(&[frame.kind as u8, u8::from(frame.end)]);
+    inbox.extend_from_slice(&length.to_ne_bytes());
+    inbox.extend_from_slice(frame.payload);
+}
+
+/// Joins DATA to the DATA before it, so that a reader that was slow takes it all at once.
+fn extend_entry(inbox: &mut Vec<u8>, start: usize, frame: &Frame<'_>) {
+    inbox.extend_from_slice(frame.payload);
+    let length = u32::try_from(inbox.len() - start - ENTRY_HEADER_BYTES).unwrap_or(u32::MAX);
+    inbox[start + 1] = u8::from(frame.end);
+    inbox[start + 2..start + ENTRY_HEADER_BYTES].copy_from_slice(&length.to_ne_bytes());
+}
+
+/// Stream ids count up and are checked to, so nobody can choose ones that collide: a multiplication spreads them.
+#[derive(Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, id: u32) {
+        self.0 = (self.0 ^ u64::from(id)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}

@@ -1,0 +1,130 @@
+//! What the controller told us, as whole snapshots behind atomic pointers: read on every connection without a lock,
+//! replaced by the control thread. What was learnt stays in force while the controller is away, however long.
+//!
+//! Limits: [`DESTINATIONS_MAX`] addresses, [`LOOKUP_TIMEOUT`] for one that is not known yet.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use ringmail_proto::destination::{Destination, DestinationKind};
+use ringmail_proto::workload::Workload;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use crate::error::{Error, Reason};
+use crate::tls::identity::Identity;
+
+/// Addresses that are known at once. Beyond, addresses outside the mesh are forgotten first.
+pub(crate) const DESTINATIONS_MAX: usize = 10_000;
+/// How long a connection waits for the controller to say what is behind an address.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Look-ups on their way to the control thread.
+const LOOKUPS_MAX: usize = 1024;
+
+type Destinations = HashMap<SocketAddr, Arc<Destination>>;
+
+/// Everything learnt so far.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    identity: ArcSwapOption<Identity>,
+    workload: ArcSwapOption<Workload>,
+    destinations: ArcSwap<Destinations>,
+    changes: watch::Sender<u64>,
+    lookups: mpsc::Sender<SocketAddr>,
+}
+
+impl Snapshot {
+    /// Knows nothing yet; addresses that are asked for come out of the receiver.
+    pub(crate) fn new() -> (Arc<Self>, mpsc::Receiver<SocketAddr>) {
+        let (lookups, wanted) = mpsc::channel(LOOKUPS_MAX);
+        let snapshot = Self {
+            identity: ArcSwapOption::empty(),
+            workload: ArcSwapOption::empty(),
+            destinations: ArcSwap::default(),
+            changes: watch::Sender::new(0),
+            lookups,
+        };
+        (Arc::new(snapshot), wanted)
+    }
+
+    /// Who we are, while our certificate is valid.
+    pub(crate) fn identity(&self) -> Result<Arc<Identity>, Error> {
+        let identity = self.identity.load_full().ok_or(Reason::NotReady)?;
+        identity.check_lifetime()?;
+        Ok(identity)
+    }
+
+    /// Who we were last, valid or not.
+    pub(crate) fn last_identity(&self) -> Option<Arc<Identity>> {
+        self.identity.load_full()
+    }
+
+    /// Our own pod.
+    pub(crate) fn workload(&self) -> Result<Arc<Workload>, Error> {
+        self.workload
+            .load_full()
+            .ok_or_else(|| Reason::NotReady.into())
+    }
+
+    /// What is behind an address; the controller is asked once and keeps us informed.
+    pub(crate) async fn destination(&self, address: SocketAddr) -> Result<Arc<Destination>, Error> {
+        if let Some(known) = self.destinations.load().get(&address) {
+            return Ok(known.clone());
+        }
+        let mut changes = self.changes.subscribe();
+        self.lookups
+            .try_send(address)
+            .map_err(|_| Reason::Overloaded)?;
+        let learnt = async {
+            loop {
+                if let Some(known) = self.destinations.load().get(&address) {
+                    return Ok(known.clone());
+                }
+                changes.changed().await.map_err(|_| Reason::Draining)?;
+            }
+        };
+        timeout(LOOKUP_TIMEOUT, learnt)
+            .await
+            .unwrap_or_else(|_| Err(Reason::UnknownDestination.into()))
+    }
+
+    /// Tells of every change of anything here.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}
+
+/// What the control thread does.
+impl Snapshot {
+    pub(crate) fn put_identity(&self, identity: Identity) {
+        self.identity.store(Some(Arc::new(identity)));
+        self.changed();
+    }
+
+    pub(crate) fn put_workload(&self, workload: Workload) {
+        self.workload.store(Some(Arc::new(workload)));
+        self.changed();
+    }
+
+    pub(crate) fn put_destinations(&self, learnt: Vec<Destination>) {
+        let mut all = Destinations::clone(&self.destinations.load());
+        if all.len() + learnt.len() > DESTINATIONS_MAX {
+            all.retain(|_, known| known.kind != DestinationKind::External);
+        }
+        all.extend(learnt.into_iter().map(|one| (one.address, Arc::new(one))));
+        self.destinations.store(Arc::new(all));
+        self.changed();
+    }
+
+    /// Every address that was learnt, to subscribe to it again.
+    pub(crate) fn known_addresses(&self) -> Vec<SocketAddr> {
+        self.destinations.load().keys().copied().collect()
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|n| *n += 1);
+    }
+}

@@ -1,0 +1,217 @@
+//! From a checked configuration to a running proxy, and from SIGTERM to its end: a line per part.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::task::spawn_local;
+
+use crate::admin::{self, Admin, Door};
+use crate::config::{
+    ADMIN_PORT, Config, Explicit, INBOUND_PORT, OUTBOUND_PORT, PEER_PORT, STATUS_PORT,
+};
+use crate::drain::{Drain, Drainer, drain};
+use crate::metrics::{Metrics, enter_shard};
+use crate::snapshot::Snapshot;
+use crate::worker::Worker;
+use crate::{control, inbound, listen, outbound};
+
+/// How often a worker closes what has been idle too long.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Before the process ends although the drain did.
+const LAST_BYTES: Duration = Duration::from_millis(50);
+
+/// Runs the data plane until SIGTERM or SIGINT, then drains.
+///
+/// # Errors
+/// When a listener cannot be bound or a thread cannot be started. Nothing else ends the process.
+pub fn run(config: Config) -> io::Result<()> {
+    let config = Arc::new(config);
+    let metrics = Arc::new(Metrics::new(config.workers.get()));
+    let (snapshot, wanted) = Snapshot::new();
+    let (drainer, drain) = drain();
+
+    let status = listen::bind(config.bind_address, STATUS_PORT)?;
+    let loopback = config
+        .bind_address
+        .filter(IpAddr::is_loopback)
+        .unwrap_or(Ipv4Addr::LOCALHOST.into());
+    let local = listen::bind(Some(loopback), ADMIN_PORT)?;
+    for n in 1..=config.workers.get() {
+        let listeners = Listeners::bind(&config)?;
+        let (config, snapshot, metrics, drain) = (
+            config.clone(),
+            snapshot.clone(),
+            metrics.clone(),
+            drain.clone(),
+        );
+        let run_worker = move || {
+            enter_shard(n);
+            worker(listeners, config, snapshot, metrics, drain)
+        };
+        std::thread::Builder::new()
+            .name(format!("worker-{n}"))
+            .spawn(run_worker)?;
+    }
+
+    // Everything that is not on the path of a request shares this thread.
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let stop = Arc::new(Notify::new());
+        let admin = Admin {
+            snapshot: snapshot.clone(),
+            metrics: metrics.clone(),
+            drain,
+            stop: stop.clone(),
+        };
+        let admin = Arc::new(admin);
+        for listener in status {
+            tokio::spawn(admin::serve(
+                admin.clone(),
+                TcpListener::from_std(listener)?,
+                Door::Status,
+            ));
+        }
+        for listener in local {
+            tokio::spawn(admin::serve(
+                admin.clone(),
+                TcpListener::from_std(listener)?,
+                Door::Admin,
+            ));
+        }
+        let controlled = control::run(config.clone(), snapshot, metrics, wanted);
+        let told = end(&stop);
+        tokio::select! {
+            () = controlled => unreachable_end(),
+            outcome = told => outcome?,
+        }
+        finish(&drainer, &config).await;
+        Ok(())
+    })
+}
+
+/// Control never ends by itself.
+fn unreachable_end() {
+    tracing::error!("the control task ended");
+}
+
+/// SIGTERM, SIGINT, or a request to drain.
+async fn end(stop: &Notify) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = stop.notified() => {}
+    }
+    Ok(())
+}
+
+async fn finish(drainer: &Drainer, config: &Config) {
+    tracing::info!(limit = ?config.drain_timeout, "draining");
+    drainer.begin();
+    let cut = drainer.finish(config.drain_timeout).await;
+    tokio::time::sleep(LAST_BYTES).await;
+    tracing::info!(connections_cut = cut, "drained");
+}
+
+/// The sockets of one worker.
+struct Listeners {
+    outbound: Vec<std::net::TcpListener>,
+    inbound: Vec<std::net::TcpListener>,
+    peers: Vec<std::net::TcpListener>,
+    explicit: Vec<(std::net::TcpListener, Explicit)>,
+}
+
+impl Listeners {
+    fn bind(config: &Config) -> io::Result<Self> {
+        let explicit = config
+            .explicit
+            .iter()
+            .map(|one| Ok((listen::bind_one(one.listen)?, *one)));
+        Ok(Self {
+            outbound: listen::bind(config.bind_address, OUTBOUND_PORT)?,
+            inbound: listen::bind(config.bind_address, INBOUND_PORT)?,
+            peers: listen::bind(config.bind_address, PEER_PORT)?,
+            explicit: explicit.collect::<io::Result<_>>()?,
+        })
+    }
+}
+
+/// One worker's life: a single-threaded runtime on which everything of its connections stays.
+fn worker(
+    listeners: Listeners,
+    config: Arc<Config>,
+    snapshot: Arc<Snapshot>,
+    metrics: Arc<Metrics>,
+    drain: Drain,
+) -> io::Result<()> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())?;
+    runtime.block_on(async {
+        let worker = Worker::new(config, snapshot, metrics, drain);
+        for listener in listeners.outbound {
+            spawn_local(listen::accept(
+                worker.clone(),
+                TcpListener::from_std(listener)?,
+                captured,
+            ));
+        }
+        for listener in listeners.inbound {
+            spawn_local(listen::accept(
+                worker.clone(),
+                TcpListener::from_std(listener)?,
+                inbound::plain::serve,
+            ));
+        }
+        for listener in listeners.peers {
+            spawn_local(listen::accept(
+                worker.clone(),
+                TcpListener::from_std(listener)?,
+                inbound::serve,
+            ));
+        }
+        for (listener, Explicit { destination, .. }) in listeners.explicit {
+            let serve = move |worker, socket| outbound::serve(worker, socket, destination);
+            spawn_local(listen::accept(
+                worker.clone(),
+                TcpListener::from_std(listener)?,
+                serve,
+            ));
+        }
+        keep_tidy(&worker).await;
+        Ok(())
+    })
+}
+
+/// A connection of our app that the kernel redirected to us.
+async fn captured(worker: Rc<Worker>, socket: TcpStream) -> Result<(), crate::error::Error> {
+    let dialled = listen::original_destination(&socket)?;
+    outbound::serve(worker, socket, dialled).await
+}
+
+/// Closes what is idle, and what was made with an identity that is not ours any more.
+async fn keep_tidy(worker: &Worker) {
+    let mut changes = worker.snapshot.changes();
+    let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = sweep.tick() => worker.apps.sweep(),
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                if let Some(identity) = worker.snapshot.last_identity() {
+                    worker.peers.retire_before(identity.generation);
+                }
+            }
+        }
+    }
+}

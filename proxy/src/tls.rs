@@ -1,0 +1,10 @@
+//! Mutual TLS toward other proxies: who we are, whom we trust, and the stream that carries it.
+//!
+//! The rules (TLS 1.3 only, which algorithms, what a valid peer is) are shared with the controller in
+//! `ringmail_proto::tls`; here they meet sockets. The only module of the data path that knows rustls.
+
+/// Our certificate, key and trust bundle as one snapshot, and the configurations made from it.
+pub(crate) mod identity;
+
+/// A TLS connection over a TCP socket, on rustls' unbuffered interface.
+pub(crate) mod stream;

@@ -1,0 +1,246 @@
+//! Connections to other proxies: one for all streams to a pod, dialled once however many requests wait for it, and
+//! replaced when our certificate is.
+//!
+//! Limits: [`CONNECT_TIMEOUT`]; a peer that could not be reached is not dialled again for [`REDIAL_AFTER`].
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ringmail_proto::identity::SpiffeId;
+use ringmail_proto::tls::ALPN_RINGMAIL;
+use tokio::sync::Notify;
+use tokio::task::spawn_local;
+
+use crate::config::PEER_PORT;
+use crate::error::{Error, Reason};
+use crate::listen;
+use crate::metrics::{Direction, Protocol, Tls, Traffic};
+use crate::peer::connection;
+use crate::peer::open::Open;
+use crate::peer::stream::Stream;
+use crate::peer::streams::{Side, Streams};
+use crate::tls::identity::Identity;
+use crate::tls::stream::TlsStream;
+use crate::worker::Worker;
+
+/// For the TCP connection to a peer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// A failed peer is left alone for so long, so that requests turn to others at once.
+const REDIAL_AFTER: Duration = Duration::from_millis(500);
+
+/// Every peer that was dialled, by address and the identity that it must prove.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    by_endpoint: RefCell<HashMap<(IpAddr, SpiffeId), Rc<Peer>>>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    address: SocketAddr,
+    identity: SpiffeId,
+    connections: RefCell<Vec<Connection>>,
+    dialing: RefCell<Option<Rc<Dial>>>,
+    failed: Cell<Option<(Instant, Reason)>>,
+    http1: OnceCell<Rc<Traffic>>,
+    http2: OnceCell<Rc<Traffic>>,
+    tcp: OnceCell<Rc<Traffic>>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    streams: Rc<Streams>,
+    /// Of the identity it was made with.
+    generation: u64,
+}
+
+/// A connection being made. Everyone who needs it waits for the same.
+#[derive(Debug, Default)]
+struct Dial {
+    done: Notify,
+    outcome: Cell<Option<Result<(), Reason>>>,
+}
+
+impl Peers {
+    /// Opens a stream to the pod at `address`, whose proxy must be `identity`.
+    pub(crate) async fn open(
+        &self,
+        worker: &Rc<Worker>,
+        address: IpAddr,
+        identity: &SpiffeId,
+        open: &Open<'_>,
+        end: bool,
+        protocol: Protocol,
+    ) -> Result<(Stream, Rc<Traffic>), Error> {
+        let ourselves = worker.snapshot.identity()?;
+        let peer = self.peer(address, identity);
+        loop {
+            if let Some(streams) = peer.usable(ourselves.generation) {
+                let stream = streams.open(end, |out| open.encode(out))?;
+                return Ok((stream, peer.traffic(worker, protocol)));
+            }
+            peer.dial(worker, &ourselves).await?;
+        }
+    }
+
+    /// Retires connections that were made with an older identity, and forgets peers without any.
+    pub(crate) fn retire_before(&self, generation: u64) {
+        self.by_endpoint.borrow_mut().retain(|_, peer| {
+            peer.retire_before(generation);
+            Rc::strong_count(peer) > 1 || !peer.connections.borrow().is_empty()
+        });
+    }
+
+    fn peer(&self, address: IpAddr, identity: &SpiffeId) -> Rc<Peer> {
+        let mut peers = self.by_endpoint.borrow_mut();
+        let peer = peers.entry((address, identity.clone())).or_insert_with(|| {
+            Rc::new(Peer {
+                address: SocketAddr::new(address, PEER_PORT),
+                identity: identity.clone(),
+                connections: RefCell::default(),
+                dialing: RefCell::default(),
+                failed: Cell::default(),
+                http1: OnceCell::new(),
+                http2: OnceCell::new(),
+                tcp: OnceCell::new(),
+            })
+        });
+        peer.clone()
+    }
+}
+
+impl Peer {
+    fn usable(&self, generation: u64) -> Option<Rc<Streams>> {
+        let connections = self.connections.borrow();
+        let fits = |one: &&Connection| one.generation == generation && one.streams.has_room();
+        connections.iter().find(fits).map(|one| one.streams.clone())
+    }
+
+    fn retire_before(&self, generation: u64) {
+        for connection in self
+            .connections
+            .borrow()
+            .iter()
+            .filter(|one| one.generation < generation)
+        {
+            connection.streams.retire();
+        }
+    }
+
+    /// Waits for a new connection.
+    async fn dial(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        ourselves: &Arc<Identity>,
+    ) -> Result<(), Error> {
+        if let Some((at, reason)) = self.failed.get()
+            && at.elapsed() < REDIAL_AFTER
+        {
+            return Err(reason.into());
+        }
+        let dial = self
+            .dialing
+            .borrow_mut()
+            .get_or_insert_with(|| self.begin(worker, ourselves))
+            .clone();
+        let done = dial.done.notified();
+        if dial.outcome.get().is_none() {
+            done.await;
+        }
+        dial.outcome
+            .get()
+            .unwrap_or(Err(Reason::Internal))
+            .map_err(Error::from)
+    }
+
+    /// Dials in a task of its own: it goes on when the request that asked first is given up.
+    fn begin(self: &Rc<Self>, worker: &Rc<Worker>, ourselves: &Arc<Identity>) -> Rc<Dial> {
+        let dial = Rc::new(Dial::default());
+        let (peer, worker, ourselves, outcome) = (
+            self.clone(),
+            worker.clone(),
+            ourselves.clone(),
+            dial.clone(),
+        );
+        spawn_local(async move {
+            let dialled = peer.establish(&worker, &ourselves).await;
+            let result = match dialled {
+                Ok(tls) => {
+                    peer.failed.set(None);
+                    peer.adopt(tls, ourselves.generation);
+                    Ok(())
+                }
+                Err(error) => {
+                    tracing::info!(peer = %peer.identity, address = %peer.address, ?error, "peer not reached");
+                    peer.failed.set(Some((Instant::now(), error.reason)));
+                    Err(error.reason)
+                }
+            };
+            peer.dialing.borrow_mut().take();
+            outcome.outcome.set(Some(result));
+            outcome.done.notify_waiters();
+        });
+        dial
+    }
+
+    async fn establish(&self, worker: &Worker, ourselves: &Identity) -> Result<TlsStream, Error> {
+        let connect = listen::connect(self.address, worker.config.socket_mark);
+        let socket = match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
+            Ok(connected) => connected.map_err(|error| Reason::PeerUnreachable.because(error))?,
+            Err(elapsed) => return Err(Reason::PeerUnreachable.because(elapsed)),
+        };
+        let config = ourselves.client(self.identity.clone(), ALPN_RINGMAIL)?;
+        let begun = Instant::now();
+        let tls = TlsStream::connect(socket, config).await;
+        let outcome = tls
+            .as_ref()
+            .map(|tls| (tls.key_exchange(), begun.elapsed()))
+            .map_err(|error| error.reason);
+        worker.metrics.handshake(Direction::Outbound, outcome);
+        let tls = tls?;
+        if tls.alpn() != Some(ALPN_RINGMAIL) {
+            return Err(Reason::PeerProtocol.into());
+        }
+        Ok(tls)
+    }
+
+    /// Serves a new connection until it ends.
+    fn adopt(self: &Rc<Self>, tls: TlsStream, generation: u64) {
+        let streams = Streams::new(Side::Dialer);
+        self.connections.borrow_mut().push(Connection {
+            streams: streams.clone(),
+            generation,
+        });
+        let peer = self.clone();
+        spawn_local(async move {
+            // The wire refuses streams that the answering side opens.
+            let ended = connection::run(tls, streams.clone(), |_, _, _| {}).await;
+            peer.connections
+                .borrow_mut()
+                .retain(|one| !Rc::ptr_eq(&one.streams, &streams));
+            if let Err(error) = ended {
+                tracing::info!(peer = %peer.identity, address = %peer.address, ?error, "peer connection broke");
+            }
+        });
+    }
+
+    fn traffic(&self, worker: &Worker, protocol: Protocol) -> Rc<Traffic> {
+        let cell = match protocol {
+            Protocol::Http1 => &self.http1,
+            Protocol::Http2 => &self.http2,
+            Protocol::Tcp => &self.tcp,
+        };
+        let peer = self.identity.as_str();
+        let resolve = || {
+            Rc::new(
+                worker
+                    .metrics
+                    .traffic(Direction::Outbound, peer, Tls::Mutual, protocol),
+            )
+        };
+        cell.get_or_init(resolve).clone()
+    }
+}

@@ -1,0 +1,58 @@
+//! What the tasks of one worker share. Everything here stays on the worker's thread but for the snapshot, the metrics
+//! and the drain, which are atomic.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::drain::Drain;
+use crate::http::h1::forward::Apps;
+use crate::http::h2::AppSessions;
+use crate::metrics::Metrics;
+use crate::snapshot::Snapshot;
+use crate::upstream::peers::Peers;
+
+/// One worker.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) config: Arc<Config>,
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) drain: Drain,
+    /// Connections to other proxies.
+    pub(crate) peers: Peers,
+    /// HTTP/1 connections to our app.
+    pub(crate) apps: Apps,
+    /// HTTP/2 connections to our app.
+    pub(crate) app_sessions: AppSessions,
+    /// Takes turns among endpoints.
+    turn: Cell<usize>,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        snapshot: Arc<Snapshot>,
+        metrics: Arc<Metrics>,
+        drain: Drain,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            config,
+            snapshot,
+            metrics,
+            drain,
+            peers: Peers::default(),
+            apps: Apps::default(),
+            app_sessions: AppSessions::default(),
+            turn: Cell::new(0),
+        })
+    }
+
+    /// Counts up.
+    pub(crate) fn next_turn(&self) -> usize {
+        let turn = self.turn.get();
+        self.turn.set(turn.wrapping_add(1));
+        turn
+    }
+}
