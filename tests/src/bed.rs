@@ -3,7 +3,7 @@
 //! Decided before any thread starts, as the kernel asks of those who enter a user namespace. The main thread stays in
 //! the machine's network: only the pods' own threads leave it.
 
-use std::{env, fs, io, os::unix::process::CommandExt, process::Command};
+use std::{env, fs, io, os::unix::process::CommandExt, process::Command, thread};
 
 use nix::{
     sched::{CloneFlags, setns, unshare},
@@ -77,7 +77,9 @@ fn enter_user_namespace() -> io::Result<()> {
     fs::write("/proc/self/setgroups", "deny")?;
     fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
     fs::write("/proc/self/gid_map", format!("0 {gid} 1"))?;
-    try_network_namespace()
+    // On a thread that ends there: this user may not come back into the machine's network.
+    let tried = thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET)).join();
+    Ok(tried.map_err(|_| io::Error::other("the trying thread died"))??)
 }
 
 /// Becomes another program, as another user, that ends when the thread that started it does.
