@@ -1,7 +1,7 @@
 //! A program in a pod: started through ourselves as a launcher, which gives it its user and ties its life to ours.
 
 use std::{
-    fs,
+    env, fs,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -41,17 +41,22 @@ impl Process {
         let output = fs::OpenOptions::new().create(true).append(true).open(log);
         let output = output.with_context(|| format!("log {}", log.display()))?;
         let mut launcher = Command::new("/proc/self/exe");
+        // Nothing of the caller's settings: a program gets what its scenario says.
+        launcher.env_clear();
         launcher
             .arg(LAUNCH)
             .arg(uid.to_string())
             .arg(command.get_program())
             .args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => launcher.env(name, value),
-                None => launcher.env_remove(name),
-            };
-        }
+        let kept = ["PATH", "RUST_BACKTRACE"]
+            .into_iter()
+            .filter_map(|name| Some((name, env::var_os(name)?)));
+        launcher.envs(kept);
+        launcher.envs(
+            command
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
         if let Some(directory) = command.get_current_dir() {
             launcher.current_dir(directory);
         }
@@ -112,12 +117,16 @@ impl Process {
 
     /// The end of its log, for a failure's message.
     pub fn tail(&self) -> String {
-        let text = fs::read(&self.log)
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default();
+        Self::tail_of(&self.log)
+    }
+
+    /// The end of any log.
+    pub(crate) fn tail_of(log: &Path) -> String {
+        let text = fs::read(log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
         let lines: Vec<_> = text.lines().collect();
         let shown = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n    ");
-        format!("end of {}:\n    {shown}", self.log.display())
+        format!("end of {}:\n    {shown}", log.display())
     }
 }
 
