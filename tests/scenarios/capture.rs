@@ -1,8 +1,8 @@
 //! Interception as an app sees it: whom does it reach when it dials?
 
 use std::{
-    io::{self, BufRead, BufReader, Write},
-    net::{IpAddr, SocketAddr, TcpStream},
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream},
     time::Duration,
 };
 
@@ -10,12 +10,14 @@ use anyhow::{Context, ensure};
 use ringmail_proxy::capture::{
     self, Error, Network, Plan, Settings, TABLE,
     netlink::{Attributes, NLM_F_ACK, NLM_F_REQUEST, Socket, message},
-    probe::{PROBE_ANSWER, is_probe, probe_outbound},
+    probe::{PROBE_ADDRESSES, PROBE_ANSWER, is_probe, probe_outbound},
 };
 use ringmail_tests::{
     apps,
     bed::{Bed, Exemption, PROXY_IDENTITY},
     netns::{Node, Pod},
+    wait,
+    wire::{Flow, Wire},
 };
 use tokio::{io::AsyncWriteExt, net::TcpListener};
 
@@ -38,6 +40,10 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     (
         "capture::flushed_rules_are_noticed",
         flushed_rules_are_noticed,
+    ),
+    (
+        "capture::stray_segments_reset_nothing",
+        stray_segments_reset_nothing,
     ),
     ("capture::verify_proves_or_fails", verify_proves_or_fails),
 ];
@@ -233,6 +239,24 @@ fn the_proxy_is_exempt(bed: Bed) -> anyhow::Result<()> {
         ..Settings::default()
     };
     apply(&pod, both)?;
+    // But it may see whether its rules hold.
+    let probe_answer = String::from_utf8_lossy(PROBE_ANSWER);
+    for ip in PROBE_ADDRESSES {
+        expect(
+            &pod,
+            SocketAddr::new(ip, 15001),
+            As::ProxyByMark,
+            probe_answer.trim_end(),
+        )?;
+        if node.exemption == Exemption::Uid {
+            expect(
+                &pod,
+                SocketAddr::new(ip, 15001),
+                As::ProxyByUid,
+                probe_answer.trim_end(),
+            )?;
+        }
+    }
     for ip in other.addresses() {
         let to = SocketAddr::new(ip, 80);
         expect(&pod, to, As::App, &format!("captured {to}"))?;
@@ -378,6 +402,72 @@ fn flushed_rules_are_noticed(bed: Bed) -> anyhow::Result<()> {
         );
         pod.namespace.run(|| capture::apply(&plan))??;
     }
+    Ok(())
+}
+
+/// BEHAVIOURS, Interception 6: a segment outside the window is nobody's connection to the kernel, as it is not translated
+/// back; a reset in answer would end the upload it came from.
+fn stray_segments_reset_nothing(bed: Bed) -> anyhow::Result<()> {
+    let node = Node::new(bed)?;
+    let (pod, peer) = (node.pod("pod")?, node.pod("peer")?);
+    apps::serve_lines(&pod.namespace, 15006)?;
+    apply(&pod, settings(&node))?;
+    let wire = Wire::watch(&node, &[])?;
+    let conversation = || {
+        peer.namespace.run(|| {
+            let mut stream = TcpStream::connect((pod.v4, 80))?;
+            stream.set_read_timeout(Some(DIAL_LIMIT))?;
+            // Whatever the connection's numbers, one of these is beyond its window.
+            for sequence in [0x3000_0000, 0xb000_0000] {
+                stray_segment(peer.v4, pod.v4, stream.local_addr()?.port(), sequence)?;
+            }
+            stream.write_all(b"still here\r\n")?;
+            stream.shutdown(Shutdown::Write)?;
+            let mut heard = String::new();
+            stream.read_to_string(&mut heard)?;
+            anyhow::Ok(heard)
+        })?
+    };
+    let whole = format!("{}still here\r\n{}", apps::BANNER, apps::GOODBYE);
+    ensure!(conversation()? == whole, "an incomplete conversation");
+    // The wire is seen in order: with the last words, a reset before them would have been seen.
+    let seen = |flow: &Flow| flow.from.port() == 80 && flow.bytes >= whole.len() as u64;
+    wait::until(DIAL_LIMIT, || wire.report().flows.iter().any(seen))?;
+    ensure!(wire.report().resets == 0, "the stray was answered");
+    pod.namespace.run(|| flush("input"))??;
+    // However it ends.
+    let _ = conversation();
+    wait::until(DIAL_LIMIT, || wire.report().resets > 0)
+        .context("strays go unanswered even without the rule")
+}
+
+/// Sends a bare acknowledgement, of nothing, from a port that is connected.
+fn stray_segment(
+    from: Ipv4Addr,
+    to: Ipv4Addr,
+    from_port: u16,
+    sequence: u32,
+) -> anyhow::Result<()> {
+    let mut segment = [0_u8; 20];
+    segment[..2].copy_from_slice(&from_port.to_be_bytes());
+    segment[2..4].copy_from_slice(&80_u16.to_be_bytes());
+    segment[4..8].copy_from_slice(&sequence.to_be_bytes());
+    segment[12..16].copy_from_slice(&[5 << 4, 0x10, 1, 0]);
+    let pseudo_header = [from.octets(), to.octets(), [0, 6, 0, 20]].concat();
+    let words = pseudo_header
+        .chunks(2)
+        .chain(segment.chunks(2))
+        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
+    let sum = words.sum::<u32>();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let checksum = !u16::try_from((folded & 0xffff) + (folded >> 16)).context("folded twice")?;
+    segment[16..18].copy_from_slice(&checksum.to_be_bytes());
+    let socket = socket2::Socket::new(
+        socket2::Domain::IPV4,
+        socket2::Type::RAW,
+        Some(socket2::Protocol::TCP),
+    )?;
+    socket.send_to(&segment, &SocketAddr::from((to, 0)).into())?;
     Ok(())
 }
 

@@ -76,6 +76,8 @@ pub struct Report {
     pub flows: Vec<Flow>,
     /// Directions beyond [`FLOWS_MAX`], not looked at.
     pub lost_flows: u64,
+    /// Resets that were sent by anyone.
+    pub resets: u64,
 }
 
 impl Report {
@@ -158,6 +160,7 @@ impl Wire {
         Report {
             flows: state.done.iter().cloned().chain(open).collect(),
             lost_flows: state.lost,
+            resets: state.resets,
         }
     }
 }
@@ -181,6 +184,7 @@ struct State {
     /// Streams whose ports another connection has now.
     done: Vec<Flow>,
     lost: u64,
+    resets: u64,
 }
 
 impl State {
@@ -194,6 +198,7 @@ impl State {
     }
 
     fn take(&mut self, segment: &Segment<'_>) {
+        self.resets += u64::from(segment.is_reset);
         // A SYN begins a new connection, also on ports that another one had.
         if segment.is_syn {
             let old = self.flows.remove(&segment.key).filter(Stream::has_payload);
@@ -348,6 +353,7 @@ struct Segment<'a> {
     key: Key,
     sequence: u32,
     is_syn: bool,
+    is_reset: bool,
     payload: &'a [u8],
 }
 
@@ -387,6 +393,7 @@ impl<'a> Segment<'a> {
             ),
             sequence: u32::from_be_bytes(*tcp.get(4..)?.first_chunk()?),
             is_syn: tcp.get(13)? & 2 != 0,
+            is_reset: tcp.get(13)? & 4 != 0,
             payload: tcp.get(usize::from(tcp.get(12)? >> 4) * 4..)?,
         })
     }
