@@ -3,10 +3,10 @@
 //!
 //! - Captured: TCP of IPv4 and IPv6, out and in. Never captured: connections within the pod, the proxy's own, ports and
 //!   networks that the plan skips, and what is not TCP.
-//! - [`apply`] replaces all or nothing, in one transaction; doing it twice leaves one set. Before the proxy listens an
+//! - `apply` replaces all or nothing, in one transaction; doing it twice leaves one set. Before the proxy listens an
 //!   app's connection is refused; it does not leave in plaintext.
-//! - [`apply`], [`cleanup`], [`in_force`] and [`verify`] need `NET_ADMIN` and run in the init container.
-//!   [`probe::probe_outbound`] needs nothing and tells the running proxy that its rules still hold.
+//! - `apply`, `cleanup`, `in_force` and `verify` need `NET_ADMIN` and run in the init container.
+//!   `probe::probe_outbound` needs nothing and tells the running proxy that its rules still hold.
 //! - A redirected connection arrives at `127.0.0.1` or `[::1]` (outbound) or at the pod's address (inbound).
 
 use std::{io, net::SocketAddr, os::fd::AsFd};

@@ -84,6 +84,8 @@ fn judge(kind: u8, record: &[u8], opaque_records: u64, hellos: &mut u32) -> Opti
 
 #[cfg(test)]
 mod tests {
+    use std::{io::Write, sync::Arc};
+
     use super::*;
 
     fn record(kind: u8, body: &[u8]) -> Vec<u8> {
@@ -111,6 +113,49 @@ mod tests {
                 assert_eq!(stream.problem.is_none(), good, "row {row}: {stream:?}");
             }
         }
+    }
+
+    /// A handshake of rustls, then a word from the client.
+    #[test]
+    fn a_real_connection() -> Result<(), Box<dyn std::error::Error>> {
+        let made = rcgen::generate_simple_self_signed(["app".to_owned()])?;
+        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der())?;
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(made.cert.der().clone())?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let client = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)?;
+        let mut client = rustls::ClientConnection::new(Arc::new(client), "app".try_into()?)?;
+        let mut server = rustls::ServerConnection::new(Arc::new(server))?;
+        client.writer().write_all(b"a word")?;
+        let (mut up, mut down) = (TlsStream::default(), TlsStream::default());
+        while client.wants_write() || server.wants_write() {
+            let (mut sent, mut answered) = (Vec::new(), Vec::new());
+            while client.wants_write() {
+                client.write_tls(&mut sent)?;
+            }
+            up.read(&sent);
+            server.read_tls(&mut sent.as_slice())?;
+            server.process_new_packets()?;
+            while server.wants_write() {
+                server.write_tls(&mut answered)?;
+            }
+            down.read(&answered);
+            client.read_tls(&mut answered.as_slice())?;
+            client.process_new_packets()?;
+        }
+        assert!(up.problem.is_none() && up.opaque_records >= 2, "{up:?}");
+        assert!(
+            down.problem.is_none() && down.opaque_records >= 2,
+            "{down:?}"
+        );
+        Ok(())
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What went over the wire between pods: a watch on the node's bridge, which puts each TCP stream together as it passes
 //! and keeps only what is judged of it.
 //!
-//! Bounded: [`FLOWS_MAX`] streams, [`EARLY_BYTES_MAX`] bytes that came before their turn. What it could not see is said,
-//! and a proof of absence must ask for it: [`Flow::missed_bytes`], [`Report::lost_flows`].
+//! Bounded: `FLOWS_MAX` streams, `EARLY_BYTES_MAX` bytes that came before their turn. What it could not see is said,
+//! and a proof of absence must ask for it: `Flow::missed_bytes`, `Report::lost_flows`.
 
 use std::{
     collections::{BTreeMap, HashMap},

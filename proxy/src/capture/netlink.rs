@@ -1,7 +1,7 @@
 //! Netlink as bytes: attributes, messages, and a socket that asks the kernel and reads its answer.
 //!
 //! Knows no subsystem: `capture` speaks nf_tables through it, and the test bed builds its virtual links with it.
-//! Blocking, with [`ANSWER_TIMEOUT`]; the kernel answers within the system call. Reads at most [`ANSWER_BYTES_MAX`]
+//! Blocking, with `ANSWER_TIMEOUT`; the kernel answers within the system call. Reads at most `ANSWER_BYTES_MAX`
 //! bytes at a time, which is what the kernel itself bounds a dump to.
 
 use std::{io, os::fd::OwnedFd, time::Duration};

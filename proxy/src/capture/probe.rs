@@ -2,7 +2,7 @@
 //! nobody, and its own outbound listener must find itself called.
 //!
 //! The whole way of an app's connection is proven, as the exemption of the proxy's user does not hold for these
-//! addresses. What it cannot see is a loss of the inbound rules alone; [`in_force`](super::in_force) can, with
+//! addresses. What it cannot see is a loss of the inbound rules alone; `in_force` can, with
 //! `NET_ADMIN`.
 
 use std::{

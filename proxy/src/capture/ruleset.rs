@@ -3,7 +3,7 @@
 //! Every verdict is either "leave the packet alone" or "redirect"; the first that fits ends the chain. A connection
 //! is only ever redirected to this pod itself: where nobody listens yet it is refused, it never leaves in plaintext.
 //!
-//! The exempt user's and mark's connections are left alone save those to the [probe addresses](super::probe): these
+//! The exempt user's and mark's connections are left alone save those to the probe addresses: these
 //! take the way of the app's, so the proxy can see at any time, without privileges, that its rules hold.
 
 use std::net::IpAddr;

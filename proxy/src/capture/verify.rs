@@ -1,7 +1,7 @@
 //! Proves before the proxy runs that capture works: dials addresses that nobody has, as an app would, and must find
 //! itself called with the address that was dialled.
 //!
-//! Blocking; takes milliseconds when all is well and [`VERIFY_TIMEOUT`] at most per IP version when it is not. The
+//! Blocking; takes milliseconds when all is well and `VERIFY_TIMEOUT` at most per IP version when it is not. The
 //! inbound rules cannot be tried from inside a pod: they are read back.
 
 use std::{
