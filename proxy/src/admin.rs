@@ -31,6 +31,8 @@ pub(crate) struct Admin {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) drain: Drain,
+    /// Whether connections have to be captured for us to be of use.
+    pub(crate) captures: bool,
     /// Told to end, as by SIGTERM.
     pub(crate) stop: Arc<Notify>,
 }
@@ -129,7 +131,7 @@ impl Admin {
         ) {
             (true, _, _) => unready("draining\n".to_owned()),
             (false, Err(error), _) | (false, Ok(_), Err(error)) => unready(format!("{error}\n")),
-            (false, Ok(_), Ok(_)) if self.metrics.capture_in_force.get() == 0 => {
+            (false, Ok(_), Ok(_)) if self.captures && self.metrics.capture_in_force.get() == 0 => {
                 unready("the redirect rules are not in force\n".to_owned())
             }
             (false, Ok(_), Ok(_)) => text(StatusCode::OK, "ready\n"),

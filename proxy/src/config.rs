@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::capture::{Plan, Settings};
 use ringmail_proto::identity::{SpiffeId, TrustDomain, WorkloadName};
 
 /// Admin, on loopback.
@@ -55,6 +56,8 @@ pub struct Config {
     pub(crate) bind_address: Option<IpAddr>,
     /// Listeners that stand for addresses, where nothing is captured.
     pub(crate) explicit: Vec<Explicit>,
+    /// What is captured, to see that it is; none with explicit listeners.
+    pub(crate) capture: Option<Plan>,
     /// Put on our own sockets, so that they are not captured.
     pub(crate) socket_mark: Option<u32>,
     /// How long connections may take to finish after SIGTERM.
@@ -100,6 +103,7 @@ impl Config {
             None => SpiffeId::new(&trust_domain, CONTROLLER.0, CONTROLLER.1)
                 .map_err(|error| refuse("RINGMAIL_CONTROLLER_IDENTITY", error))?,
         };
+        let explicit: Vec<Explicit> = list(lookup, "RINGMAIL_OUTBOUND_LISTENERS")?;
         Ok(Self {
             workload: required(lookup, "RINGMAIL_WORKLOAD")?,
             controller_address: host_and_port(lookup, "RINGMAIL_CONTROLLER_ADDRESS")?,
@@ -109,13 +113,46 @@ impl Config {
             credential: credential(lookup)?,
             workers: workers(lookup)?,
             bind_address: optional(lookup, "RINGMAIL_BIND_ADDRESS")?,
-            explicit: list(lookup, "RINGMAIL_OUTBOUND_LISTENERS")?,
+            capture: if explicit.is_empty() {
+                Some(capture_plan(lookup)?)
+            } else {
+                None
+            },
+            explicit,
             socket_mark: optional(lookup, "RINGMAIL_SOCKET_MARK")?,
             drain_timeout: Duration::from_secs(
                 optional(lookup, "RINGMAIL_DRAIN_SECONDS")?.unwrap_or(30),
             ),
         })
     }
+}
+
+/// What `init`, `verify` and `run` are told of interception.
+///
+/// # Errors
+/// The first variable that is missing or wrong.
+pub fn capture_plan(lookup: Lookup<'_>) -> Result<Plan, ConfigError> {
+    let settings = Settings {
+        exempt_uid: optional(lookup, "RINGMAIL_PROXY_UID")?,
+        exempt_mark: optional(lookup, "RINGMAIL_SOCKET_MARK")?,
+        outbound_port: OUTBOUND_PORT,
+        inbound_port: INBOUND_PORT,
+        outbound_skip_ports: list(lookup, "RINGMAIL_OUTBOUND_SKIP_PORTS")?,
+        outbound_skip_networks: list(lookup, "RINGMAIL_OUTBOUND_SKIP_NETWORKS")?,
+        inbound_skip_ports: list(lookup, "RINGMAIL_INBOUND_SKIP_PORTS")?,
+        inbound_skip_networks: list(lookup, "RINGMAIL_INBOUND_SKIP_NETWORKS")?,
+    };
+    Plan::new(settings).map_err(|invalid| {
+        let variable = match invalid.field.split(['.', '[']).next() {
+            Some("exempt_mark") => "RINGMAIL_SOCKET_MARK",
+            Some("outbound_skip_ports") => "RINGMAIL_OUTBOUND_SKIP_PORTS",
+            Some("outbound_skip_networks") => "RINGMAIL_OUTBOUND_SKIP_NETWORKS",
+            Some("inbound_skip_ports") => "RINGMAIL_INBOUND_SKIP_PORTS",
+            Some("inbound_skip_networks") => "RINGMAIL_INBOUND_SKIP_NETWORKS",
+            _ => "RINGMAIL_PROXY_UID",
+        };
+        refuse(variable, invalid.problem)
+    })
 }
 
 fn credential(lookup: Lookup<'_>) -> Result<Credential, ConfigError> {
@@ -222,6 +259,7 @@ mod tests {
         ("RINGMAIL_WORKLOAD", "shop/cart-0"),
         ("RINGMAIL_JOIN_TOKEN_FILE", "/run/token"),
         ("RINGMAIL_WORKERS", "2"),
+        ("RINGMAIL_PROXY_UID", "1337"),
     ];
 
     fn with(changes: &[(&str, &str)]) -> Result<Config, ConfigError> {
@@ -259,6 +297,10 @@ mod tests {
             ("RINGMAIL_BIND_ADDRESS", "localhost"),
             ("RINGMAIL_OUTBOUND_LISTENERS", "127.0.0.1:80"),
             ("RINGMAIL_SOCKET_MARK", "-1"),
+            ("RINGMAIL_PROXY_UID", ""),
+            ("RINGMAIL_PROXY_UID", "0"),
+            ("RINGMAIL_OUTBOUND_SKIP_PORTS", "22,x"),
+            ("RINGMAIL_INBOUND_SKIP_NETWORKS", "10.0.0.0/33"),
             ("RINGMAIL_DRAIN_SECONDS", "1s"),
         ];
         for (name, value) in rows {

@@ -9,6 +9,9 @@
 /// What the proxy is told by its environment.
 pub mod config;
 
+/// Interception: rules in the kernel that bring the pod's connections here.
+pub mod capture;
+
 /// From a configuration to a running proxy, and to its end.
 pub mod start;
 

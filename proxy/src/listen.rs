@@ -12,6 +12,7 @@ use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::spawn_local;
 
+use crate::capture;
 use crate::error::{Blamed, Error, Reason};
 use crate::worker::Worker;
 
@@ -26,14 +27,28 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Listens on a port of `address`, or of every address. Each worker has its own socket for the same port.
 pub(crate) fn bind(address: Option<IpAddr>, port: u16) -> io::Result<Vec<std::net::TcpListener>> {
+    bind_both(address, Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED, port)
+}
+
+/// Listens on a port of `address`, or of loopback.
+pub(crate) fn bind_loopback(
+    address: Option<IpAddr>,
+    port: u16,
+) -> io::Result<Vec<std::net::TcpListener>> {
+    bind_both(address, Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST, port)
+}
+
+fn bind_both(
+    address: Option<IpAddr>,
+    v4: Ipv4Addr,
+    v6: Ipv6Addr,
+    port: u16,
+) -> io::Result<Vec<std::net::TcpListener>> {
     if let Some(address) = address {
         return Ok(vec![bind_one(SocketAddr::new(address, port))?]);
     }
-    let mut listeners = vec![bind_one(SocketAddr::new(
-        Ipv4Addr::UNSPECIFIED.into(),
-        port,
-    ))?];
-    match bind_one(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)) {
+    let mut listeners = vec![bind_one(SocketAddr::new(v4.into(), port))?];
+    match bind_one(SocketAddr::new(v6.into(), port)) {
         Ok(listener) => listeners.push(listener),
         // A host without IPv6 is none the worse.
         Err(error) => tracing::info!(port, %error, "not listening on IPv6"),
@@ -82,16 +97,8 @@ fn set_options(socket: &SockRef<'_>) -> io::Result<()> {
 /// Where a captured connection was going before it was redirected to us.
 pub(crate) fn original_destination(socket: &TcpStream) -> Result<SocketAddr, Error> {
     let local = socket.local_addr().blame(Reason::ClientGone)?;
-    let reference = SockRef::from(socket);
-    let original = match local {
-        SocketAddr::V4(_) => reference.original_dst_v4(),
-        SocketAddr::V6(_) => reference.original_dst_v6(),
-    };
-    // No entry in the connection table: it came to us directly.
-    let original = original
-        .ok()
-        .and_then(|address| address.as_socket())
-        .ok_or(Reason::Loop)?;
+    // Without an entry in the connection table it came to us directly.
+    let original = capture::original_destination(socket).blame(Reason::Loop)?;
     if original == local {
         Err(Reason::Loop.into())
     } else {

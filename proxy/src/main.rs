@@ -1,14 +1,16 @@
 //! `ringmail-proxy init | verify | run`: the only place that reads the environment.
 
+use std::io::Write;
 use std::process::ExitCode;
 
-use ringmail_proxy::config::Config;
+use ringmail_proxy::capture;
+use ringmail_proxy::config::{Config, Lookup, capture_plan};
 
 /// The system's allocator keeps what a burst needed; this one gives it back.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-const USAGE: &str = "usage: ringmail-proxy run";
+const USAGE: &str = "usage: ringmail-proxy init [--cleanup] | verify | run | --version";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -16,7 +18,11 @@ fn main() -> ExitCode {
     let variable = |name: &str| std::env::var(name).ok();
     log(variable("RINGMAIL_LOG").as_deref());
     let outcome = match arguments[..] {
+        ["init"] => init(&variable),
+        ["init", "--cleanup"] => capture::cleanup().map_err(Into::into),
+        ["verify"] => verify(&variable),
         ["run"] => run(&variable),
+        ["--version"] => version(),
         _ => Err(anyhow::anyhow!(USAGE)),
     };
     match outcome {
@@ -28,7 +34,27 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(variable: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<()> {
+/// Programs the redirect rules: before the app starts, with NET_ADMIN.
+fn init(variable: Lookup<'_>) -> anyhow::Result<()> {
+    Ok(capture::apply(&capture_plan(variable)?)?)
+}
+
+/// Proves that connections are captured, before the proxy runs.
+fn verify(variable: Lookup<'_>) -> anyhow::Result<()> {
+    let verified = capture::verify(&capture_plan(variable)?)?;
+    tracing::info!(?verified, "connections are captured");
+    Ok(())
+}
+
+fn version() -> anyhow::Result<()> {
+    Ok(writeln!(
+        std::io::stdout(),
+        "ringmail-proxy {}",
+        env!("CARGO_PKG_VERSION")
+    )?)
+}
+
+fn run(variable: Lookup<'_>) -> anyhow::Result<()> {
     let config = Config::from_variables(variable)?;
     Ok(ringmail_proxy::start::run(config)?)
 }

@@ -13,10 +13,13 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
 use crate::admin::{self, Admin, Door};
+use crate::buffer::write_all;
+use crate::capture::{Plan, probe};
 use crate::config::{
     ADMIN_PORT, Config, Explicit, INBOUND_PORT, OUTBOUND_PORT, PEER_PORT, STATUS_PORT,
 };
 use crate::drain::{Drain, Drainer, drain};
+use crate::error::{Blamed, Error, Reason};
 use crate::metrics::{Metrics, enter_shard};
 use crate::snapshot::Snapshot;
 use crate::worker::Worker;
@@ -24,6 +27,8 @@ use crate::{control, inbound, listen, outbound};
 
 /// How often a worker closes what has been idle too long.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two looks whether connections are still captured; readiness falls within 5 s of the rules' loss.
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 /// Before the process ends although the drain did.
 const LAST_BYTES: Duration = Duration::from_millis(50);
 
@@ -68,6 +73,7 @@ pub fn run(config: Config) -> io::Result<()> {
             snapshot: snapshot.clone(),
             metrics: metrics.clone(),
             drain,
+            captures: config.capture.is_some(),
             stop: stop.clone(),
         };
         let admin = Arc::new(admin);
@@ -85,6 +91,9 @@ pub fn run(config: Config) -> io::Result<()> {
                 Door::Admin,
             ));
         }
+        if let Some(plan) = config.capture.clone() {
+            tokio::spawn(watch_capture(plan, metrics.clone()));
+        }
         let controlled = control::run(config.clone(), snapshot, metrics, wanted);
         let told = end(&stop);
         tokio::select! {
@@ -94,6 +103,23 @@ pub fn run(config: Config) -> io::Result<()> {
         finish(&drainer, &config).await;
         Ok(())
     })
+}
+
+/// Sees that connections are captured, for as long as the process lives: readiness and a metric follow.
+async fn watch_capture(plan: Plan, metrics: Arc<Metrics>) {
+    let mut was_in_force = None;
+    loop {
+        let probed = probe::probe_outbound(&plan).await;
+        if was_in_force != Some(probed.is_ok()) {
+            match &probed {
+                Ok(()) => tracing::info!("connections are captured"),
+                Err(error) => tracing::error!(?error, "connections are not captured"),
+            }
+        }
+        was_in_force = Some(probed.is_ok());
+        metrics.capture_in_force.set(probed.is_ok().into());
+        tokio::time::sleep(PROBE_INTERVAL).await;
+    }
 }
 
 /// Control never ends by itself.
@@ -136,7 +162,8 @@ impl Listeners {
             .iter()
             .map(|one| Ok((listen::bind_one(one.listen)?, *one)));
         Ok(Self {
-            outbound: listen::bind(config.bind_address, OUTBOUND_PORT)?,
+            // Redirected connections arrive at loopback, whatever they were dialled to: nobody else need reach this.
+            outbound: listen::bind_loopback(config.bind_address, OUTBOUND_PORT)?,
             inbound: listen::bind(config.bind_address, INBOUND_PORT)?,
             peers: listen::bind(config.bind_address, PEER_PORT)?,
             explicit: explicit.collect::<io::Result<_>>()?,
@@ -192,9 +219,19 @@ fn worker(
 }
 
 /// A connection of our app that the kernel redirected to us.
-async fn captured(worker: Rc<Worker>, socket: TcpStream) -> Result<(), crate::error::Error> {
+async fn captured(worker: Rc<Worker>, socket: TcpStream) -> Result<(), Error> {
     let dialled = listen::original_destination(&socket)?;
+    if probe::is_probe(dialled) {
+        return answer_probe(socket).await;
+    }
     outbound::serve(worker, socket, dialled).await
+}
+
+/// The connection that [`watch_capture`] made, having come where it should.
+async fn answer_probe(mut socket: TcpStream) -> Result<(), Error> {
+    write_all(&mut socket, probe::PROBE_ANSWER)
+        .await
+        .blame(Reason::ClientGone)
 }
 
 /// Closes what is idle, and what was made with an identity that is not ours any more.

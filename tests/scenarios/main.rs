@@ -1,0 +1,48 @@
+//! Scenarios in the test bed. Arguments and output are those of `cargo test`; they run one by one unless
+//! `--test-threads` says otherwise: each has a node of its own, but all share the machine's processors.
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use ringmail_tests::bed::{Bed, Exemption};
+
+/// The bed itself: what later scenarios rest on.
+mod bed;
+
+/// Interception in real kernels.
+mod capture;
+
+/// A scenario: passes when it returns without an error.
+type Scenario = fn(Bed) -> anyhow::Result<()>;
+
+fn main() -> ExitCode {
+    let bed = Bed::start();
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(1);
+    match &bed {
+        Ok(Bed {
+            exemption: Exemption::Uid,
+        }) => eprintln!("bed: pods as root; proxies are exempt by user"),
+        Ok(Bed {
+            exemption: Exemption::Mark,
+        }) => eprintln!(
+            "bed: pods in a user namespace; proxies are exempt by mark\n\
+             TIER SKIPPED: exemption by user; enable by running as root"
+        ),
+        Err(reason) => eprintln!("TIER SKIPPED: all scenarios in pods: {}", reason.0),
+    }
+    let scenarios = bed::SCENARIOS.iter().chain(capture::SCENARIOS);
+    let trials =
+        scenarios.map(|(name, scenario)| trial(name, *scenario, bed.as_ref().ok().copied()));
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// Without a bed the scenario counts as ignored.
+fn trial(name: &str, scenario: Scenario, bed: Option<Bed>) -> Trial {
+    let Some(bed) = bed else {
+        return Trial::test(name, || Ok(())).with_ignored_flag(true);
+    };
+    Trial::test(name, move || {
+        scenario(bed).map_err(|error| Failed::from(format!("{error:#}")))
+    })
+}
