@@ -124,3 +124,11 @@ fn report(state: &State, metrics: &Metrics) {
         "source read"
     );
 }
+
+/// The objects of one text, for tests of what they mean.
+#[cfg(test)]
+pub(crate) fn parse_text(text: &str) -> Vec<(objects::Key, objects::Object)> {
+    parse::parse(text.as_bytes())
+        .expect("the test's own text is good")
+        .objects
+}

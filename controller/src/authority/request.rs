@@ -72,7 +72,12 @@ impl LeafKey {
         if !fits {
             return Err(RequestError::Key);
         }
-        if request.signature_algorithm.algorithm != OID_SIG_ECDSA_WITH_SHA256 {
+        let signed = &request.signature_algorithm;
+        // RFC 5758 section 3.2: the parameters are absent.
+        let fits = signed.algorithm == OID_SIG_ECDSA_WITH_SHA256
+            && signed.parameters.is_none()
+            && request.signature_value.unused_bits == 0;
+        if !fits {
             return Err(RequestError::Signature);
         }
         // Also refuses a point that is not on the curve.
