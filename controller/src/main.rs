@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_stderr(cli.log_format);
     let outcome = match cli.command {
-        Command::Run(flags) => serve(flags),
+        Command::Run(flags) => serve(*flags),
         Command::JoinToken(flags) => join_token(flags),
     };
     match outcome {

@@ -46,23 +46,23 @@ pub struct Running {
     drain_timeout: Duration,
 }
 
+/// What can fail before anything runs.
+struct Opened {
+    authority: Arc<Authority>,
+    attestor: Arc<Attestor>,
+    metrics: Arc<Metrics>,
+    listener: TcpListener,
+    metrics_listener: TcpListener,
+}
+
 /// Starts a controller.
 ///
 /// # Errors
 /// When its state or a listener cannot be opened.
 pub async fn start(config: Config) -> anyhow::Result<Running> {
-    let metrics = Arc::new(Metrics::default());
-    let opened = config.clone();
-    let authority = tokio::task::spawn_blocking(move || Authority::open(&opened, UnixTime::now()))
-        .await?
-        .context("cannot open the certificate authority")?;
-    let authority = Arc::new(authority);
-    let attestor = Attestor::open(&config, &metrics).context("cannot open the credentials")?;
-    let attestor = Arc::new(attestor);
-    let listener = listen(config.listen).await?;
-    let metrics_listener = listen(config.metrics_listen).await?;
-
-    let (publisher, snapshots) = Publisher::new(authority.bundle())?;
+    let opened = open(&config).await?;
+    let metrics = opened.metrics;
+    let (publisher, snapshots) = Publisher::new(opened.authority.bundle())?;
     let (states, source) = watch::channel(None);
     let (stopper, stop) = stop::pair();
     let pages = Arc::new(Pages {
@@ -72,22 +72,21 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         snapshots: snapshots.clone(),
     });
     let upkeep = Upkeep {
-        authority: authority.clone(),
+        authority: opened.authority.clone(),
         trust_domain: config.trust_domain.clone(),
         metrics: metrics.clone(),
     };
-    let (tls, wait) = upkeep.fresh(authority.bundle())?;
+    let (tls, wait) = upkeep.fresh(opened.authority.bundle())?;
     let tls = Arc::new(ArcSwap::new(tls));
-    let domain = config.trust_domain.clone();
     let certificates = Certificates::new(
-        authority,
-        attestor.clone(),
-        domain.clone(),
+        opened.authority,
+        opened.attestor.clone(),
+        config.trust_domain.clone(),
         snapshots.clone(),
         metrics.clone(),
     );
     let discovery = Discovery::new(
-        domain.clone(),
+        config.trust_domain.clone(),
         snapshots.clone(),
         metrics.clone(),
         stop.clone(),
@@ -98,46 +97,72 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         metrics: metrics.clone(),
         drain_timeout: config.drain_timeout,
     });
-
-    let running = Running {
-        address: listener.local_addr()?,
-        metrics_address: metrics_listener.local_addr()?,
-        stopper,
-        tasks: JoinSet::new(),
-        pages: pages.clone(),
-        drain_timeout: config.drain_timeout,
-    };
-    let mut tasks = JoinSet::new();
-    tasks.spawn(admin::serve(metrics_listener, pages.clone(), stop.clone()));
-    tasks.spawn(source::follow(
-        config.source_dir,
-        metrics.clone(),
-        states,
-        stop.clone(),
-    ));
     let (first, read) = oneshot::channel();
     let model = Model {
         publisher,
-        trust_domain: domain,
-        metrics,
+        trust_domain: config.trust_domain,
+        metrics: metrics.clone(),
     };
+
+    let address = opened.listener.local_addr()?;
+    let metrics_address = opened.metrics_listener.local_addr()?;
+    let mut tasks = JoinSet::new();
+    let shown = pages.clone();
+    tasks.spawn(admin::serve(opened.metrics_listener, shown, stop.clone()));
+    let follow = source::follow(config.source_dir, metrics, states, stop.clone());
+    tasks.spawn(follow);
     tasks.spawn(model.follow(source, first, stop.clone()));
     tasks.spawn(upkeep.run(tls, wait, snapshots, stop.clone()));
-    let (follower, followed) = (stop.clone(), attestor);
-    tasks.spawn(async move {
-        if let Some(jwks) = followed.jwks() {
-            jwks.follow(follower).await;
-        }
-    });
-    tasks.spawn(async move {
-        // An error means that we stop before there was anything to serve.
-        if read.await.is_ok() {
-            pages.ready.store(true, Ordering::Release);
-            info!("ready");
-            serve::serve(listener, front, stop).await;
-        }
-    });
-    Ok(Running { tasks, ..running })
+    tasks.spawn(keep_keys(opened.attestor, stop.clone()));
+    let let_in = let_in(read, pages.clone(), opened.listener, front, stop);
+    tasks.spawn(let_in);
+    Ok(Running {
+        address,
+        metrics_address,
+        stopper,
+        tasks,
+        pages,
+        drain_timeout: config.drain_timeout,
+    })
+}
+
+async fn open(config: &Config) -> anyhow::Result<Opened> {
+    let metrics = Arc::new(Metrics::default());
+    let own = config.clone();
+    let authority = tokio::task::spawn_blocking(move || Authority::open(&own, UnixTime::now()))
+        .await?
+        .context("cannot open the certificate authority")?;
+    let attestor = Attestor::open(config, &metrics).context("cannot open the credentials")?;
+    Ok(Opened {
+        authority: Arc::new(authority),
+        attestor: Arc::new(attestor),
+        metrics,
+        listener: listen(config.listen).await?,
+        metrics_listener: listen(config.metrics_listen).await?,
+    })
+}
+
+/// Keeps the JWT issuer's keys fresh, when there is one.
+async fn keep_keys(attestor: Arc<Attestor>, stop: Stop) {
+    if let Some(jwks) = attestor.jwks() {
+        jwks.follow(stop).await;
+    }
+}
+
+/// Serves proxies once there is something to serve.
+async fn let_in(
+    read: oneshot::Receiver<()>,
+    pages: Arc<Pages>,
+    listener: TcpListener,
+    front: Arc<Front>,
+    stop: Stop,
+) {
+    // An error means that we stop before that.
+    if read.await.is_ok() {
+        pages.ready.store(true, Ordering::Release);
+        info!("ready");
+        serve::serve(listener, front, stop).await;
+    }
 }
 
 impl Running {

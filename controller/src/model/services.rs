@@ -181,10 +181,10 @@ impl Reading<'_> {
         match self.slices {
             Some(slices) => {
                 for slice in slices {
-                    self.from_slice(slice, port, pods, problems, &mut add);
+                    self.add_slice(slice, port, pods, problems, &mut add);
                 }
             }
-            None => self.from_selector(port, number, pods, &mut add),
+            None => self.add_selected(port, number, pods, &mut add),
         }
         if found.len() > ENDPOINTS_MAX {
             problems.push(format!(
@@ -195,7 +195,7 @@ impl Reading<'_> {
         found.into_values().take(ENDPOINTS_MAX).collect()
     }
 
-    fn from_slice(
+    fn add_slice(
         &self,
         slice: &EndpointSlice,
         port: &ServicePort,
@@ -268,7 +268,7 @@ impl Reading<'_> {
         })
     }
 
-    fn from_selector(
+    fn add_selected(
         &self,
         port: &ServicePort,
         number: NonZeroU16,

@@ -51,6 +51,7 @@ fn show(mesh: &Mesh, address: &str) -> String {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn who_answers_at_an_address() {
     let two = pod("a", "10.1.0.1", "") + &pod("b", "10.1.0.2", "");
     let by_name = "{addresses: [10.1.0.1], targetRef: {kind: Pod, name: a}}";

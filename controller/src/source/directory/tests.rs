@@ -46,6 +46,7 @@ fn pod(name: &str) -> String {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn a_bad_file_keeps_what_it_held_and_says_where() {
     let deep = format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {}{}",
