@@ -1,11 +1,11 @@
 //! Flags and environment, parsed once into one checked [`Config`]; nobody reads either later.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::Uri;
 use ringmail_proto::identity::{SpiffeId, TrustDomain};
-use url::Url;
 
 /// What can be said on the command line.
 mod flags;
@@ -74,7 +74,7 @@ pub enum JwksLocation {
     /// A URL, fetched again from time to time.
     Url {
         /// https, or http to a loopback address.
-        url: Url,
+        url: Uri,
         /// Who may vouch for the server.
         root_cert: PathBuf,
     },
@@ -157,17 +157,19 @@ fn jwt_trust(
         return Err(bad("jwt-audience", "is empty"));
     }
     let jwks = if jwks.contains("://") {
-        let url: Url = jwks.parse().map_err(|e| bad("jwks", e))?;
-        let loopback = match url.host() {
-            Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-            Some(url::Host::Domain(_)) | None => false,
-        };
-        if !(url.scheme() == "https" || url.scheme() == "http" && loopback) {
-            return Err(bad(
-                "jwks",
-                "is neither https nor http to a loopback address",
-            ));
+        let url: Uri = jwks.parse().map_err(|e| bad("jwks", e))?;
+        let host = url.host().unwrap_or_default();
+        let bare = host.trim_matches(['[', ']']);
+        let loopback = bare.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+        match url.scheme_str() {
+            Some("https") if !host.is_empty() => {}
+            Some("http") if loopback => {}
+            Some(_) | None => {
+                return Err(bad(
+                    "jwks",
+                    "is neither https nor http to a loopback address",
+                ));
+            }
         }
         JwksLocation::Url { url, root_cert }
     } else {

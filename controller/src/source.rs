@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::metrics::Metrics;
 use crate::stop::Stop;
@@ -59,7 +59,7 @@ pub(crate) async fn follow(
     mut stop: Stop,
 ) {
     let changes = Changes::new(&path);
-    let mut directory = Directory::new(path);
+    let mut directory = Directory::new(path.clone());
     let started = Instant::now();
     let mut published = false;
     let mut pending = false;
@@ -69,9 +69,13 @@ pub(crate) async fn follow(
             (directory, outcome)
         });
         let Ok((kept, outcome)) = scanned.await else {
-            // A panic in the reader: the objects it held are gone with it, what was published stays in force.
-            warn!("reading the source directory failed; it is not followed any more");
-            return;
+            // A panic in the reader. What was published stays in force until a whole look succeeds.
+            error!("reading the source directory failed; it is read anew");
+            directory = Directory::new(path.clone());
+            tokio::select! {
+                () = stop.stopped() => return,
+                () = tokio::time::sleep(RESCAN) => continue,
+            }
         };
         directory = kept;
         pending |= outcome.changed;

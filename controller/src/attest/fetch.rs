@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -18,7 +18,6 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use url::Url;
 
 use super::jwks::JWKS_BYTES_MAX;
 use crate::files;
@@ -30,7 +29,7 @@ const ROOTS_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Fetches from one URL.
 pub(super) struct Client {
-    url: Url,
+    url: Uri,
     /// None for plain HTTP to a loopback address.
     tls: Option<TlsConnector>,
 }
@@ -42,9 +41,9 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    pub(super) fn new(url: Url, root_cert: &Path) -> io::Result<Self> {
-        let tls = match url.scheme() {
-            "https" => Some(connector(root_cert)?),
+    pub(super) fn new(url: Uri, root_cert: &Path) -> io::Result<Self> {
+        let tls = match url.scheme_str() {
+            Some("https") => Some(connector(root_cert)?),
             _ => None,
         };
         Ok(Self { url, tls })
@@ -57,12 +56,10 @@ impl Client {
     }
 
     async fn exchange(&self) -> io::Result<Vec<u8>> {
-        let host = self.url.host_str().unwrap_or_default();
-        let bare = host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_owned();
-        let port = self.url.port_or_known_default().unwrap_or_default();
+        let host = self.url.host().unwrap_or_default();
+        let bare = host.trim_matches(['[', ']']).to_owned();
+        let default = if self.tls.is_some() { 443 } else { 80 };
+        let port = self.url.port_u16().unwrap_or(default);
         let socket = TcpStream::connect((bare.as_str(), port)).await?;
         match &self.tls {
             None => self.ask(socket).await,
@@ -80,11 +77,12 @@ impl Client {
         let (mut sender, connection) = http1::handshake(TokioIo::new(socket))
             .await
             .map_err(io::Error::other)?;
-        let path = self.url.query().map_or_else(
-            || self.url.path().to_owned(),
-            |query| format!("{}?{query}", self.url.path()),
-        );
-        let authority = &self.url[url::Position::BeforeHost..url::Position::AfterPort];
+        let path = self.url.path_and_query().map_or("/", |path| path.as_str());
+        let host = self.url.host().unwrap_or_default();
+        let authority = match self.url.port_u16() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        };
         let request = Request::get(path)
             .header(header::HOST, authority)
             .header(header::ACCEPT, "application/json")

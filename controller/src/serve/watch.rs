@@ -311,8 +311,8 @@ impl Ended {
             }
             Self::Broken(Broken::TooMany) => Status::resource_exhausted(text),
             Self::Message(_) | Self::Invalid(_) | Self::Broken(_) => Status::invalid_argument(text),
-            Self::Expired => Status::unauthenticated(text),
-            Self::Draining => Status::unavailable(text),
+            // Both mean: come back over a new connection.
+            Self::Expired | Self::Draining => Status::unavailable(text),
         })
     }
 }

@@ -105,6 +105,9 @@ fn full_first_then_only_what_changed_and_is_subscribed() {
     assert_eq!(next(&mut session, &same), "nothing");
     session.unsubscribe(names(&[ADDRESS])).expect("good");
     assert_eq!(next(&mut session, &three), "nothing");
+    world.bundle = World::new().bundle;
+    let rotated = world.state("{addresses: [192.0.2.3]}", "cart");
+    assert_eq!(next(&mut session, &rotated), "delta bundle");
 }
 
 #[test]

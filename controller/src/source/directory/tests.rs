@@ -306,3 +306,18 @@ fn other_kinds_and_unknown_keys_are_warnings() {
         ]
     );
 }
+
+#[test]
+fn no_beginning_of_a_file_and_no_bent_byte_panics() {
+    let text = format!(
+        "{NAMESPACE}---\n{}spec:\n  containers: [{{name: 'é'}}]\n",
+        pod("a")
+    );
+    for end in 0..text.len() {
+        let mut bent = text.as_bytes().to_vec();
+        bent[end] ^= 0x1f;
+        // Refused or not, it must come back.
+        let _ = parse::parse(&text.as_bytes()[..end]);
+        let _ = parse::parse(&bent);
+    }
+}
