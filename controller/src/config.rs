@@ -1,4 +1,4 @@
-//! Flags and environment, parsed once into one checked [`Config`]; nobody reads either later.
+//! Flags and environment, parsed once into one checked `Config`; nobody reads either later.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

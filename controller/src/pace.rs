@@ -1,4 +1,4 @@
-//! How often one may ask: token buckets, pure. Memory is bounded by [`KEYS_MAX`]; a bucket that is full again is
+//! How often one may ask: token buckets, pure. Memory is bounded by `KEYS_MAX`; a bucket that is full again is
 //! forgotten, which changes nothing.
 
 use std::collections::HashMap;

@@ -1,7 +1,7 @@
 //! The gRPC services on our own TLS: accept, handshake, then HTTP/2 with limits of our own around tonic's services.
 //!
-//! Limits: [`CONNECTIONS_MAX`], [`HANDSHAKES_MAX`] at a time of [`HANDSHAKE_TIMEOUT`] each, [`REQUESTS_MAX`] a
-//! connection, [`ANONYMOUS_LIFETIME`] for a caller without a certificate.
+//! Limits: `CONNECTIONS_MAX`, `HANDSHAKES_MAX` at a time of `HANDSHAKE_TIMEOUT` each, `REQUESTS_MAX` a
+//! connection, `ANONYMOUS_LIFETIME` for a caller without a certificate.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Where objects come from: today a directory of YAML files, followed while the controller runs.
 //!
-//! A source hands over whole [`Objects`] and nothing else, so another source can stand in its place. A file that
+//! A source hands over whole `Objects` and nothing else, so another source can stand in its place. A file that
 //! cannot be accepted is refused whole, with file, line and field, and what it held before stays in force.
 
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! How tasks are told to stop: one flag that turns once. Dropping the [`Stopper`] stops too.
+//! How tasks are told to stop: one flag that turns once. Dropping the `Stopper` stops too.
 
 use tokio::sync::watch;
 

@@ -1,6 +1,6 @@
 //! One-time tokens. Only their SHA-256 is kept: one file of 0600 each in `join-tokens/` of the state directory, named by
 //! the digest, so that using a token is removing a file, which succeeds once whoever asks and survives a restart. They
-//! are made by another process while the controller runs. At most [`TOKENS_MAX`] are open at once.
+//! are made by another process while the controller runs. At most `TOKENS_MAX` are open at once.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! The keys that signed tokens are verified with: from a file, read again when it changes, or from a URL, fetched again
-//! from time to time and when a token names a key that is not known. The last good keys serve up to [`AGE_MAX`].
+//! from time to time and when a token names a key that is not known. The last good keys serve up to `AGE_MAX`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

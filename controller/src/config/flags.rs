@@ -106,7 +106,7 @@ pub struct JoinTokenFlags {
     /// The trust domain.
     #[arg(long, env = "RINGMAIL_TRUST_DOMAIN")]
     pub trust_domain: TrustDomain,
-    /// Whose identity the token proves: <namespace>/<service-account>.
+    /// Whose identity the token proves: namespace and service account, as `shop/cart`.
     #[arg(long, env = "RINGMAIL_SERVICE_ACCOUNT")]
     pub service_account: String,
     /// How long the token may be used: up to 168h.

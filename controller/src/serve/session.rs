@@ -1,7 +1,7 @@
 //! What one proxy knows and is to be told. Pure: requests and snapshots in, responses out; no socket, no clock.
 //!
 //! A session holds what it last told under each name, so what it tells next is always the newest state: a slow proxy
-//! skips states, it never gets a queue of them. At most [`OUTSTANDING_MAX`] responses wait for an answer.
+//! skips states, it never gets a queue of them. At most `OUTSTANDING_MAX` responses wait for an answer.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! The files of a directory, and what each holds now. Limits: [`FILE_BYTES_MAX`] a file, [`FILES_MAX`] files.
+//! The files of a directory, and what each holds now. Limits: `FILE_BYTES_MAX` a file, `FILES_MAX` files.
 //!
 //! A file is taken whole or not at all. What cannot be read, parsed or is a duplicate of another file's object is
 //! refused, and what that file held before stays in force; a file that is gone takes its objects with it.

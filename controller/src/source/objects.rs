@@ -1,4 +1,4 @@
-//! What a source hands over: Kubernetes objects by kind and name, whole and immutable. At most [`OBJECTS_MAX`].
+//! What a source hands over: Kubernetes objects by kind and name, whole and immutable. At most `OBJECTS_MAX`.
 
 use std::collections::BTreeMap;
 use std::fmt;
