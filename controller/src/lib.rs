@@ -1,1 +1,44 @@
-//! The control plane.
+//! Ringmail's control plane.
+//!
+//! One life of the controller, in the order of the modules: a checked configuration opens an authority and reads a
+//! directory of Kubernetes objects; objects become an immutable snapshot; a proxy proves which pod it serves, is given
+//! a certificate, and from then on watches the part of the snapshot that its app uses.
+
+/// Flags and environment, checked once.
+pub mod config;
+
+/// Reading, and writing so that a crash never leaves half a file.
+mod files;
+
+/// Root, issuer and the leaves they sign.
+pub mod authority;
+
+/// Where objects come from: a directory of YAML.
+pub mod source;
+
+/// What objects mean: workloads and destinations.
+pub mod model;
+
+/// The current state of everything proxies are told, versioned.
+pub mod publish;
+
+/// Which identity a credential proves.
+pub mod attest;
+
+/// Token buckets: how often one may ask.
+mod pace;
+
+/// The gRPC services on our own TLS.
+pub mod serve;
+
+/// Every metric, by name.
+pub mod metrics;
+
+/// `/metrics`, `/ready`, `/live`, `/status`.
+mod admin;
+
+/// How tasks are told to stop.
+mod stop;
+
+/// Starts the parts and stops them again.
+pub mod run;

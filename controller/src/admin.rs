@@ -1,0 +1,96 @@
+//! `/metrics`, `/ready`, `/live`, `/status`: for people, probes and scrapers; never for proxies. Nothing here changes
+//! anything.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use http::{StatusCode, header};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::publish::Snapshots;
+use crate::source;
+use crate::stop::Stop;
+
+/// What the pages show.
+#[derive(Debug)]
+pub(crate) struct Pages {
+    pub(crate) registry: Registry,
+    pub(crate) ready: AtomicBool,
+    pub(crate) source: watch::Receiver<Option<Arc<source::State>>>,
+    pub(crate) snapshots: Snapshots,
+}
+
+#[derive(Serialize)]
+struct Status<'a> {
+    ready: bool,
+    version: String,
+    workloads: usize,
+    workloads_meshed: usize,
+    service_addresses: usize,
+    objects: usize,
+    source_unreadable: Option<&'a str>,
+    files: &'a [source::FileStatus],
+    problems: &'a [String],
+}
+
+pub(crate) async fn serve(listener: TcpListener, pages: Arc<Pages>, mut stop: Stop) {
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/ready", get(ready))
+        .route("/live", get(|| async { "live\n" }))
+        .route("/status", get(status))
+        .with_state(pages);
+    let serving =
+        axum::serve(listener, router).with_graceful_shutdown(async move { stop.stopped().await });
+    if let Err(e) = serving.await {
+        warn!("metrics are not served any more: {e}");
+    }
+}
+
+async fn metrics(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
+    let mut text = String::new();
+    match encode(&mut text, &pages.registry) {
+        Ok(()) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+async fn ready(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
+    if pages.ready.load(Ordering::Acquire) {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+    }
+}
+
+async fn status(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
+    let source = pages.source.borrow().clone().unwrap_or_default();
+    let snapshot = pages.snapshots.borrow().clone();
+    let status = Status {
+        ready: pages.ready.load(Ordering::Acquire),
+        version: snapshot.version.to_string(),
+        workloads: snapshot.mesh.workload_count(),
+        workloads_meshed: snapshot.mesh.meshed_count(),
+        service_addresses: snapshot.mesh.service_count(),
+        objects: source.objects.len(),
+        source_unreadable: source.unreadable.as_deref(),
+        files: &source.files,
+        problems: snapshot.mesh.problems(),
+    };
+    match serde_json::to_string_pretty(&status) {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}

@@ -1,0 +1,136 @@
+//! What can be said on the command line or in the environment, as said; checked by [`super::Config`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ringmail_proto::identity::TrustDomain;
+
+/// Ringmail's control plane: certificate authority and discovery for its proxies.
+#[derive(Debug, Parser)]
+#[command(name = "ringmail-controller", version)]
+pub struct Cli {
+    /// How log lines look.
+    #[arg(
+        long,
+        global = true,
+        env = "RINGMAIL_LOG_FORMAT",
+        default_value = "text"
+    )]
+    pub log_format: LogFormat,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve until SIGTERM or SIGINT.
+    Run(Box<RunFlags>),
+    /// Print a fresh one-time token with which one proxy gets its first certificate.
+    JoinToken(JoinTokenFlags),
+}
+
+/// Flags of `run`, as said.
+#[derive(Debug, Args)]
+pub struct RunFlags {
+    /// The trust domain of every identity issued here.
+    #[arg(long, env = "RINGMAIL_TRUST_DOMAIN")]
+    pub trust_domain: TrustDomain,
+    /// Directory of Kubernetes objects (*.yaml, *.yml), followed while running.
+    #[arg(long, env = "RINGMAIL_SOURCE_DIR")]
+    pub source_dir: PathBuf,
+    /// Directory for keys and tokens, made when missing (0700).
+    #[arg(long, env = "RINGMAIL_STATE_DIR")]
+    pub state_dir: PathBuf,
+    /// Where proxies call.
+    #[arg(long, env = "RINGMAIL_LISTEN", default_value = "0.0.0.0:15012")]
+    pub listen: SocketAddr,
+    /// Where /metrics, /ready, /live and /status are.
+    #[arg(
+        long,
+        env = "RINGMAIL_METRICS_LISTEN",
+        default_value = "127.0.0.1:15014"
+    )]
+    pub metrics_listen: SocketAddr,
+    /// How long a leaf certificate is valid: 10s to 24h.
+    #[arg(long, env = "RINGMAIL_LEAF_LIFETIME", default_value = "24h", value_parser = duration)]
+    pub leaf_lifetime: Duration,
+    /// Issuer certificate (PEM, with intermediates) instead of a self-made authority.
+    #[arg(long, env = "RINGMAIL_ISSUER_CERT", requires_all = ["issuer_key", "root_cert"])]
+    pub issuer_cert: Option<PathBuf>,
+    /// Private key of the issuer (PEM).
+    #[arg(long, env = "RINGMAIL_ISSUER_KEY", requires_all = ["issuer_cert", "root_cert"])]
+    pub issuer_key: Option<PathBuf>,
+    /// Root certificates (PEM) that proxies shall trust.
+    #[arg(long, env = "RINGMAIL_ROOT_CERT", requires_all = ["issuer_cert", "issuer_key"])]
+    pub root_cert: Option<PathBuf>,
+    /// Issuer (`iss`) whose JWTs prove identities.
+    #[arg(long, env = "RINGMAIL_JWT_ISSUER", requires = "jwks")]
+    pub jwt_issuer: Option<String>,
+    /// Audience that JWTs must name.
+    #[arg(long, env = "RINGMAIL_JWT_AUDIENCE", default_value = "ringmail")]
+    pub jwt_audience: String,
+    /// The issuer's keys: a file, or an https URL (http only to a loopback address).
+    #[arg(long, env = "RINGMAIL_JWKS", requires = "jwt_issuer")]
+    pub jwks: Option<String>,
+    /// Roots (PEM) that may vouch for the JWKS server.
+    #[arg(
+        long,
+        env = "RINGMAIL_JWKS_ROOT_CERT",
+        default_value = "/etc/ssl/certs/ca-certificates.crt"
+    )]
+    pub jwks_root_cert: PathBuf,
+    /// How long open streams may finish after SIGTERM.
+    #[arg(long, env = "RINGMAIL_DRAIN_TIMEOUT", default_value = "10s", value_parser = duration)]
+    pub drain_timeout: Duration,
+}
+
+/// Flags of `join-token`, as said.
+#[derive(Debug, Args)]
+pub struct JoinTokenFlags {
+    /// The state directory of the controller.
+    #[arg(long, env = "RINGMAIL_STATE_DIR")]
+    pub state_dir: PathBuf,
+    /// The trust domain.
+    #[arg(long, env = "RINGMAIL_TRUST_DOMAIN")]
+    pub trust_domain: TrustDomain,
+    /// Whose identity the token proves: namespace and service account, as `shop/cart`.
+    #[arg(long, env = "RINGMAIL_SERVICE_ACCOUNT")]
+    pub service_account: String,
+    /// How long the token may be used: up to 168h.
+    #[arg(long, default_value = "1h", value_parser = duration)]
+    pub ttl: Duration,
+}
+
+/// `90s`, `15m`, `24h`, `7d`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let refuse = || "is not a whole number with s, m, h or d".to_owned();
+    let unit = match text.chars().next_back() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3600,
+        Some('d') => 86_400,
+        Some(_) | None => return Err(refuse()),
+    };
+    let digits = &text[..text.len() - 1];
+    if !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(refuse());
+    }
+    let count: u64 = digits.parse().map_err(|_| refuse())?;
+    count
+        .checked_mul(unit)
+        .map(Duration::from_secs)
+        .ok_or_else(refuse)
+}

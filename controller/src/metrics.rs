@@ -1,0 +1,287 @@
+//! Every metric, by name: the catalogue. All names begin with `ringmail_controller_`; counters end in `_total`.
+
+use std::fmt::{self, Write};
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// Why a certificate was not issued, or that it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Certified {
+    /// Issued.
+    Issued,
+    /// The credential proves nothing, or something else.
+    Denied,
+    /// The request itself is bad.
+    Invalid,
+    /// No such pod.
+    UnknownWorkload,
+    /// Too often.
+    RateLimited,
+    /// Our own fault.
+    Failed,
+}
+
+/// How the caller proved who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Credential {
+    /// A join token.
+    JoinToken,
+    /// A JWT.
+    Jwt,
+    /// The certificate of its connection.
+    Certificate,
+    /// Nothing at all.
+    None,
+}
+
+/// Labels of a certificate request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CertifyLabels {
+    /// What came of it.
+    pub outcome: Certified,
+    /// What the caller showed.
+    pub credential: Credential,
+}
+
+/// How a TLS handshake ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HandshakeOutcome {
+    /// With a verified client certificate.
+    Identified,
+    /// Without a client certificate.
+    Anonymous,
+    /// A certificate was refused.
+    Refused,
+    /// TLS itself failed.
+    Failed,
+    /// Took too long.
+    TimedOut,
+}
+
+/// Labels of a handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct HandshakeLabels {
+    /// How it ended.
+    pub outcome: HandshakeOutcome,
+}
+
+/// Why a watch stream ended or was not begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StreamEnd {
+    /// The proxy left.
+    Closed,
+    /// The proxy did not acknowledge in time.
+    Unacknowledged,
+    /// The proxy broke the protocol.
+    Invalid,
+    /// Its pod is gone or is another's.
+    WorkloadGone,
+    /// Its certificate expired.
+    Expired,
+    /// Not admitted: no such pod, or not its own.
+    Denied,
+    /// Not admitted: too many, or too fast.
+    Overload,
+    /// We stop.
+    Draining,
+}
+
+/// Labels of the end of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StreamLabels {
+    /// Why.
+    pub reason: StreamEnd,
+}
+
+/// How each value is written.
+macro_rules! label_values {
+    ($type:ident, $($variant:ident = $text:literal),+) => {
+        impl EncodeLabelValue for $type {
+            fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+                encoder.write_str(match self { $(Self::$variant => $text),+ })
+            }
+        }
+    };
+}
+
+label_values!(
+    Certified,
+    Issued = "issued",
+    Denied = "denied",
+    Invalid = "invalid",
+    UnknownWorkload = "unknown_workload",
+    RateLimited = "rate_limited",
+    Failed = "failed"
+);
+label_values!(
+    Credential,
+    JoinToken = "join_token",
+    Jwt = "jwt",
+    Certificate = "certificate",
+    None = "none"
+);
+label_values!(
+    HandshakeOutcome,
+    Identified = "identified",
+    Anonymous = "anonymous",
+    Refused = "refused",
+    Failed = "failed",
+    TimedOut = "timed_out"
+);
+label_values!(
+    StreamEnd,
+    Closed = "closed",
+    Unacknowledged = "unacknowledged",
+    Invalid = "invalid",
+    WorkloadGone = "workload_gone",
+    Expired = "expired",
+    Denied = "denied",
+    Overload = "overload",
+    Draining = "draining"
+);
+
+/// Handles of every metric.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// `source_objects`: objects in force.
+    pub source_objects: Gauge,
+    /// `source_files_refused`: files whose content is not in force.
+    pub source_files_refused: Gauge,
+    /// `snapshot_sequence`: the current state's place in its epoch.
+    pub snapshot_sequence: Gauge<u64, AtomicU64>,
+    /// `snapshot_problems`: contradictions in the objects.
+    pub snapshot_problems: Gauge,
+    /// `workloads`: live pods.
+    pub workloads: Gauge,
+    /// `workloads_meshed`: live pods with a sidecar.
+    pub workloads_meshed: Gauge,
+    /// `issuer_expiry_timestamp_seconds`: end of the issuer certificate.
+    pub issuer_expiry: Gauge<u64, AtomicU64>,
+    /// `certificate_expiry_timestamp_seconds`: end of the controller's own certificate.
+    pub own_expiry: Gauge<u64, AtomicU64>,
+    /// `certify_requests_total`.
+    pub certify: Family<CertifyLabels, Counter>,
+    /// `handshakes_total`.
+    pub handshakes: Family<HandshakeLabels, Counter>,
+    /// `connections`: open now.
+    pub connections: Gauge,
+    /// `watch_streams`: open now.
+    pub streams: Gauge,
+    /// `watch_stream_ends_total`.
+    pub stream_ends: Family<StreamLabels, Counter>,
+    /// `watch_responses_total`.
+    pub responses: Counter,
+    /// `watch_acks_total`.
+    pub acks: Counter,
+    /// `watch_nacks_total`.
+    pub nacks: Counter,
+    /// `watch_responses_outstanding`: sent and not yet answered.
+    pub outstanding: Gauge,
+    /// `jwks_refreshes_total`.
+    pub jwks_refreshes: Counter,
+    /// `jwks_failures_total`.
+    pub jwks_failures: Counter,
+}
+
+impl Metrics {
+    /// The registry in which all of them are.
+    #[must_use]
+    pub fn registry(&self) -> Registry {
+        let mut all = Registry::with_prefix("ringmail_controller");
+        let r = &mut all;
+        r.register(
+            "source_objects",
+            "Objects in force",
+            self.source_objects.clone(),
+        );
+        r.register(
+            "source_files_refused",
+            "Source files whose content is not in force",
+            self.source_files_refused.clone(),
+        );
+        r.register(
+            "snapshot_sequence",
+            "Place of the current state in its epoch",
+            self.snapshot_sequence.clone(),
+        );
+        r.register(
+            "snapshot_problems",
+            "Contradictions in the objects in force",
+            self.snapshot_problems.clone(),
+        );
+        r.register("workloads", "Live pods", self.workloads.clone());
+        r.register(
+            "workloads_meshed",
+            "Live pods with a sidecar",
+            self.workloads_meshed.clone(),
+        );
+        r.register(
+            "issuer_expiry_timestamp_seconds",
+            "End of the issuer certificate's validity",
+            self.issuer_expiry.clone(),
+        );
+        r.register(
+            "certificate_expiry_timestamp_seconds",
+            "End of the controller's own certificate's validity",
+            self.own_expiry.clone(),
+        );
+        self.register_calls(r);
+        all
+    }
+
+    fn register_calls(&self, r: &mut Registry) {
+        // The library adds `_total` to the names of counters.
+        r.register(
+            "certify_requests",
+            "Certificate requests",
+            self.certify.clone(),
+        );
+        r.register(
+            "handshakes",
+            "TLS handshakes of callers",
+            self.handshakes.clone(),
+        );
+        r.register("connections", "Open connections", self.connections.clone());
+        r.register("watch_streams", "Open watch streams", self.streams.clone());
+        r.register(
+            "watch_stream_ends",
+            "Watch streams that ended or were not admitted",
+            self.stream_ends.clone(),
+        );
+        r.register(
+            "watch_responses",
+            "Responses sent to proxies",
+            self.responses.clone(),
+        );
+        r.register(
+            "watch_acks",
+            "Responses that proxies took",
+            self.acks.clone(),
+        );
+        r.register(
+            "watch_nacks",
+            "Responses that proxies refused",
+            self.nacks.clone(),
+        );
+        r.register(
+            "watch_responses_outstanding",
+            "Responses sent and not yet answered",
+            self.outstanding.clone(),
+        );
+        r.register(
+            "jwks_refreshes",
+            "Fetches of the JWT issuer's keys",
+            self.jwks_refreshes.clone(),
+        );
+        r.register(
+            "jwks_failures",
+            "Fetches of the JWT issuer's keys that failed",
+            self.jwks_failures.clone(),
+        );
+    }
+}

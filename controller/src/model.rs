@@ -1,0 +1,183 @@
+//! What objects mean: which pod is which workload, and what answers at which address. Pure: objects in, model out.
+//!
+//! Fail closed: an endpoint that names a pod which does not exist, or no longer has that address, is left out rather
+//! than reached in plaintext.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use ringmail_proto::destination::{Destination, DestinationKind, Endpoint, Service};
+use ringmail_proto::identity::{TrustDomain, WorkloadName};
+use ringmail_proto::workload::Workload;
+
+use crate::source::Objects;
+
+/// What a port was declared to speak.
+mod protocol;
+
+/// Pods: who is alive, whose address it is, who is meshed.
+mod pods;
+
+/// Services: which ports, which endpoints.
+mod services;
+
+/// Probes of the kubelet.
+mod probes;
+
+pub use pods::PodEntry;
+
+/// Problems kept for the status page.
+pub const PROBLEMS_MAX: usize = 1000;
+
+/// Everything known about workloads and addresses.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Mesh {
+    workloads: HashMap<WorkloadName, Arc<Workload>>,
+    services: HashMap<SocketAddr, Arc<Service>>,
+    pods: HashMap<IpAddr, Arc<PodEntry>>,
+    meshed: HashSet<WorkloadName>,
+    problems: Vec<String>,
+}
+
+impl Mesh {
+    /// The model of `objects`.
+    #[must_use]
+    pub fn build(objects: &Objects, trust_domain: &TrustDomain) -> Self {
+        let mut problems = Vec::new();
+        let mut pods = pods::read(objects, trust_domain, &mut problems);
+        let services = services::read(objects, &mut pods, &mut problems);
+        let by_address = pods.by_address();
+        let entries = pods.into_entries();
+        let workloads: HashMap<_, _> = entries
+            .iter()
+            .map(|pod| (pod.name.clone(), Arc::new(pod.workload(&mut problems))))
+            .collect();
+        problems.truncate(PROBLEMS_MAX);
+        Self {
+            meshed: entries
+                .iter()
+                .filter(|pod| pod.identity.is_some())
+                .map(|pod| pod.name.clone())
+                .collect(),
+            workloads,
+            services,
+            pods: by_address
+                .into_iter()
+                .filter_map(|(ip, index)| Some((ip, entries.get(index)?.clone())))
+                .collect(),
+            problems,
+        }
+    }
+
+    /// The pod of that name, when it is alive.
+    #[must_use]
+    pub fn workload(&self, name: &WorkloadName) -> Option<Arc<Workload>> {
+        self.workloads.get(name).cloned()
+    }
+
+    /// What answers at `address`; anything unknown is external.
+    #[must_use]
+    pub fn answer(&self, address: SocketAddr) -> Answer {
+        if let Some(service) = self.services.get(&address) {
+            return Answer::Service(service.clone());
+        }
+        match self.pods.get(&address.ip()) {
+            Some(pod) => Answer::Pod(pod.clone()),
+            None => Answer::External,
+        }
+    }
+
+    /// Takes from `previous` whatever is equal, so that most comparisons of old and new compare pointers.
+    pub(crate) fn share(&mut self, previous: &Self) {
+        for (name, workload) in &mut self.workloads {
+            reuse(workload, previous.workloads.get(name));
+        }
+        for (address, service) in &mut self.services {
+            reuse(service, previous.services.get(address));
+        }
+        for (address, pod) in &mut self.pods {
+            reuse(pod, previous.pods.get(address));
+        }
+    }
+
+    /// Whether others expect a sidecar in front of that pod.
+    #[must_use]
+    pub fn is_meshed(&self, name: &WorkloadName) -> bool {
+        self.meshed.contains(name)
+    }
+
+    /// How many pods are known.
+    #[must_use]
+    pub fn workload_count(&self) -> usize {
+        self.workloads.len()
+    }
+
+    /// How many of them have a sidecar.
+    #[must_use]
+    pub fn meshed_count(&self) -> usize {
+        self.meshed.len()
+    }
+
+    /// How many addresses of services are known.
+    #[must_use]
+    pub fn service_count(&self) -> usize {
+        self.services.len()
+    }
+
+    /// What contradicts itself in the objects, for people.
+    #[must_use]
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+}
+
+/// What answers at an address; cheap to keep and to compare.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// A port of a service.
+    Service(Arc<Service>),
+    /// A pod dialled by its own address: a headless service, or directly.
+    Pod(Arc<PodEntry>),
+    /// Nothing that is known.
+    External,
+}
+
+impl Answer {
+    /// As a proxy that dials `address` is told.
+    #[must_use]
+    pub fn destination(&self, address: SocketAddr) -> Destination {
+        let kind = match self {
+            Self::Service(service) => DestinationKind::Service(Service::clone(service)),
+            Self::Pod(pod) => pod_destination(pod, address),
+            Self::External => DestinationKind::External,
+        };
+        Destination { address, kind }
+    }
+}
+
+fn pod_destination(pod: &PodEntry, address: SocketAddr) -> DestinationKind {
+    let Some(port) = NonZeroU16::new(address.port()) else {
+        return DestinationKind::External;
+    };
+    DestinationKind::Service(Service {
+        name: pod.name.clone(),
+        port: port.get(),
+        protocol: pod.protocol(port),
+        endpoints: vec![Endpoint {
+            address,
+            workload: pod.name.clone(),
+            identity: pod.identity.clone(),
+        }],
+    })
+}
+
+fn reuse<T: Eq>(new: &mut Arc<T>, old: Option<&Arc<T>>) {
+    if let Some(old) = old.filter(|old| **old == *new) {
+        *new = old.clone();
+    }
+}
+
+#[cfg(test)]
+mod tests;

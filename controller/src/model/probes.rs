@@ -1,0 +1,65 @@
+//! Probes of the kubelet: the plaintext requests that a strict pod lets through, exactly as its spec declares them.
+
+use std::num::NonZeroU16;
+
+use k8s_openapi::api::core::v1::{Container, PodSpec, Probe as Declared};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use ringmail_proto::workload::{PROBE_PATH_BYTES_MAX, PROBES_MAX, Probe};
+
+/// The first 64 distinct probes; one that cannot be understood lets nothing through.
+pub(super) fn of(spec: &PodSpec) -> Vec<Probe> {
+    let sidecars = spec.init_containers.iter().flatten();
+    let mut probes: Vec<Probe> = Vec::new();
+    for container in spec.containers.iter().chain(sidecars) {
+        let all = [
+            &container.liveness_probe,
+            &container.readiness_probe,
+            &container.startup_probe,
+        ];
+        for declared in all.into_iter().flatten() {
+            if let Some(probe) = read(declared, container)
+                && !probes.contains(&probe)
+                && probes.len() < PROBES_MAX
+            {
+                probes.push(probe);
+            }
+        }
+    }
+    probes
+}
+
+fn read(declared: &Declared, container: &Container) -> Option<Probe> {
+    if let Some(get) = &declared.http_get {
+        let path = match get.path.as_deref() {
+            None | Some("") => "/",
+            Some(path) => path,
+        };
+        // Encrypted probes are opaque bytes to the proxy.
+        let plain = get.scheme.as_deref().is_none_or(|scheme| scheme == "HTTP");
+        let fits = path.len() <= PROBE_PATH_BYTES_MAX && path.starts_with('/');
+        return Some(Probe {
+            port: number(&get.port, container)?,
+            path: plain.then(|| path.to_owned()),
+        })
+        .filter(|_| fits);
+    }
+    let tcp = declared.tcp_socket.as_ref()?;
+    Some(Probe {
+        port: number(&tcp.port, container)?,
+        path: None,
+    })
+}
+
+fn number(port: &IntOrString, container: &Container) -> Option<NonZeroU16> {
+    let number = match port {
+        IntOrString::Int(number) => *number,
+        IntOrString::String(name) => container
+            .ports
+            .iter()
+            .flatten()
+            .find(|one| one.name.as_deref() == Some(name))
+            .map(|one| one.container_port)
+            .or_else(|| name.parse().ok())?,
+    };
+    u16::try_from(number).ok().and_then(NonZeroU16::new)
+}

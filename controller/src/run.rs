@@ -1,0 +1,254 @@
+//! Starts the parts and stops them again. Proxies are let in once the objects have been read, never before: a proxy that
+//! finds no controller keeps what it knows, one that finds an empty controller would be told that its pod is gone.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use ringmail_proto::identity::TrustDomain;
+use rustls::pki_types::UnixTime;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use crate::admin::{self, Pages};
+use crate::attest::Attestor;
+use crate::authority::Authority;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::model::Mesh;
+use crate::publish::Publisher;
+use crate::serve::certify::Certificates;
+use crate::serve::identity::Upkeep;
+use crate::serve::watch::Discovery;
+use crate::serve::{self, Front, Routes};
+use crate::source;
+use crate::stop::{self, Stop, Stopper};
+
+/// After the drain, for tasks to end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A controller that runs. Dropping it stops it at once.
+#[derive(Debug)]
+pub struct Running {
+    /// Where proxies call.
+    pub address: SocketAddr,
+    /// Where metrics are.
+    pub metrics_address: SocketAddr,
+    stopper: Stopper,
+    tasks: JoinSet<()>,
+    pages: Arc<Pages>,
+    drain_timeout: Duration,
+}
+
+/// What can fail before anything runs.
+struct Opened {
+    authority: Arc<Authority>,
+    attestor: Arc<Attestor>,
+    metrics: Arc<Metrics>,
+    listener: TcpListener,
+    metrics_listener: TcpListener,
+}
+
+/// Starts a controller.
+///
+/// # Errors
+/// When its state or a listener cannot be opened.
+pub async fn start(config: Config) -> anyhow::Result<Running> {
+    let opened = open(&config).await?;
+    let metrics = opened.metrics;
+    let (publisher, snapshots) = Publisher::new(opened.authority.bundle())?;
+    let (states, source) = watch::channel(None);
+    let (stopper, stop) = stop::pair();
+    let pages = Arc::new(Pages {
+        registry: metrics.registry(),
+        ready: AtomicBool::new(false),
+        source: source.clone(),
+        snapshots: snapshots.clone(),
+    });
+    let upkeep = Upkeep {
+        authority: opened.authority.clone(),
+        trust_domain: config.trust_domain.clone(),
+        metrics: metrics.clone(),
+    };
+    let (tls, wait) = upkeep.fresh(opened.authority.bundle())?;
+    let tls = Arc::new(ArcSwap::new(tls));
+    let certificates = Certificates::new(
+        opened.authority,
+        opened.attestor.clone(),
+        config.trust_domain.clone(),
+        snapshots.clone(),
+        metrics.clone(),
+    );
+    let discovery = Discovery::new(
+        config.trust_domain.clone(),
+        snapshots.clone(),
+        metrics.clone(),
+        stop.clone(),
+    );
+    let front = Arc::new(Front {
+        tls: tls.clone(),
+        routes: Routes::new(certificates, discovery),
+        metrics: metrics.clone(),
+        drain_timeout: config.drain_timeout,
+    });
+    let (first, read) = oneshot::channel();
+    let model = Model {
+        publisher,
+        trust_domain: config.trust_domain,
+        metrics: metrics.clone(),
+    };
+
+    let address = opened.listener.local_addr()?;
+    let metrics_address = opened.metrics_listener.local_addr()?;
+    let mut tasks = JoinSet::new();
+    let shown = pages.clone();
+    tasks.spawn(admin::serve(opened.metrics_listener, shown, stop.clone()));
+    let follow = source::follow(config.source_dir, metrics, states, stop.clone());
+    tasks.spawn(follow);
+    tasks.spawn(model.follow(source, first, stop.clone()));
+    tasks.spawn(upkeep.run(tls, wait, snapshots, stop.clone()));
+    tasks.spawn(keep_keys(opened.attestor, stop.clone()));
+    let let_in = let_in(read, pages.clone(), opened.listener, front, stop);
+    tasks.spawn(let_in);
+    Ok(Running {
+        address,
+        metrics_address,
+        stopper,
+        tasks,
+        pages,
+        drain_timeout: config.drain_timeout,
+    })
+}
+
+async fn open(config: &Config) -> anyhow::Result<Opened> {
+    let metrics = Arc::new(Metrics::default());
+    let own = config.clone();
+    let authority = tokio::task::spawn_blocking(move || Authority::open(&own, UnixTime::now()))
+        .await?
+        .context("cannot open the certificate authority")?;
+    let attestor = Attestor::open(config, &metrics).context("cannot open the credentials")?;
+    Ok(Opened {
+        authority: Arc::new(authority),
+        attestor: Arc::new(attestor),
+        metrics,
+        listener: listen(config.listen).await?,
+        metrics_listener: listen(config.metrics_listen).await?,
+    })
+}
+
+/// Keeps the JWT issuer's keys fresh, when there is one.
+async fn keep_keys(attestor: Arc<Attestor>, stop: Stop) {
+    if let Some(jwks) = attestor.jwks() {
+        jwks.follow(stop).await;
+    }
+}
+
+/// Serves proxies once there is something to serve.
+async fn let_in(
+    read: oneshot::Receiver<()>,
+    pages: Arc<Pages>,
+    listener: TcpListener,
+    front: Arc<Front>,
+    stop: Stop,
+) {
+    // An error means that we stop before that.
+    if read.await.is_ok() {
+        pages.ready.store(true, Ordering::Release);
+        info!("ready");
+        serve::serve(listener, front, stop).await;
+    }
+}
+
+impl Running {
+    /// Whether proxies are let in.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.pages.ready.load(Ordering::Acquire)
+    }
+
+    /// Stops: unready at once, streams told to go elsewhere, open calls finished within the drain time-out.
+    pub async fn stop(mut self) {
+        self.pages.ready.store(false, Ordering::Release);
+        self.stopper.stop();
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if timeout(self.drain_timeout + STOP_TIMEOUT, all)
+            .await
+            .is_err()
+        {
+            warn!("some tasks did not end in time");
+            self.tasks.shutdown().await;
+        }
+    }
+}
+
+/// Turns objects into snapshots.
+struct Model {
+    publisher: Publisher,
+    trust_domain: TrustDomain,
+    metrics: Arc<Metrics>,
+}
+
+impl Model {
+    /// Fires `first` once there is something to serve. A directory that was never readable is nothing.
+    async fn follow(
+        self,
+        mut source: watch::Receiver<Option<Arc<source::State>>>,
+        first: oneshot::Sender<()>,
+        mut stop: Stop,
+    ) {
+        let mut first = Some(first);
+        loop {
+            tokio::select! {
+                () = stop.stopped() => return,
+                changed = source.changed() => if changed.is_err() {
+                    return;
+                },
+            }
+            let Some(state) = source.borrow_and_update().clone() else {
+                continue;
+            };
+            if first.is_some() && state.unreadable.is_some() {
+                continue;
+            }
+            let domain = self.trust_domain.clone();
+            let built = tokio::task::spawn_blocking(move || Mesh::build(&state.objects, &domain));
+            let Ok(mesh) = built.await else {
+                warn!("the objects could not be understood, the state before stays in force");
+                continue;
+            };
+            self.publish(mesh);
+            if let Some(first) = first.take() {
+                // The one who waits may have been stopped.
+                let _ = first.send(());
+            }
+        }
+    }
+
+    fn publish(&self, mesh: Mesh) {
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.metrics.workloads.set(count(mesh.workload_count()));
+        self.metrics
+            .workloads_meshed
+            .set(count(mesh.meshed_count()));
+        self.metrics
+            .snapshot_problems
+            .set(count(mesh.problems().len()));
+        for problem in mesh.problems() {
+            warn!("{problem}");
+        }
+        let version = self.publisher.mesh(mesh);
+        self.metrics.snapshot_sequence.set(version.sequence);
+    }
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))
+}

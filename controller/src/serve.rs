@@ -1,0 +1,197 @@
+//! The gRPC services on our own TLS: accept, handshake, then HTTP/2 with limits of our own around tonic's services.
+//!
+//! Limits: `CONNECTIONS_MAX`, `HANDSHAKES_MAX` at a time of `HANDSHAKE_TIMEOUT` each, `REQUESTS_MAX` a
+//! connection, `ANONYMOUS_LIFETIME` for a caller without a certificate.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ringmail_proto::svid::Svid;
+use ringmail_proto::tls::svid_error;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tracing::{debug, warn};
+
+use crate::metrics::{HandshakeLabels, HandshakeOutcome, Metrics};
+use crate::stop::Stop;
+
+/// The certificate we answer with.
+pub(crate) mod identity;
+
+/// HTTP/2 on one connection.
+mod http2;
+
+/// How many watch streams, how fast.
+mod admission;
+
+/// `Certify`.
+pub(crate) mod certify;
+
+/// What one proxy knows and is to be told; pure.
+mod session;
+
+/// `Watch`.
+pub(crate) mod watch;
+
+pub(crate) use http2::Routes;
+
+/// Open connections.
+pub const CONNECTIONS_MAX: usize = 25_000;
+/// Handshakes at a time; further callers wait in the listen queue.
+pub const HANDSHAKES_MAX: usize = 512;
+/// From accept to the end of the TLS handshake.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// HTTP/2 streams of one connection.
+pub const REQUESTS_MAX: u32 = 16;
+/// A caller without a certificate gets one within this time, or leaves.
+pub const ANONYMOUS_LIFETIME: Duration = Duration::from_secs(30);
+/// After accept failed (no file descriptors, say).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who is at the other end of a connection; none for a caller without a certificate.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer(pub(crate) Option<Arc<Svid>>);
+
+/// What every connection shares.
+#[derive(Debug)]
+pub(crate) struct Front {
+    pub(crate) tls: Arc<ArcSwap<ServerConfig>>,
+    pub(crate) routes: Routes,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) drain_timeout: Duration,
+}
+
+/// Accepts until told to stop, then lets open connections finish.
+pub(crate) async fn serve(listener: TcpListener, front: Arc<Front>, mut stop: Stop) {
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        let admitted = async {
+            // Neither semaphore is ever closed.
+            let place = places.clone().acquire_owned().await.ok()?;
+            let handshake = handshakes.clone().acquire_owned().await.ok()?;
+            Some((place, handshake, listener.accept().await))
+        };
+        let accepted = tokio::select! {
+            () = stop.stopped() => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = admitted => accepted,
+        };
+        match accepted {
+            Some((place, handshake, Ok((socket, address)))) => {
+                let front = front.clone();
+                let stop = stop.clone();
+                connections.spawn(async move {
+                    front.connection(socket, address, handshake, stop).await;
+                    drop(place);
+                });
+            }
+            Some((_, _, Err(e))) => {
+                warn!("cannot accept: {e}");
+                sleep(ACCEPT_PAUSE).await;
+            }
+            None => break,
+        }
+    }
+    drop(listener);
+    let finish = async { while connections.join_next().await.is_some() {} };
+    if timeout(front.drain_timeout, finish).await.is_err() {
+        connections.shutdown().await;
+    }
+}
+
+impl Front {
+    async fn connection(
+        &self,
+        socket: TcpStream,
+        address: SocketAddr,
+        permit: OwnedSemaphorePermit,
+        stop: Stop,
+    ) {
+        let _ = socket.set_nodelay(true);
+        let acceptor = TlsAcceptor::from(self.tls.load_full());
+        let shaken = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(socket)).await;
+        drop(permit);
+        let (outcome, stream) = match shaken {
+            Err(_) => (HandshakeOutcome::TimedOut, None),
+            Ok(Err(e)) => (refused(&e, address), None),
+            Ok(Ok(stream)) => match peer(&stream) {
+                Ok(peer @ Peer(Some(_))) => (HandshakeOutcome::Identified, Some((stream, peer))),
+                Ok(peer @ Peer(None)) => (HandshakeOutcome::Anonymous, Some((stream, peer))),
+                Err(()) => (HandshakeOutcome::Refused, None),
+            },
+        };
+        self.metrics
+            .handshakes
+            .get_or_create(&HandshakeLabels { outcome })
+            .inc();
+        let Some((stream, peer)) = stream else {
+            return;
+        };
+        self.metrics.connections.inc();
+        let _open = Open(&self.metrics);
+        let lifetime = match &peer {
+            Peer(Some(_)) => None,
+            Peer(None) => Some(ANONYMOUS_LIFETIME),
+        };
+        let ended = http2::run(stream, peer, self.routes.clone(), lifetime, stop).await;
+        if let Err(e) = ended {
+            debug!(%address, "connection ended: {e}");
+        }
+    }
+}
+
+/// Counts an open connection; its drop counts it closed.
+struct Open<'a>(&'a Metrics);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.connections.dec();
+    }
+}
+
+/// The verifier has accepted the chain already; this reads whose it is.
+fn peer(stream: &TlsStream<TcpStream>) -> Result<Peer, ()> {
+    match stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(<[_]>::first)
+    {
+        None => Ok(Peer(None)),
+        Some(leaf) => match Svid::read(leaf) {
+            Ok(svid) => Ok(Peer(Some(Arc::new(svid)))),
+            Err(e) => {
+                warn!("a verified certificate cannot be read: {e}");
+                Err(())
+            }
+        },
+    }
+}
+
+fn refused(error: &std::io::Error, address: SocketAddr) -> HandshakeOutcome {
+    let tls = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls.and_then(svid_error) {
+        Some(refusal) => {
+            warn!(%address, "certificate of a caller refused: {refusal}");
+            HandshakeOutcome::Refused
+        }
+        None => {
+            debug!(%address, "handshake failed: {error}");
+            HandshakeOutcome::Failed
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+//! `Certify`: a credential and a public key in, a certificate out. The identity is the service account of the Pod object
+//! that the caller names, and the credential must prove exactly that.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ringmail_proto::Invalid;
+use ringmail_proto::identity::{SpiffeId, TrustDomain, WorkloadName};
+use ringmail_proto::pb;
+use ringmail_proto::pb::certificate_service_server::CertificateService;
+use rustls::pki_types::UnixTime;
+use tonic::{Request, Response, Status};
+use tracing::{info, warn};
+
+use super::Peer;
+use crate::attest::{self, Attestor, Denied};
+use crate::authority::{Authority, AuthorityError, Issued, LeafKey, RequestError};
+use crate::metrics::{Certified, CertifyLabels, Metrics};
+use crate::pace::{Pace, Paces};
+use crate::publish::Snapshots;
+
+/// Certificates of one pod: 10 at once, then one a second. An identity has as many as it has pods, since all replicas of
+/// a deployment start together.
+const ISSUE: Pace = Pace {
+    burst: 10,
+    refill: Duration::from_secs(1),
+};
+
+/// What issuing takes.
+#[derive(Debug, Clone)]
+pub(crate) struct Certificates(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    authority: Arc<Authority>,
+    attestor: Arc<Attestor>,
+    trust_domain: TrustDomain,
+    snapshots: Snapshots,
+    metrics: Arc<Metrics>,
+    paces: Mutex<Paces<WorkloadName>>,
+}
+
+/// Why nothing was issued.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    #[error("there is no pod {0}")]
+    UnknownWorkload(WorkloadName),
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    #[error("too many certificates for pod {0}; wait {1:?}")]
+    TooOften(WorkloadName, Duration),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+}
+
+impl Certificates {
+    pub(crate) fn new(
+        authority: Arc<Authority>,
+        attestor: Arc<Attestor>,
+        trust_domain: TrustDomain,
+        snapshots: Snapshots,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self(Arc::new(Parts {
+            authority,
+            attestor,
+            trust_domain,
+            snapshots,
+            metrics,
+            paces: Mutex::new(Paces::new(ISSUE)),
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl CertificateService for Certificates {
+    async fn certify(
+        &self,
+        request: Request<pb::CertifyRequest>,
+    ) -> Result<Response<pb::CertifyResponse>, Status> {
+        let peer = request
+            .extensions()
+            .get::<Peer>()
+            .and_then(|peer| peer.0.clone());
+        let request = request.into_inner();
+        let credential = attest::shown(request.credential.as_ref(), peer.as_deref());
+        let named = request
+            .workload
+            .as_ref()
+            .map(|one| format!("{}/{}", one.namespace, one.name));
+        let issued = self.0.issue(request, peer.as_deref()).await;
+        let outcome = match &issued {
+            Ok(_) => Certified::Issued,
+            Err(refused) => refused.outcome(),
+        };
+        let labels = CertifyLabels {
+            outcome,
+            credential,
+        };
+        self.0.metrics.certify.get_or_create(&labels).inc();
+        match issued {
+            Ok(issued) => {
+                info!(id = %issued.svid.id, serial = issued.svid.serial, "certificate issued");
+                Ok(Response::new(self.0.response(issued)))
+            }
+            Err(refused) => {
+                let named: String = named.unwrap_or_default().chars().take(320).collect();
+                warn!(pod = named, "no certificate: {refused}");
+                Err(refused.into())
+            }
+        }
+    }
+}
+
+impl Parts {
+    async fn issue(
+        &self,
+        request: pb::CertifyRequest,
+        peer: Option<&ringmail_proto::svid::Svid>,
+    ) -> Result<Issued, Refused> {
+        let key = LeafKey::from_request(&request.certificate_signing_request)?;
+        let name = request
+            .workload
+            .ok_or_else(|| Invalid::new("workload", "is missing"))?;
+        let name = WorkloadName::try_from(name).map_err(|e| e.inside("workload"))?;
+        let mesh = self.snapshots.borrow().mesh.clone();
+        let now = UnixTime::now();
+        // Nobody learns which pods exist without a credential.
+        if request.credential.is_none() && peer.is_none() {
+            return Err(Denied::NoCredential.into());
+        }
+        let workload = mesh
+            .workload(&name)
+            .ok_or_else(|| Refused::UnknownWorkload(name.clone()))?;
+        let id = SpiffeId::new(
+            &self.trust_domain,
+            &name.namespace,
+            &workload.service_account,
+        )?;
+        let proof = self
+            .attestor
+            .prove(request.credential, peer, &name, &id, now)
+            .await?;
+        self.paces
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(&name, Instant::now())
+            .map_err(|wait| Refused::TooOften(name.clone(), wait))?;
+        proof.redeem()?;
+        if !mesh.is_meshed(&name) {
+            warn!(pod = %name, "its proxy gets a certificate, but without ringmail.io/inject: enabled others send it plaintext");
+        }
+        Ok(self.authority.issue(&key, &id, now)?)
+    }
+
+    fn response(&self, issued: Issued) -> pb::CertifyResponse {
+        let bundle = self.snapshots.borrow().bundle.clone();
+        pb::CertifyResponse {
+            certificate_chain: issued.chain.iter().map(|one| one.to_vec()).collect(),
+            trust_bundle: Some(pb::TrustBundle::from(&*bundle)),
+            valid_for_seconds: u32::try_from(issued.valid_for.as_secs()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+impl Refused {
+    fn outcome(&self) -> Certified {
+        match self {
+            Self::Invalid(_) | Self::Request(_) => Certified::Invalid,
+            Self::UnknownWorkload(_) => Certified::UnknownWorkload,
+            Self::Denied(Denied::Jwks | Denied::State(_)) | Self::Authority(_) => Certified::Failed,
+            Self::Denied(_) => Certified::Denied,
+            Self::TooOften(..) => Certified::RateLimited,
+        }
+    }
+}
+
+/// The one table of refusals and gRPC codes.
+impl From<Refused> for Status {
+    fn from(refused: Refused) -> Self {
+        let text = refused.to_string();
+        match refused {
+            Refused::Invalid(_) | Refused::Request(_) => Self::invalid_argument(text),
+            Refused::UnknownWorkload(_) => Self::not_found(text),
+            Refused::Denied(denied) => match denied {
+                Denied::NoCredential
+                | Denied::JoinToken
+                | Denied::NoJwtIssuer
+                | Denied::Jwt(_)
+                | Denied::Expired => Self::unauthenticated(text),
+                Denied::WrongIdentity { .. } | Denied::WrongPod(_) => Self::permission_denied(text),
+                Denied::Jwks | Denied::State(_) => Self::unavailable(text),
+            },
+            Refused::TooOften(..) => Self::resource_exhausted(text),
+            Refused::Authority(AuthorityError::Expired) => Self::unavailable(text),
+            Refused::Authority(_) => Self::internal("cannot sign"),
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! `Watch`: one stream a proxy. The proxy must be the pod it names; it is told its trust bundle and workload, then the
+//! destinations it asks for, then what changes of them. A proxy that does not keep up is cut, with a reason.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ringmail_proto::Invalid;
+use ringmail_proto::identity::{SpiffeId, TrustDomain, WorkloadName};
+use ringmail_proto::pb;
+use ringmail_proto::pb::discovery_service_server::DiscoveryService;
+use ringmail_proto::pb::watch_request::Request as Message;
+use ringmail_proto::svid::Svid;
+use rustls::pki_types::UnixTime;
+use tokio::sync::mpsc;
+use tokio::time::{sleep_until, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{info, warn};
+
+use super::Peer;
+use super::admission::Admission;
+use super::session::{Broken, OUTSTANDING_MAX, Session};
+use crate::metrics::{Metrics, StreamEnd, StreamLabels};
+use crate::publish::Snapshots;
+use crate::stop::Stop;
+
+/// From the start of a stream to its hello.
+pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Characters of a nack's reason that are logged.
+const REASON_CHARS_MAX: usize = 1024;
+/// Responses on their way to the connection, and one place for the final status.
+const QUEUE: usize = OUTSTANDING_MAX + 1;
+
+/// What watching takes.
+#[derive(Debug, Clone)]
+pub(crate) struct Discovery(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    trust_domain: TrustDomain,
+    snapshots: Snapshots,
+    metrics: Arc<Metrics>,
+    admission: Admission,
+    stop: Stop,
+}
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("the proxy left")]
+    Closed,
+    #[error("no answer to a response in time")]
+    Unacknowledged,
+    #[error("no hello in time")]
+    NoHello,
+    #[error("{0}")]
+    Message(&'static str),
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error(transparent)]
+    Broken(#[from] Broken),
+    #[error("there is no pod {0}")]
+    UnknownWorkload(WorkloadName),
+    #[error("certificate is of {found}, the pod runs as {expected}")]
+    NotItsPod { expected: SpiffeId, found: SpiffeId },
+    #[error("the certificate of this connection has expired; come back with the current one")]
+    Expired,
+    #[error("the controller is stopping")]
+    Draining,
+}
+
+impl Discovery {
+    pub(crate) fn new(
+        trust_domain: TrustDomain,
+        snapshots: Snapshots,
+        metrics: Arc<Metrics>,
+        stop: Stop,
+    ) -> Self {
+        Self(Arc::new(Parts {
+            trust_domain,
+            snapshots,
+            metrics,
+            admission: Admission::new(Instant::now()),
+            stop,
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl DiscoveryService for Discovery {
+    type WatchStream = ReceiverStream<Result<pb::WatchResponse, Status>>;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<pb::WatchRequest>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let parts = self.0.clone();
+        let peer = request
+            .extensions()
+            .get::<Peer>()
+            .and_then(|peer| peer.0.clone());
+        let Some(peer) = peer else {
+            parts.count(StreamEnd::Denied);
+            return Err(Status::unauthenticated(
+                "watching takes a client certificate",
+            ));
+        };
+        let place = parts
+            .admission
+            .admit(Instant::now())
+            .inspect_err(|_| parts.count(StreamEnd::Overload))?;
+        let (out, responses) = mpsc::channel(QUEUE);
+        // Ends with the stream: when the proxy leaves, is cut, or we stop.
+        tokio::spawn(async move {
+            parts.metrics.streams.inc();
+            let mut inbound = request.into_inner();
+            let ended = parts.drive(&mut inbound, &peer, &out).await;
+            parts.metrics.streams.dec();
+            parts.count(ended.label());
+            if let Some(status) = ended.status() {
+                info!(id = %peer.id, "watch stream cut: {ended}");
+                // Nobody may be left to hear it.
+                let _ = out.try_send(Err(status));
+            }
+            drop(place);
+        });
+        Ok(Response::new(ReceiverStream::new(responses)))
+    }
+}
+
+type Out = mpsc::Sender<Result<pb::WatchResponse, Status>>;
+
+impl Parts {
+    fn count(&self, reason: StreamEnd) {
+        self.metrics
+            .stream_ends
+            .get_or_create(&StreamLabels { reason })
+            .inc();
+    }
+
+    async fn drive(
+        &self,
+        inbound: &mut Streaming<pb::WatchRequest>,
+        peer: &Svid,
+        out: &Out,
+    ) -> Ended {
+        let mut stop = self.stop.clone();
+        let first = tokio::select! {
+            () = stop.stopped() => return Ended::Draining,
+            first = timeout(HELLO_TIMEOUT, inbound.message()) => first,
+        };
+        let session = match first {
+            Err(_) => return Ended::NoHello,
+            Ok(Err(_) | Ok(None)) => return Ended::Closed,
+            Ok(Ok(Some(first))) => self.hello(first, peer),
+        };
+        let mut session = match session {
+            Ok(session) => session,
+            Err(ended) => return ended,
+        };
+        let ended = self.converse(&mut session, inbound, peer, out, stop).await;
+        let left = i64::try_from(session.outstanding()).unwrap_or(0);
+        self.metrics.outstanding.dec_by(left);
+        ended
+    }
+
+    fn hello(&self, first: pb::WatchRequest, peer: &Svid) -> Result<Session, Ended> {
+        let Some(Message::Hello(hello)) = first.request else {
+            return Err(Ended::Message("the first request is not hello"));
+        };
+        let named = hello
+            .workload
+            .ok_or_else(|| Invalid::new("hello.workload", "is missing"))?;
+        let name = WorkloadName::try_from(named).map_err(|e| e.inside("hello.workload"))?;
+        let workload = self.snapshots.borrow().mesh.workload(&name);
+        let workload = workload.ok_or_else(|| Ended::UnknownWorkload(name.clone()))?;
+        let account = workload.service_account.clone();
+        let expected = SpiffeId::new(&self.trust_domain, &name.namespace, &account)?;
+        if peer.id != expected {
+            return Err(Ended::NotItsPod {
+                expected,
+                found: peer.id.clone(),
+            });
+        }
+        let version: String = hello.proxy_version.chars().take(64).collect();
+        info!(pod = %name, version, "proxy watches");
+        Ok(Session::new(name, account))
+    }
+
+    async fn converse(
+        &self,
+        session: &mut Session,
+        inbound: &mut Streaming<pb::WatchRequest>,
+        peer: &Svid,
+        out: &Out,
+        mut stop: Stop,
+    ) -> Ended {
+        let mut snapshots = self.snapshots.clone();
+        let expiry = Instant::now() + life_left(peer, UnixTime::now());
+        loop {
+            if let Err(ended) = self.tell(session, &mut snapshots, out) {
+                return ended;
+            }
+            let deadline = session.deadline().map_or(expiry, |at| at.min(expiry));
+            tokio::select! {
+                () = stop.stopped() => return Ended::Draining,
+                message = inbound.message() => match message {
+                    Ok(Some(message)) => {
+                        if let Err(ended) = self.hear(session, message, peer) {
+                            return ended;
+                        }
+                    }
+                    Ok(None) | Err(_) => return Ended::Closed,
+                },
+                changed = snapshots.changed() => if changed.is_err() {
+                    return Ended::Draining;
+                },
+                () = out.closed() => return Ended::Closed,
+                () = sleep_until(deadline.into()) => {
+                    return if Instant::now() >= expiry { Ended::Expired } else { Ended::Unacknowledged };
+                }
+            }
+        }
+    }
+
+    /// Everything there is to tell now and the proxy keeps up with.
+    fn tell(
+        &self,
+        session: &mut Session,
+        snapshots: &mut Snapshots,
+        out: &Out,
+    ) -> Result<(), Ended> {
+        let snapshot = snapshots.borrow_and_update().clone();
+        while let Some(response) = session.next(&snapshot, Instant::now())? {
+            out.try_send(Ok(response)).map_err(|e| match e {
+                mpsc::error::TrySendError::Full(_) => Ended::Unacknowledged,
+                mpsc::error::TrySendError::Closed(_) => Ended::Closed,
+            })?;
+            self.metrics.responses.inc();
+            self.metrics.outstanding.inc();
+        }
+        Ok(())
+    }
+
+    fn hear(
+        &self,
+        session: &mut Session,
+        message: pb::WatchRequest,
+        peer: &Svid,
+    ) -> Result<(), Ended> {
+        match message.request {
+            Some(Message::Subscribe(names)) => session.subscribe(names)?,
+            Some(Message::Unsubscribe(names)) => session.unsubscribe(names)?,
+            Some(Message::Ack(ack)) => {
+                session.answered(&ack.nonce)?;
+                self.metrics.outstanding.dec();
+                self.metrics.acks.inc();
+            }
+            Some(Message::Nack(nack)) => {
+                session.answered(&nack.nonce)?;
+                self.metrics.outstanding.dec();
+                self.metrics.nacks.inc();
+                let reason: String = nack.reason.chars().take(REASON_CHARS_MAX).collect();
+                warn!(id = %peer.id, nonce = nack.nonce, reason, "a proxy refused a response and keeps what it had");
+            }
+            Some(Message::Hello(_)) => return Err(Ended::Message("hello was said before")),
+            None => {
+                return Err(Ended::Message(
+                    "the request is empty, or newer than this controller",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How long the certificate of a connection stays valid.
+fn life_left(peer: &Svid, now: UnixTime) -> Duration {
+    let end = u64::try_from(peer.not_after).unwrap_or(0);
+    Duration::from_secs(end.saturating_sub(now.as_secs()))
+}
+
+impl Ended {
+    fn label(&self) -> StreamEnd {
+        match self {
+            Self::Closed => StreamEnd::Closed,
+            Self::Unacknowledged => StreamEnd::Unacknowledged,
+            Self::Broken(Broken::NoWorkload(_) | Broken::OtherIdentity(_)) => {
+                StreamEnd::WorkloadGone
+            }
+            Self::NoHello | Self::Message(_) | Self::Invalid(_) | Self::Broken(_) => {
+                StreamEnd::Invalid
+            }
+            Self::UnknownWorkload(_) | Self::NotItsPod { .. } => StreamEnd::Denied,
+            Self::Expired => StreamEnd::Expired,
+            Self::Draining => StreamEnd::Draining,
+        }
+    }
+
+    /// What the proxy is told; nothing when it is gone.
+    fn status(&self) -> Option<Status> {
+        let text = self.to_string();
+        Some(match self {
+            Self::Closed => return None,
+            Self::Unacknowledged | Self::NoHello => Status::deadline_exceeded(text),
+            Self::Broken(Broken::NoWorkload(_)) | Self::UnknownWorkload(_) => {
+                Status::not_found(text)
+            }
+            Self::Broken(Broken::OtherIdentity(_)) | Self::NotItsPod { .. } => {
+                Status::permission_denied(text)
+            }
+            Self::Broken(Broken::TooMany) => Status::resource_exhausted(text),
+            Self::Message(_) | Self::Invalid(_) | Self::Broken(_) => Status::invalid_argument(text),
+            // Both mean: come back over a new connection.
+            Self::Expired | Self::Draining => Status::unavailable(text),
+        })
+    }
+}

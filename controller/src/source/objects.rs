@@ -1,0 +1,145 @@
+//! What a source hands over: Kubernetes objects by kind and name, whole and immutable. At most `OBJECTS_MAX`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+/// Objects of one source.
+pub const OBJECTS_MAX: usize = 100_000;
+
+/// The kinds that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// `v1`.
+    Namespace,
+    /// `v1`.
+    ServiceAccount,
+    /// `v1`.
+    Service,
+    /// `v1`.
+    Pod,
+    /// `discovery.k8s.io/v1`.
+    EndpointSlice,
+}
+
+/// Which object.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace; empty for a Namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.namespace {
+            "" => write!(f, "{:?} {}", self.kind, self.name),
+            namespace => write!(f, "{:?} {namespace}/{}", self.kind, self.name),
+        }
+    }
+}
+
+/// One object; cheap to clone.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Object {
+    /// A namespace.
+    Namespace(Arc<Namespace>),
+    /// A service account.
+    ServiceAccount(Arc<ServiceAccount>),
+    /// A service.
+    Service(Arc<Service>),
+    /// A pod.
+    Pod(Arc<Pod>),
+    /// Endpoints of a service.
+    EndpointSlice(Arc<EndpointSlice>),
+}
+
+impl Object {
+    /// Its metadata.
+    #[must_use]
+    pub fn metadata(&self) -> &ObjectMeta {
+        match self {
+            Self::Namespace(one) => &one.metadata,
+            Self::ServiceAccount(one) => &one.metadata,
+            Self::Service(one) => &one.metadata,
+            Self::Pod(one) => &one.metadata,
+            Self::EndpointSlice(one) => &one.metadata,
+        }
+    }
+}
+
+/// Whole state of a source.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Objects {
+    by_key: BTreeMap<Key, Object>,
+}
+
+impl Objects {
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
+    /// The namespace of that name.
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> Option<&Namespace> {
+        let key = Key {
+            kind: Kind::Namespace,
+            namespace: "".into(),
+            name: name.into(),
+        };
+        match self.by_key.get(&key)? {
+            Object::Namespace(one) => Some(one),
+            Object::ServiceAccount(_)
+            | Object::Service(_)
+            | Object::Pod(_)
+            | Object::EndpointSlice(_) => None,
+        }
+    }
+
+    /// All pods, by namespace and name.
+    pub fn pods(&self) -> impl Iterator<Item = &Pod> {
+        self.by_key.values().filter_map(|one| match one {
+            Object::Pod(pod) => Some(&**pod),
+            _ => None,
+        })
+    }
+
+    /// All services, by namespace and name.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.by_key.values().filter_map(|one| match one {
+            Object::Service(service) => Some(&**service),
+            _ => None,
+        })
+    }
+
+    /// All endpoint slices, by namespace and name.
+    pub fn endpoint_slices(&self) -> impl Iterator<Item = &EndpointSlice> {
+        self.by_key.values().filter_map(|one| match one {
+            Object::EndpointSlice(slice) => Some(&**slice),
+            _ => None,
+        })
+    }
+}
+
+impl FromIterator<(Key, Object)> for Objects {
+    fn from_iter<T: IntoIterator<Item = (Key, Object)>>(objects: T) -> Self {
+        Self {
+            by_key: objects.into_iter().collect(),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! One file's text to objects, or a refusal with line and field. Documents are cut apart first, so that each is parsed
+//! on its own and a line can be told; aliases and depth are on a budget, and the text is at most 1 MiB (the caller's
+//! cap), which bounds every string.
+
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use ringmail_proto::Invalid;
+use ringmail_proto::identity::{NAME_BYTES_MAX, WorkloadName};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_saphyr::Options;
+
+use super::annotations::{self, Annotations};
+use super::directory::Refusal;
+use super::objects::{Key, Kind, Object};
+
+/// Bytes of one label or of one name.
+const LABEL_BYTES_MAX: usize = 63;
+/// Labels of one object or selector.
+const LABELS_MAX: usize = 256;
+/// Bytes of a problem as shown: it may quote the file.
+const PROBLEM_BYTES_MAX: usize = 512;
+/// YAML nodes of one document.
+const NODES_MAX: usize = 200_000;
+/// YAML aliases of one document.
+const ALIASES_MAX: usize = 64;
+/// YAML nesting.
+const DEPTH_MAX: usize = 64;
+
+/// What one file holds.
+#[derive(Debug, Default)]
+pub(super) struct Parsed {
+    pub(super) objects: Vec<(Key, Object)>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// One YAML document and the line of the file it begins on.
+struct Document<'a> {
+    text: &'a str,
+    line: u64,
+}
+
+#[derive(Deserialize)]
+struct Header {
+    #[serde(rename = "apiVersion", default)]
+    api_version: String,
+    #[serde(default)]
+    kind: String,
+}
+
+pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, Refusal> {
+    let text = std::str::from_utf8(bytes).map_err(|e| {
+        let line = bytes[..e.valid_up_to()]
+            .iter()
+            .filter(|b| **b == b'\n')
+            .count();
+        refusal(line as u64 + 1, "", "is not UTF-8")
+    })?;
+    let mut parsed = Parsed::default();
+    for document in documents(text) {
+        if let Some((key, object)) = one(&document, &mut parsed.warnings)? {
+            if parsed.objects.iter().any(|(other, _)| *other == key) {
+                let problem = format!("{key} is in this file twice");
+                return Err(refusal(document.line, "metadata.name", &problem));
+            }
+            parsed.objects.push((key, object));
+        }
+    }
+    Ok(parsed)
+}
+
+/// Cuts at document markers, which YAML allows nowhere else at the start of a line (YAML 1.2, section 9.1.2).
+fn documents(text: &str) -> Vec<Document<'_>> {
+    let mut found = Vec::new();
+    let (mut start, mut start_line) = (0, 1);
+    let mut offset = 0;
+    for (index, line) in text.split_inclusive('\n').enumerate() {
+        let marker = |mark: &str| {
+            line.strip_prefix(mark)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
+        };
+        if marker("---") || marker("...") {
+            found.push(Document {
+                text: &text[start..offset],
+                line: start_line,
+            });
+            // What follows the marker on its own line belongs to the new document.
+            start = offset + 3;
+            start_line = index as u64 + 1;
+        }
+        offset += line.len();
+    }
+    found.push(Document {
+        text: &text[start..],
+        line: start_line,
+    });
+    let blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
+    found.retain(|document| !document.text.lines().all(blank));
+    found
+}
+
+fn one(
+    document: &Document<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<(Key, Object)>, Refusal> {
+    let header: Header = read(document)?;
+    let (kind, object) = match (header.api_version.as_str(), header.kind.as_str()) {
+        ("v1", "Namespace") => (
+            Kind::Namespace,
+            Object::Namespace(Arc::new(read(document)?)),
+        ),
+        ("v1", "ServiceAccount") => (
+            Kind::ServiceAccount,
+            Object::ServiceAccount(Arc::new(read(document)?)),
+        ),
+        ("v1", "Service") => (Kind::Service, Object::Service(Arc::new(read(document)?))),
+        ("v1", "Pod") => (Kind::Pod, Object::Pod(Arc::new(read(document)?))),
+        ("discovery.k8s.io/v1", "EndpointSlice") => (
+            Kind::EndpointSlice,
+            Object::EndpointSlice(Arc::new(read(document)?)),
+        ),
+        (_, "") => return Err(refusal(document.line, "kind", "is missing")),
+        ("", _) => return Err(refusal(document.line, "apiVersion", "is missing")),
+        (group, kind) if group.contains("ringmail.io") => {
+            // A rule that is not understood must not be passed over in silence.
+            let problem = format!("{group} {kind} is none this version knows");
+            return Err(refusal(line_of(document, "kind:"), "kind", &problem));
+        }
+        (group, kind) => {
+            let (line, group, kind) = (document.line, shown(group), shown(kind));
+            warnings.push(format!("line {line}: {group} {kind} is not read"));
+            return Ok(None);
+        }
+    };
+    let key = check(kind, object.metadata()).map_err(|e| {
+        let needle = e.field.rsplit('.').next().unwrap_or_default();
+        let needle = if e.field.contains('/') {
+            &e.field
+        } else {
+            needle
+        };
+        refusal(line_of(document, needle), &e.field, &e.problem)
+    })?;
+    for unknown in annotations::unknown(object.metadata().annotations.as_ref()) {
+        let line = line_of(document, unknown);
+        let unknown = shown(unknown);
+        warnings.push(format!(
+            "line {line}: {key}: annotation {unknown} is unknown"
+        ));
+    }
+    Ok(Some((key, object)))
+}
+
+/// Names, labels and annotations that we keep.
+fn check(kind: Kind, metadata: &ObjectMeta) -> Result<Key, Invalid> {
+    let name = metadata.name.as_deref().unwrap_or_default();
+    let namespace = match kind {
+        Kind::Namespace => "",
+        Kind::ServiceAccount | Kind::Service | Kind::Pod | Kind::EndpointSlice => {
+            metadata.namespace.as_deref().unwrap_or("default")
+        }
+    };
+    let checked = match kind {
+        Kind::Namespace => WorkloadName::new(name, "x").map_err(|e| Invalid {
+            field: "name".into(),
+            ..e
+        }),
+        _ => WorkloadName::new(namespace, name),
+    };
+    checked.map_err(|e| e.inside("metadata"))?;
+    for (key, value) in metadata.labels.iter().flatten() {
+        if key.len() > NAME_BYTES_MAX + 1 + LABEL_BYTES_MAX || value.len() > LABEL_BYTES_MAX {
+            return Err(Invalid::new("metadata.labels", "one is too long"));
+        }
+    }
+    if metadata.labels.iter().flatten().count() > LABELS_MAX {
+        return Err(Invalid::new("metadata.labels", "are more than 256"));
+    }
+    Annotations::read(metadata.annotations.as_ref())?;
+    Ok(Key {
+        kind,
+        namespace: namespace.into(),
+        name: name.into(),
+    })
+}
+
+fn read<T: DeserializeOwned>(document: &Document<'_>) -> Result<T, Refusal> {
+    let mut field = String::new();
+    let parsed = serde_saphyr::with_deserializer_from_str_with_options(
+        document.text,
+        options(),
+        |deserializer| {
+            serde_path_to_error::deserialize(deserializer).map_err(|e| {
+                field = e.path().to_string();
+                e.into_inner()
+            })
+        },
+    );
+    parsed.map_err(|e| {
+        let line = e.location().map_or(1, |location| location.line());
+        let problem = e.without_snippet().to_string();
+        // Our line says it better: the document's own count begins anew at each marker.
+        let problem = problem.split(" at line ").next().unwrap_or_default();
+        refusal(document.line + line.max(1) - 1, &field, problem)
+    })
+}
+
+fn options() -> Options {
+    serde_saphyr::options! {
+        with_snippet: false,
+        budget: serde_saphyr::budget! {
+            max_nodes: NODES_MAX,
+            max_aliases: ALIASES_MAX,
+            max_depth: DEPTH_MAX,
+        },
+    }
+}
+
+/// The line on which `needle` is first said.
+fn line_of(document: &Document<'_>, needle: &str) -> u64 {
+    let found = document.text.lines().position(|line| line.contains(needle));
+    document.line + found.unwrap_or_default() as u64
+}
+
+fn refusal(line: u64, field: &str, problem: &str) -> Refusal {
+    Refusal {
+        line,
+        field: shown(field).into(),
+        problem: shown(problem).into(),
+    }
+}
+
+/// The part that is shown of a text that somebody else wrote.
+fn shown(text: &str) -> &str {
+    &text[..text.floor_char_boundary(PROBLEM_BYTES_MAX)]
+}
