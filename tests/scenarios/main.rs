@@ -12,6 +12,12 @@ mod bed;
 /// Interception in real kernels.
 mod capture;
 
+/// The mesh of most scenarios.
+mod shop;
+
+/// Every protocol between two meshed pods.
+mod traffic;
+
 /// A scenario: passes when it returns without an error.
 type Scenario = fn(Bed) -> anyhow::Result<()>;
 
@@ -31,7 +37,10 @@ fn main() -> ExitCode {
         ),
         Err(reason) => eprintln!("TIER SKIPPED: all scenarios in pods: {}", reason.0),
     }
-    let scenarios = bed::SCENARIOS.iter().chain(capture::SCENARIOS);
+    let scenarios = bed::SCENARIOS
+        .iter()
+        .chain(capture::SCENARIOS)
+        .chain(traffic::SCENARIOS);
     let trials =
         scenarios.map(|(name, scenario)| trial(name, *scenario, bed.as_ref().ok().copied()));
     libtest_mimic::run(&arguments, trials.collect()).exit_code()

@@ -1,0 +1,136 @@
+//! The mesh that most scenarios need: a client and a server, each with a sidecar, and somebody who listens on the wire.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::ensure;
+use ringmail_tests::apps;
+use ringmail_tests::bed::Bed;
+use ringmail_tests::mesh::{Binaries, Mesh, Service, ServicePort, Settings, Sidecar, Workload};
+use ringmail_tests::netns::{Node, Pod};
+use ringmail_tests::wire::Wire;
+
+/// For anything that should take a moment.
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+/// Part of every payload: it must never be seen on the wire.
+pub(crate) const MARKER: &str = "plaintext-marker-7f3a";
+/// The service's addresses: port 80 is the server's web app, 7000 its app that speaks first.
+pub(crate) const SERVICE_V4: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+pub(crate) const SERVICE_V6: Ipv6Addr = Ipv6Addr::new(0xfd96, 0, 0, 0, 0, 0, 0, 0x10);
+
+/// A client and a server in one mesh. Fields are dropped in order: what uses the node before the node's own.
+pub(crate) struct Shop<'node> {
+    pub(crate) node: &'node Node,
+    pub(crate) client_sidecar: Sidecar,
+    pub(crate) server_sidecar: Sidecar,
+    pub(crate) mesh: Mesh<'node>,
+    pub(crate) client: Pod,
+    pub(crate) server: Pod,
+    pub(crate) wire: Wire,
+}
+
+/// What a scenario's shop is like.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) settings: Settings,
+    pub(crate) client: Workload,
+    pub(crate) server: Workload,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            settings: Settings::default(),
+            client: Workload::new("shop", "client"),
+            server: Workload::new("shop", "server"),
+        }
+    }
+}
+
+/// Opens a shop, plays the scenario in it, and explains a failure with everybody's log.
+pub(crate) fn play(
+    bed: Bed,
+    plan: &Plan,
+    scenario: impl FnOnce(&mut Shop<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let node = Node::new(bed)?;
+    let mut mesh = Mesh::start(&node, binaries()?, plan.settings.clone())?;
+    let opened = open(&node, &mut mesh, plan);
+    let (client, server, [client_sidecar, server_sidecar], wire) = mesh.explain(opened)?;
+    let mut shop = Shop {
+        node: &node,
+        client_sidecar,
+        server_sidecar,
+        mesh,
+        client,
+        server,
+        wire,
+    };
+    let played = scenario(&mut shop);
+    shop.mesh.explain(played)
+}
+
+type Opened = (Pod, Pod, [Sidecar; 2], Wire);
+
+fn open(node: &Node, mesh: &mut Mesh<'_>, plan: &Plan) -> anyhow::Result<Opened> {
+    let wire = Wire::watch(node, &[MARKER])?;
+    let (client, server) = (node.pod("client")?, node.pod("server")?);
+    apps::serve_web(&server.namespace, "shop", 8080)?;
+    apps::serve_lines(&server.namespace, 7000)?;
+    mesh.put_namespace("shop", true)?;
+    mesh.put_workload(&client, &plan.client)?;
+    mesh.put_workload(&server, &plan.server)?;
+    mesh.put_service(&service(), &[(&plan.server, &server)])?;
+    let sidecars = [
+        mesh.sidecar(&client, &plan.client)?,
+        mesh.sidecar(&server, &plan.server)?,
+    ];
+    Ok((client, server, sidecars, wire))
+}
+
+/// The server's service; nobody declares what its ports speak.
+pub(crate) fn service() -> Service {
+    let port = |name: &str, port, target| ServicePort {
+        name: name.to_owned(),
+        port,
+        target,
+        app_protocol: None,
+    };
+    Service {
+        namespace: "shop".to_owned(),
+        name: "server".to_owned(),
+        cluster_ips: vec![SERVICE_V4.into(), SERVICE_V6.into()],
+        ports: vec![port("web", 80, 8080), port("talk", 7000, 7000)],
+    }
+}
+
+impl Shop<'_> {
+    /// Between the pods there was something, all of it was TLS 1.3, and nothing of it readable.
+    pub(crate) fn assert_wire_unread(&self) -> anyhow::Result<()> {
+        let report = self.wire.report();
+        let readable: Vec<_> = report.with_marker().map(ToString::to_string).collect();
+        ensure!(
+            readable.is_empty(),
+            "the marker was on the wire: {readable:?}"
+        );
+        let (client, server) = (self.client.addresses(), self.server.addresses());
+        ensure!(
+            report.between(&client, &server).next().is_some(),
+            "nothing was on the wire"
+        );
+        let not_tls = report
+            .between(&client, &server)
+            .filter(|flow| flow.not_tls.is_some());
+        let not_tls: Vec<_> = not_tls.map(ToString::to_string).collect();
+        ensure!(not_tls.is_empty(), "not TLS 1.3: {not_tls:?}");
+        Ok(())
+    }
+}
+
+/// The programs under test, built once.
+pub(crate) fn binaries() -> anyhow::Result<&'static Binaries> {
+    static BINARIES: OnceLock<Result<Binaries, String>> = OnceLock::new();
+    let built = BINARIES.get_or_init(|| Binaries::build().map_err(|error| format!("{error:#}")));
+    built.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
+}
