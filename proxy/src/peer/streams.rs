@@ -150,6 +150,12 @@ impl Streams {
         self.retired.get()
     }
 
+    /// Whether the connection has served its time: ours to open streams on, retired, and without any.
+    pub(crate) fn is_over(&self) -> bool {
+        let state = self.state.borrow();
+        self.retired.get() && state.side == Side::Dialer && state.by_id.is_empty()
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.state.borrow().by_id.len()
     }
