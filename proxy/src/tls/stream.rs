@@ -39,6 +39,8 @@ pub(crate) struct TlsStream {
     incoming: Buffer,
     /// Records to be sent.
     outgoing: Buffer,
+    /// What came together with the last words of the handshake, decrypted.
+    early: Vec<u8>,
     /// The peer closed its direction, in TLS or in TCP.
     ended: bool,
 }
@@ -106,6 +108,7 @@ impl TlsStream {
             session,
             incoming,
             outgoing,
+            early: Vec::new(),
             ended: false,
         };
         match timeout(HANDSHAKE_TIMEOUT, stream.handshake()).await {
@@ -122,7 +125,10 @@ impl TlsStream {
     async fn handshake(&mut self) -> Result<(), Error> {
         let gone = |error: io::Error| Reason::PeerGone.because(error);
         loop {
-            match self.step(&mut |_| {})? {
+            let mut early = std::mem::take(&mut self.early);
+            let step = self.step(&mut |plaintext| early.extend_from_slice(plaintext));
+            self.early = early;
+            match step? {
                 Step::Again => {}
                 Step::Send => poll_fn(|cx| self.poll_flush(cx)).await.map_err(gone)?,
                 Step::Receive => {
@@ -178,6 +184,10 @@ impl TlsStream {
         cx: &mut Context<'_>,
         sink: &mut dyn FnMut(&[u8]),
     ) -> Poll<Result<Read, Error>> {
+        if !self.early.is_empty() {
+            sink(&std::mem::take(&mut self.early));
+            return Poll::Ready(Ok(Read::Some));
+        }
         let mut delivered = false;
         loop {
             while !self.incoming.is_empty() && !self.ended {
