@@ -79,7 +79,7 @@ impl<Accept: FnMut(Stream, Reader, &[u8])> Connection<Accept> {
         if read.is_ready() {
             return Poll::Ready(Ok(()));
         }
-        if self.streams.is_retired() && self.streams.count() == 0 {
+        if self.streams.is_over() {
             return sent.map(Ok);
         }
         Poll::Pending

@@ -146,12 +146,11 @@ impl Streams {
         self.state.borrow_mut().wake_sender();
     }
 
-    pub(crate) fn is_retired(&self) -> bool {
-        self.retired.get()
-    }
-
-    pub(crate) fn count(&self) -> usize {
-        self.state.borrow().by_id.len()
+    /// Whether the connection may end: it is retired, no stream is left and none is on its way. Only the dialling side
+    /// knows the last; the other waits for its end.
+    pub(crate) fn is_over(&self) -> bool {
+        let state = self.state.borrow();
+        self.retired.get() && state.by_id.is_empty() && state.side == Side::Dialer
     }
 
     /// The connection is gone: every stream learns why.
