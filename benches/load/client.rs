@@ -24,18 +24,11 @@ pub(crate) enum Shape {
         per_second: Option<u32>,
     },
     /// Prior knowledge; closed loop.
-    Http2 {
-        connections: usize,
-        streams: usize,
-    },
+    Http2 { connections: usize, streams: usize },
     /// A connection for every request.
-    Connect {
-        at_once: usize,
-    },
+    Connect { at_once: usize },
     /// Bytes as fast as they go; an exchange is a MiB.
-    Bulk {
-        connections: usize,
-    },
+    Bulk { connections: usize },
 }
 
 /// What came of it.
@@ -56,30 +49,46 @@ struct Count {
 
 impl Count {
     fn new() -> anyhow::Result<Self> {
-        Ok(Self { latency: Histogram::new(3)?, failed: 0 })
+        Ok(Self {
+            latency: Histogram::new(3)?,
+            failed: 0,
+        })
     }
 
     fn exchange(&mut self, since: Instant, outcome: &io::Result<()>) {
         match outcome {
-            Ok(()) => self.latency.saturating_record(u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)),
+            Ok(()) => self
+                .latency
+                .saturating_record(u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)),
             Err(_) => self.failed += 1,
         }
     }
 }
 
 /// Loads `address` for a while.
-pub(crate) async fn run(shape: Shape, address: SocketAddr, duration: Duration) -> anyhow::Result<Figures> {
+pub(crate) async fn run(
+    shape: Shape,
+    address: SocketAddr,
+    duration: Duration,
+) -> anyhow::Result<Figures> {
     let begun = Instant::now();
     let until = begun + duration;
     let mut tasks = JoinSet::new();
     match shape {
-        Shape::Http1 { connections, path, per_second } => {
+        Shape::Http1 {
+            connections,
+            path,
+            per_second,
+        } => {
             for n in 0..connections {
                 let pace = per_second.map(|rate| Pace::new(begun, rate, connections, n));
                 tasks.spawn(http1(address, path, pace, until));
             }
         }
-        Shape::Http2 { connections, streams } => {
+        Shape::Http2 {
+            connections,
+            streams,
+        } => {
             for _ in 0..connections {
                 tasks.spawn(http2(address, streams, until));
             }
@@ -112,7 +121,10 @@ pub(crate) async fn run(shape: Shape, address: SocketAddr, duration: Duration) -
 }
 
 /// Connections on which one request was made, and which stay open.
-pub(crate) async fn hold(connections: usize, address: SocketAddr) -> anyhow::Result<Vec<TcpStream>> {
+pub(crate) async fn hold(
+    connections: usize,
+    address: SocketAddr,
+) -> anyhow::Result<Vec<TcpStream>> {
     let mut held = Vec::new();
     for _ in 0..connections {
         let mut socket = dial(address).await?;
@@ -134,7 +146,10 @@ impl Pace {
         let between_any = Duration::from_secs(1) / rate;
         let connections = u32::try_from(connections).unwrap_or(u32::MAX);
         let n = u32::try_from(n).unwrap_or(u32::MAX);
-        Self { next: begun + between_any * n, interval: between_any * connections }
+        Self {
+            next: begun + between_any * n,
+            interval: between_any * connections,
+        }
     }
 
     async fn due(&mut self) -> Instant {
@@ -153,10 +168,18 @@ async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
 
 fn request(path: &str, close: bool) -> Vec<u8> {
     let close = if close { "Connection: close\r\n" } else { "" };
-    format!("GET {path} HTTP/1.1\r\nHost: bench\r\nUser-Agent: bench/1\r\nAccept: */*\r\n{close}\r\n").into_bytes()
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: bench\r\nUser-Agent: bench/1\r\nAccept: */*\r\n{close}\r\n"
+    )
+    .into_bytes()
 }
 
-async fn http1(address: SocketAddr, path: &str, mut pace: Option<Pace>, until: Instant) -> anyhow::Result<Count> {
+async fn http1(
+    address: SocketAddr,
+    path: &str,
+    mut pace: Option<Pace>,
+    until: Instant,
+) -> anyhow::Result<Count> {
     let mut count = Count::new()?;
     let mut socket = dial(address).await?;
     let request = request(path, false);
@@ -187,7 +210,10 @@ async fn exchange(socket: &mut TcpStream, request: &[u8], body: usize) -> io::Re
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if whole.is_none() {
-            whole = answer.windows(4).position(|window| window == b"\r\n\r\n").map(|end| end + 4 + body);
+            whole = answer
+                .windows(4)
+                .position(|window| window == b"\r\n\r\n")
+                .map(|end| end + 4 + body);
         }
     }
     if answer.starts_with(b"HTTP/1.1 200") && Some(answer.len()) == whole {
@@ -240,14 +266,22 @@ async fn http2(address: SocketAddr, streams: usize, until: Instant) -> anyhow::R
 
 async fn get(client: &h2::client::SendRequest<Bytes>) -> io::Result<()> {
     let mut client = client.clone().ready().await.map_err(io::Error::other)?;
-    let request = http::Request::get("http://bench/0").header("user-agent", "bench/1").body(());
+    let request = http::Request::get("http://bench/0")
+        .header("user-agent", "bench/1")
+        .body(());
     let request = request.map_err(io::Error::other)?;
-    let (response, _) = client.send_request(request, true).map_err(io::Error::other)?;
+    let (response, _) = client
+        .send_request(request, true)
+        .map_err(io::Error::other)?;
     let mut response = response.await.map_err(io::Error::other)?;
     while let Some(data) = response.body_mut().data().await {
         data.map_err(io::Error::other)?;
     }
-    if response.status() == 200 { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+    if response.status() == 200 {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::InvalidData.into())
+    }
 }
 
 async fn bulk(address: SocketAddr, until: Instant) -> anyhow::Result<Count> {
@@ -263,5 +297,9 @@ async fn bulk(address: SocketAddr, until: Instant) -> anyhow::Result<Count> {
         count.exchange(since, &Ok(()));
     }
     socket.shutdown().await?;
-    if socket.read_u64().await? == sent { Ok(count) } else { anyhow::bail!("bulk bytes were lost") }
+    if socket.read_u64().await? == sent {
+        Ok(count)
+    } else {
+        anyhow::bail!("bulk bytes were lost")
+    }
 }

@@ -32,12 +32,45 @@ const DURATION: Duration = Duration::from_secs(3);
 const IDLE: usize = 1000;
 
 const ROWS: &[(&str, Shape)] = &[
-    ("HTTP/1.1 small, 64 connections", Shape::Http1 { connections: 64, path: "/0", per_second: None }),
-    ("HTTP/1.1 10 KiB, 64 connections", Shape::Http1 { connections: 64, path: "/10240", per_second: None }),
-    ("HTTP/1.1 small, 2 000/s", Shape::Http1 { connections: 64, path: "/0", per_second: Some(2000) }),
-    ("HTTP/2 small, 10 x 20 streams", Shape::Http2 { connections: 10, streams: 20 }),
-    ("new connection for each request", Shape::Connect { at_once: 16 }),
-    ("bulk TCP up, 4 connections, per MiB", Shape::Bulk { connections: 4 }),
+    (
+        "HTTP/1.1 small, 64 connections",
+        Shape::Http1 {
+            connections: 64,
+            path: "/0",
+            per_second: None,
+        },
+    ),
+    (
+        "HTTP/1.1 10 KiB, 64 connections",
+        Shape::Http1 {
+            connections: 64,
+            path: "/10240",
+            per_second: None,
+        },
+    ),
+    (
+        "HTTP/1.1 small, 2 000/s",
+        Shape::Http1 {
+            connections: 64,
+            path: "/0",
+            per_second: Some(2000),
+        },
+    ),
+    (
+        "HTTP/2 small, 10 x 20 streams",
+        Shape::Http2 {
+            connections: 10,
+            streams: 20,
+        },
+    ),
+    (
+        "new connection for each request",
+        Shape::Connect { at_once: 16 },
+    ),
+    (
+        "bulk TCP up, 4 connections, per MiB",
+        Shape::Bulk { connections: 4 },
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -49,7 +82,10 @@ fn main() -> ExitCode {
         }
     };
     // `cargo bench -- NAME` runs the rows whose name contains NAME.
-    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    let wanted = std::env::args()
+        .skip(1)
+        .find(|argument| !argument.starts_with('-'))
+        .unwrap_or_default();
     match run(bed, &wanted) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -66,7 +102,12 @@ fn run(bed: Bed, wanted: &str) -> anyhow::Result<()> {
             "", "direct/s", "meshed/s", "CPU µs", "p50 +µs", "p99 +µs", "failed"
         );
         for (name, shape) in ROWS.iter().filter(|(name, _)| name.contains(wanted)) {
-            let rounds = (0..ROUNDS).map(|_| Ok((measure(pods, pods.direct(), *shape)?, measure(pods, pods.meshed(), *shape)?)));
+            let rounds = (0..ROUNDS).map(|_| {
+                Ok((
+                    measure(pods, pods.direct(), *shape)?,
+                    measure(pods, pods.meshed(), *shape)?,
+                ))
+            });
             let rounds = rounds.collect::<anyhow::Result<Vec<_>>>()?;
             let median = |of: &dyn Fn(&(Row, Row)) -> f64| {
                 let mut values: Vec<f64> = rounds.iter().map(of).collect();
@@ -102,19 +143,34 @@ struct Row {
 fn measure(pods: &Pods<'_>, pair: Pair<'_>, shape: Shape) -> anyhow::Result<Row> {
     let address = pair.address;
     // Connections, certificates and caches first.
-    pair.client.namespace.block_on(client::run(shape, address, Duration::from_millis(300)))??;
+    pair.client
+        .namespace
+        .block_on(client::run(shape, address, Duration::from_millis(300)))??;
     let before = pods.proxies_cpu()?;
-    let figures = pair.client.namespace.block_on(client::run(shape, address, DURATION))??;
+    let figures = pair
+        .client
+        .namespace
+        .block_on(client::run(shape, address, DURATION))??;
     let used = pods.proxies_cpu()? - before;
-    Ok(Row { cpu_micros: used.as_secs_f64() * 1e6 / figures.exchanges, figures })
+    Ok(Row {
+        cpu_micros: used.as_secs_f64() * 1e6 / figures.exchanges,
+        figures,
+    })
 }
 
 fn memory(pods: &Pods<'_>) -> anyhow::Result<String> {
-    let text = |what: &str, [client, server]: [f64; 2]| format!("RSS {what}: client's proxy {client:.1} MiB, server's proxy {server:.1} MiB\n");
+    let text = |what: &str, [client, server]: [f64; 2]| {
+        format!("RSS {what}: client's proxy {client:.1} MiB, server's proxy {server:.1} MiB\n")
+    };
     let before = pods.proxies_rss()?;
     let address = pods.meshed().address;
-    let held = pods.meshed().client.namespace.block_on(client::hold(IDLE, address))??;
+    let held = pods
+        .meshed()
+        .client
+        .namespace
+        .block_on(client::hold(IDLE, address))??;
     let with = pods.proxies_rss()?;
     drop(held);
-    Ok(text("after the rows above", before) + &text(&format!("with {IDLE} idle HTTP/1.1 connections"), with))
+    Ok(text("after the rows above", before)
+        + &text(&format!("with {IDLE} idle HTTP/1.1 connections"), with))
 }

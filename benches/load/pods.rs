@@ -32,12 +32,18 @@ pub(crate) struct Pair<'a> {
 
 impl Pods<'_> {
     /// Makes them, lets `bench` use them, and ends them.
-    pub(crate) fn with(bed: Bed, bench: impl FnOnce(&Pods<'_>) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    pub(crate) fn with(
+        bed: Bed,
+        bench: impl FnOnce(&Pods<'_>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         let binaries = Binaries::build()?;
         // Before any pod's thread starts: threads inherit it.
         pin(0, APPS_PROCESSOR)?;
         let node = Node::new(bed)?;
-        let settings = Settings { leaf_lifetime: LEAF_LIFETIME, controller_flags: Vec::new() };
+        let settings = Settings {
+            leaf_lifetime: LEAF_LIFETIME,
+            controller_flags: Vec::new(),
+        };
         let mesh = Mesh::start(&node, &binaries, settings)?;
         let meshed = [node.pod("client")?, node.pod("server")?];
         let direct = [node.pod("client-direct")?, node.pod("server-direct")?];
@@ -53,7 +59,12 @@ impl Pods<'_> {
         for (pod, workload) in meshed.iter().zip(&workloads) {
             mesh.put_workload(pod, workload)?;
         }
-        let port = ServicePort { name: "web".to_owned(), port: PORT, target: PORT, app_protocol: None };
+        let port = ServicePort {
+            name: "web".to_owned(),
+            port: PORT,
+            target: PORT,
+            app_protocol: None,
+        };
         let service = Service {
             namespace: "shop".to_owned(),
             name: "server".to_owned(),
@@ -68,28 +79,45 @@ impl Pods<'_> {
         for sidecar in [&first, &second] {
             pin_all(sidecar.process.id(), PROXIES_PROCESSOR)?;
         }
-        bench(&Pods { meshed, direct, sidecars: [first, second], _mesh: mesh })
+        bench(&Pods {
+            meshed,
+            direct,
+            sidecars: [first, second],
+            _mesh: mesh,
+        })
     }
 
     /// The pair with sidecars.
     pub(crate) fn meshed(&self) -> Pair<'_> {
-        Pair { client: &self.meshed[0], address: SocketAddr::new(SERVICE.into(), PORT) }
+        Pair {
+            client: &self.meshed[0],
+            address: SocketAddr::new(SERVICE.into(), PORT),
+        }
     }
 
     /// The pair without.
     pub(crate) fn direct(&self) -> Pair<'_> {
-        Pair { client: &self.direct[0], address: SocketAddr::new(IpAddr::V4(self.direct[1].v4), PORT) }
+        Pair {
+            client: &self.direct[0],
+            address: SocketAddr::new(IpAddr::V4(self.direct[1].v4), PORT),
+        }
     }
 
     /// Processor time of both proxies so far.
     pub(crate) fn proxies_cpu(&self) -> anyhow::Result<Duration> {
-        self.sidecars.iter().map(|sidecar| usage::cpu(sidecar.process.id())).sum()
+        self.sidecars
+            .iter()
+            .map(|sidecar| usage::cpu(sidecar.process.id()))
+            .sum()
     }
 
     /// Resident memory of both proxies, in MiB.
     pub(crate) fn proxies_rss(&self) -> anyhow::Result<[f64; 2]> {
         let [client, server] = &self.sidecars;
-        Ok([usage::rss_mib(client.process.id())?, usage::rss_mib(server.process.id())?])
+        Ok([
+            usage::rss_mib(client.process.id())?,
+            usage::rss_mib(server.process.id())?,
+        ])
     }
 }
 

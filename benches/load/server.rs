@@ -56,9 +56,13 @@ async fn serve_http1(mut socket: TcpStream) -> io::Result<()> {
     loop {
         while let Some(end) = input.windows(4).position(|window| window == b"\r\n\r\n") {
             let body = body_bytes(&input);
-            let close = input[..end].windows(5).any(|window| window.eq_ignore_ascii_case(b"close"));
+            let close = input[..end]
+                .windows(5)
+                .any(|window| window.eq_ignore_ascii_case(b"close"));
             input.drain(..end + 4);
-            let mut answer = format!("HTTP/1.1 200 OK\r\nServer: bench\r\nContent-Length: {body}\r\n\r\n").into_bytes();
+            let mut answer =
+                format!("HTTP/1.1 200 OK\r\nServer: bench\r\nContent-Length: {body}\r\n\r\n")
+                    .into_bytes();
             answer.resize(answer.len() + body, b'x');
             socket.write_all(&answer).await?;
             if close {
@@ -73,7 +77,10 @@ async fn serve_http1(mut socket: TcpStream) -> io::Result<()> {
 
 /// The number in `GET /N`.
 fn body_bytes(request: &[u8]) -> usize {
-    let digits = request.iter().skip(5).take_while(|byte| byte.is_ascii_digit());
+    let digits = request
+        .iter()
+        .skip(5)
+        .take_while(|byte| byte.is_ascii_digit());
     digits.fold(0, |sum, digit| sum * 10 + usize::from(digit - b'0'))
 }
 

@@ -11,7 +11,11 @@ pub(crate) fn cpu(process: u32) -> anyhow::Result<Duration> {
     for thread in fs::read_dir(format!("/proc/{process}/task"))? {
         // Nanoseconds on a processor; `stat` counts only ticks.
         let text = fs::read_to_string(thread?.path().join("schedstat"))?;
-        nanos += text.split(' ').next().context("schedstat is empty")?.parse::<u64>()?;
+        nanos += text
+            .split(' ')
+            .next()
+            .context("schedstat is empty")?
+            .parse::<u64>()?;
     }
     Ok(Duration::from_nanos(nanos))
 }
@@ -19,7 +23,10 @@ pub(crate) fn cpu(process: u32) -> anyhow::Result<Duration> {
 /// Resident memory of a process, in MiB.
 pub(crate) fn rss_mib(process: u32) -> anyhow::Result<f64> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .context("no VmRSS")?;
     let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kib / 1024.0)
 }
