@@ -119,7 +119,8 @@ fn a_bad_file_changes_nothing(bed: Bed) -> anyhow::Result<()> {
             shop.get(NEW, "/").is_ok_and(|reply| reply.status == 200)
         })
         .context("a good file is not followed")?;
-        ensure!(!problems().contains("-server.yaml"), "{}", problems());
+        wait::until(LIMIT, || !problems().contains("-server.yaml"))
+            .with_context(|| format!("still refused: {}", problems()))?;
         shop.assert_unhurt(load)?;
         Ok(())
     })

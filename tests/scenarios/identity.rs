@@ -212,7 +212,7 @@ fn a_reused_address_gets_nothing(bed: Bed) -> anyhow::Result<()> {
             }],
         };
         shop.mesh.put_workload(&victim, &workload)?;
-        shop.mesh.put_service(&service, &[(&workload, &victim)])?;
+        shop.announce(&service, &[(&workload, &victim)])?;
         let sidecar = shop.mesh.sidecar(&victim, &workload)?;
         let reply = shop.get(SERVICE, &format!("/{MARKER}"))?;
         ensure!(
