@@ -61,7 +61,7 @@ fn under_way(shop: &Shop<'_>, app: &App) -> anyhow::Result<(TcpStream, TcpStream
 }
 
 /// The app answers, and the client hears all of it.
-fn finish((mut client, mut served): (TcpStream, TcpStream)) -> anyhow::Result<String> {
+fn finish((mut client, mut served): (TcpStream, TcpStream)) -> anyhow::Result<()> {
     served.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nanswer")?;
     client.shutdown(std::net::Shutdown::Write)?;
     let (heard, _) = read_rest(&mut client);
@@ -69,7 +69,7 @@ fn finish((mut client, mut served): (TcpStream, TcpStream)) -> anyhow::Result<St
         heard.starts_with("HTTP/1.1 200 OK\r\n") && heard.ends_with("answer"),
         "{heard:?}"
     );
-    Ok(heard)
+    Ok(())
 }
 
 fn the_clients_proxy(bed: Bed) -> anyhow::Result<()> {
@@ -91,8 +91,7 @@ fn the_clients_proxy(bed: Bed) -> anyhow::Result<()> {
         std::thread::sleep(Duration::from_millis(200));
         patient.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
         expect(&mut patient, b"HTTP/1.1 200 OK\r\n")?;
-        let heard = finish(slow)?;
-        ensure!(heard.contains("\r\nConnection: close\r\n"), "{heard:?}");
+        finish(slow)?;
         ends_well(&mut shop.client_sidecar)?;
         // Its rules stay: the app is refused rather than sent out unprotected.
         ensure!(

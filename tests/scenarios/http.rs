@@ -116,7 +116,7 @@ fn messages_cross_as_they_were(bed: Bed) -> anyhow::Result<()> {
             client.write_all(sent.as_bytes())?;
             let served = match &mut served {
                 Some(served) => served,
-                None => served.insert(app.accept_speaking()?),
+                None => served.insert(accept(&app, &mut client)?),
             };
             expect(served, heard.as_bytes())?;
             served.write_all(answered.as_bytes())?;
@@ -200,9 +200,18 @@ fn early_answers_and_upgrades(bed: Bed) -> anyhow::Result<()> {
 /// Sends a request on a fresh connection and hands over the app's end once it has read the whole of it.
 fn ask(client: &mut TcpStream, app: &App, request: &str) -> anyhow::Result<TcpStream> {
     client.write_all(request.as_bytes())?;
-    let mut served = app.accept_speaking()?;
+    let mut served = accept(app, client)?;
     expect(&mut served, request.as_bytes())?;
     Ok(served)
+}
+
+/// The app's end of the client's connection; if there is none, what the client heard instead.
+fn accept(app: &App, client: &mut TcpStream) -> anyhow::Result<TcpStream> {
+    app.accept_speaking()
+        .map_err(|error| match read_head(client) {
+            Ok(head) => error.context(format!("the client heard {head:?}")),
+            Err(heard) => error.context(heard),
+        })
 }
 
 const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\nConnection: upgrade\r\n\r\n";
@@ -459,8 +468,7 @@ fn trailers_cross_versions(bed: Bed) -> anyhow::Result<()> {
                     }],
                 };
                 let workload = &Plan::default().server;
-                shop.mesh
-                    .put_service(&service, &[(workload, &shop.server)])?;
+                shop.announce(&service, &[(workload, &shop.server)])?;
             }
         }
         let silent = |number: u8| SocketAddr::from(([10, 96, 0, number], 80));

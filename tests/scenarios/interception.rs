@@ -46,8 +46,7 @@ fn own_addresses(bed: Bed) -> anyhow::Result<()> {
                 app_protocol: None,
             }],
         };
-        shop.mesh
-            .put_service(&service, &[(&Plan::default().client, &shop.client)])?;
+        shop.announce(&service, &[(&Plan::default().client, &shop.client)])?;
         let connections = || shop.client_metric("ringmail_connections_total", &[]);
         let before = connections();
         let [v4, v6] = shop.client.addresses();
@@ -69,7 +68,11 @@ fn own_addresses(bed: Bed) -> anyhow::Result<()> {
             reply.status == 200 && reply.headers["x-app"] == "own",
             "{reply:?}"
         );
-        let outbound = [("direction", "outbound"), ("tls", "none")];
+        let outbound = [
+            ("direction", "outbound"),
+            ("tls", "none"),
+            ("outcome", "success"),
+        ];
         wait::until(LIMIT, || {
             shop.client_metric("ringmail_connections_total", &outbound) == 1.0
         })
@@ -215,7 +218,8 @@ fn flushed_rules_end_readiness(bed: Bed) -> anyhow::Result<()> {
             shop.server_sidecar.is_ready(shop.node)
         })
         .context("not ready again")?;
-        ensure!(shop.get(WEB, "/")?.status == 200);
+        let reply = shop.get(WEB, "/")?;
+        ensure!(reply.status == 200, "{reply:?}");
         shop.assert_wire_unread()
     })
 }

@@ -121,6 +121,25 @@ impl Shop<'_> {
         get(&self.client, to, path)
     }
 
+    /// Announces another service, and waits until the controller has read it: before, its address is outside the mesh.
+    pub(crate) fn announce(
+        &self,
+        service: &Service,
+        backends: &[(&Workload, &Pod)],
+    ) -> anyhow::Result<()> {
+        let known = || -> anyhow::Result<u64> {
+            let page = self.mesh.controller_page("/status")?;
+            let status: serde_json::Value = serde_json::from_slice(&page.body)?;
+            status["service_addresses"]
+                .as_u64()
+                .context("no count of services")
+        };
+        let before = known()?;
+        self.mesh.put_service(service, backends)?;
+        wait::until(LIMIT, || known().is_ok_and(|now| now > before))
+            .with_context(|| format!("service {} is not read", service.name))
+    }
+
     /// A load of the client's on the service, of which some was answered.
     pub(crate) fn load(&self, client: Client, connections: u32) -> anyhow::Result<Running> {
         let load = Load {

@@ -196,7 +196,8 @@ fn fill(stream: &mut TcpStream) -> anyhow::Result<u64> {
 
 fn slow_ends_hold_up_nobody(bed: Bed) -> anyhow::Result<()> {
     const CONNECTIONS: usize = 12;
-    const KIB_MAX: u64 = 40 * 1024;
+    /// Of a debug build, which has 19 MiB when idle.
+    const KIB_MAX: u64 = 48 * 1024;
     const SLOW_MICROS: u64 = 100_000;
     play(bed, &Plan::default(), |shop| {
         let app = App::listen(&shop.server, PORT)?;
