@@ -97,6 +97,12 @@ fn main() -> ExitCode {
 
 fn run(bed: Bed, wanted: &str) -> anyhow::Result<()> {
     Pods::with(bed, |pods| {
+        // First, while the proxies have done nothing else.
+        let memory = if "memory".contains(wanted) {
+            memory(pods)?
+        } else {
+            String::new()
+        };
         let mut table = format!(
             "{:36} {:>10} {:>10} {:>8} {:>8} {:>8} {:>8}\n",
             "", "direct/s", "meshed/s", "CPU µs", "p50 +µs", "p99 +µs", "failed"
@@ -125,8 +131,9 @@ fn run(bed: Bed, wanted: &str) -> anyhow::Result<()> {
                 median(&|(direct, meshed)| direct.figures.failed + meshed.figures.failed),
             )?;
         }
-        if wanted.is_empty() || "memory".contains(wanted) {
-            table += &memory(pods)?;
+        table += &memory;
+        if !memory.is_empty() {
+            table += &rss("after the rows", pods.proxies_rss()?);
         }
         writeln!(std::io::stdout(), "{table}")?;
         Ok(())
@@ -159,18 +166,17 @@ fn measure(pods: &Pods<'_>, pair: Pair<'_>, shape: Shape) -> anyhow::Result<Row>
 }
 
 fn memory(pods: &Pods<'_>) -> anyhow::Result<String> {
-    let text = |what: &str, [client, server]: [f64; 2]| {
-        format!("RSS {what}: client's proxy {client:.1} MiB, server's proxy {server:.1} MiB\n")
-    };
-    let before = pods.proxies_rss()?;
-    let address = pods.meshed().address;
-    let held = pods
-        .meshed()
-        .client
-        .namespace
-        .block_on(client::hold(IDLE, address))??;
-    let with = pods.proxies_rss()?;
+    let idle = rss("idle", pods.proxies_rss()?);
+    let Pair { client, address } = pods.meshed();
+    let held = client.namespace.block_on(client::hold(IDLE, address))??;
+    let with = rss(
+        &format!("with {IDLE} idle HTTP/1.1 connections"),
+        pods.proxies_rss()?,
+    );
     drop(held);
-    Ok(text("after the rows above", before)
-        + &text(&format!("with {IDLE} idle HTTP/1.1 connections"), with))
+    Ok(idle + &with)
+}
+
+fn rss(when: &str, [client, server]: [f64; 2]) -> String {
+    format!("RSS {when}: client's proxy {client:.1} MiB, server's proxy {server:.1} MiB\n")
 }
