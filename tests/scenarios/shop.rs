@@ -60,8 +60,8 @@ pub(crate) fn play(
     scenario: impl FnOnce(&mut Shop<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let node = Node::new(bed)?;
-    let mut mesh = Mesh::start(&node, binaries()?, plan.settings.clone())?;
-    let opened = open(&node, &mut mesh, plan);
+    let mesh = Mesh::start(&node, binaries()?, plan.settings.clone())?;
+    let opened = open(&node, &mesh, plan);
     let (client, server, [client_sidecar, server_sidecar], wire) = mesh.explain(opened)?;
     let mut shop = Shop {
         node: &node,
@@ -78,7 +78,7 @@ pub(crate) fn play(
 
 type Opened = (Pod, Pod, [Sidecar; 2], Wire);
 
-fn open(node: &Node, mesh: &mut Mesh<'_>, plan: &Plan) -> anyhow::Result<Opened> {
+fn open(node: &Node, mesh: &Mesh<'_>, plan: &Plan) -> anyhow::Result<Opened> {
     let wire = Wire::watch(node, &[MARKER])?;
     let (client, server) = (node.pod("client")?, node.pod("server")?);
     apps::serve_web(&server.namespace, "shop", 8080)?;

@@ -210,10 +210,13 @@ mod tests {
         (1_u8..=4).prop_map(|byte| Kind::from_byte(byte).expect("in range"))
     }
 
+    /// Stream, kind, end, payload.
+    type Delivered = (u32, Kind, bool, Vec<u8>);
+
     /// Everything delivered, DATA pieces of one frame joined.
-    fn decode_all(portions: &[&[u8]]) -> Result<Vec<(u32, Kind, bool, Vec<u8>)>, FrameError> {
+    fn decode_all(portions: &[&[u8]]) -> Result<Vec<Delivered>, FrameError> {
         let mut decoder = Decoder::default();
-        let mut frames: Vec<(u32, Kind, bool, Vec<u8>)> = Vec::new();
+        let mut frames: Vec<Delivered> = Vec::new();
         let mut open = false;
         for portion in portions {
             decoder.decode(portion, &mut |frame| {

@@ -58,7 +58,7 @@ impl Stream {
     }
 
     /// How many bytes [`Self::send_data`] takes now; waits until it takes some.
-    pub(crate) fn poll_sendable(&self, cx: &mut Context<'_>) -> Poll<Result<usize, Reason>> {
+    pub(crate) fn poll_sendable(&self, cx: &Context<'_>) -> Poll<Result<usize, Reason>> {
         match self.streams.sendable(self.id, cx.waker()) {
             Ok(Some(n)) => Poll::Ready(Ok(n)),
             Ok(None) => Poll::Pending,
@@ -89,7 +89,7 @@ impl Stream {
     }
 
     /// Ready when the stream was reset, or its connection is gone.
-    pub(crate) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<Reason> {
+    pub(crate) fn poll_reset(&self, cx: &Context<'_>) -> Poll<Reason> {
         self.streams.poll_reset(self.id, cx.waker())
     }
 
@@ -102,7 +102,7 @@ impl Stream {
     /// Ready when [`Self::take`] has a frame to give.
     pub(crate) fn poll_receivable(
         &self,
-        cx: &mut Context<'_>,
+        cx: &Context<'_>,
         reader: &mut Reader,
     ) -> Poll<Result<(), Reason>> {
         if reader.at < reader.inbox.len() {
