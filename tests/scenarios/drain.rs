@@ -15,7 +15,7 @@ use ringmail_tests::wait;
 
 use crate::Scenario;
 use crate::raw::{App, dial, expect, read_rest};
-use crate::shop::{LIMIT, MARKER, Plan, Shop, WEB, play, service};
+use crate::shop::{LIMIT, MARKER, Plan, Shop, WEB, get, play, service};
 
 pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("drain::the_clients_proxy", the_clients_proxy),
@@ -157,19 +157,22 @@ fn rolling_restart_under_load(bed: Bed) -> anyhow::Result<()> {
             shop.load(Client::Http2(WEB, format!("/{MARKER}")), 2)?,
             shop.load(Client::Grpc(WEB, MARKER.to_owned()), 2)?,
         ];
-        wait::until(LIMIT, || {
-            shop.get(WEB, "/")
-                .is_ok_and(|reply| reply.headers["x-app"] == "second")
-        })
-        .context("the second pod is not asked")?;
-        for _ in 0..2 {
-            tell_to_end(shop.node, &shop.server_sidecar)?;
-            ends_well(&mut shop.server_sidecar)?;
-            shop.server_sidecar = shop.mesh.sidecar(&shop.server, &first)?;
-            tell_to_end(shop.node, &second_sidecar)?;
-            ends_well(&mut second_sidecar)?;
-            second_sidecar = shop.mesh.sidecar(&second_pod, &second)?;
-        }
+        let is_served_by = |name: &str| {
+            let reply = get(&shop.client, WEB, "/");
+            reply.is_ok_and(|reply| reply.headers.get("x-app").is_some_and(|app| app == name))
+        };
+        wait::until(LIMIT, || is_served_by("second")).context("the second pod is not asked")?;
+        // Others are told that a pod ends when it does, not before.
+        let both = [(&first, &shop.server), (&second, &second_pod)];
+        tell_to_end(shop.node, &shop.server_sidecar)?;
+        shop.mesh.put_service(&service(), &both[1..])?;
+        ends_well(&mut shop.server_sidecar)?;
+        shop.server_sidecar = shop.mesh.sidecar(&shop.server, &first)?;
+        shop.mesh.put_service(&service(), &both)?;
+        wait::until(LIMIT, || is_served_by("shop")).context("the first pod is not asked again")?;
+        tell_to_end(shop.node, &second_sidecar)?;
+        shop.mesh.put_service(&service(), &both[..1])?;
+        ends_well(&mut second_sidecar)?;
         for load in loads {
             shop.assert_unhurt(load)?;
         }

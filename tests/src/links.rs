@@ -33,11 +33,13 @@ const VETH_INFO_PEER: u16 = 1;
 const IFF_UP: u32 = 1;
 const IFF_PROMISC: u32 = 0x100;
 
-/// Makes a bridge and brings it up, showing every frame to packet sockets.
+/// Makes a bridge and brings it up, showing every frame to packet sockets. Its hardware address is given: the kernel's
+/// own choice changes with each new port, and pods would lose the node for seconds.
 pub(crate) fn bridge(name: &str) -> anyhow::Result<()> {
     let info = Attributes::default().text(IFLA_INFO_KIND, "bridge");
     let link = link_header(0, 0)
         .text(IFLA_IFNAME, name)
+        .bytes(IFLA_ADDRESS, &[2, 0x77, 0, 0, 0, 1])
         .nest(IFLA_LINKINFO, &info);
     request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &link)
         .with_context(|| format!("bridge {name}"))?;
