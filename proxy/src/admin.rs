@@ -22,6 +22,8 @@ use crate::snapshot::Snapshot;
 const CONNECTIONS_MAX: usize = 64;
 /// For a request's head, and for a connection that idles.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// For a whole connection: one that never takes its answer must not keep its place.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
 /// OpenMetrics.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -65,7 +67,8 @@ pub(crate) async fn serve(admin: Arc<Admin>, listener: TcpListener, door: Door) 
         };
         let admin = admin.clone();
         tokio::spawn(async move {
-            serve_one(admin, socket, door).await;
+            // Whoever comes again opens another.
+            let _ = tokio::time::timeout(CONNECTION_TIMEOUT, serve_one(admin, socket, door)).await;
             drop(place);
         });
     }

@@ -68,7 +68,8 @@ impl Backoff {
 async fn dial(config: &Config) -> std::io::Result<TcpStream> {
     let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
     for address in tokio::net::lookup_host(&config.controller_address).await? {
-        match crate::listen::connect(address, config.socket_mark).await {
+        match crate::listen::connect(address, crate::listen::Party::Mesh, config.socket_mark).await
+        {
             Ok(socket) => return Ok(socket),
             Err(error) => last = error,
         }

@@ -80,8 +80,14 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream) -> Result<(), E
 
 async fn handshake(worker: &Worker, socket: TcpStream) -> Result<TlsStream, Error> {
     let ourselves = worker.snapshot.identity()?;
+    let stranger = worker
+        .strangers
+        .acquire()
+        .await
+        .map_err(|closed| Reason::Draining.because(closed))?;
     let begun = Instant::now();
     let tls = TlsStream::accept(socket, ourselves.server.clone()).await;
+    drop(stranger);
     let outcome = tls
         .as_ref()
         .map(|tls| (tls.key_exchange(), begun.elapsed()))
@@ -119,6 +125,9 @@ impl Session {
             Some(_) if self.expired.get() => Err(Reason::PeerIdentity),
             // Not a request for the proxy itself, nor one that would come back to it.
             Some(open) if is_own_port(open.port) => Err(Reason::Loop),
+            Some(open) if open.kind == Kind::Tcp && speaks_http(worker, open.port) => {
+                Err(Reason::NotHttp)
+            }
             Some(open) => Ok(open),
             None => Err(Reason::PeerProtocol),
         };
@@ -269,4 +278,13 @@ impl Session {
         };
         cell.get_or_init(resolve).clone()
     }
+}
+
+/// Whether the port was declared to speak HTTP: then bytes that are none do not reach it.
+fn speaks_http(worker: &Worker, port: u16) -> bool {
+    let declared = worker
+        .snapshot
+        .workload()
+        .map(|workload| workload.protocol(port));
+    matches!(declared, Ok(Declared::Http1 | Declared::Http2))
 }

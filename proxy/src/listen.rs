@@ -1,7 +1,9 @@
 //! Sockets: how we listen, dial and learn where a captured connection was going.
 //!
-//! Every TCP connection is probed after [`KEEPALIVE`] of silence, and given up when sent bytes are not acknowledged for
-//! [`USER_TIMEOUT`]: that is what finds half-open connections.
+//! Every TCP connection is probed after [`KEEPALIVE`] of silence: that is what finds half-open ones. Those to other
+//! proxies and to the controller are also given up when sent bytes are not acknowledged for [`USER_TIMEOUT`]. Those of
+//! apps are not: Linux counts a closed window as unacknowledged, and an app may pause its reading for as long as it
+//! likes; the peer wire's own windows never close.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -19,6 +21,8 @@ use crate::worker::Worker;
 
 /// Silence after which the other end is probed, and between probes.
 const KEEPALIVE: Duration = Duration::from_secs(10);
+/// Probes without an answer before the other end is gone.
+const KEEPALIVE_RETRIES: u32 = 3;
 /// How long sent bytes may stay unacknowledged.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections the kernel completes while we are busy.
@@ -27,8 +31,18 @@ const BACKLOG: i32 = 4096;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Listens on a port of `address`, or of every address. Each worker has its own socket for the same port.
-pub(crate) fn bind(address: Option<IpAddr>, port: u16) -> io::Result<Vec<std::net::TcpListener>> {
-    bind_both(address, Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED, port)
+pub(crate) fn bind(
+    address: Option<IpAddr>,
+    port: u16,
+    party: Party,
+) -> io::Result<Vec<std::net::TcpListener>> {
+    bind_both(
+        address,
+        Ipv4Addr::UNSPECIFIED,
+        Ipv6Addr::UNSPECIFIED,
+        port,
+        party,
+    )
 }
 
 /// Listens on a port of `address`, or of loopback.
@@ -36,7 +50,13 @@ pub(crate) fn bind_loopback(
     address: Option<IpAddr>,
     port: u16,
 ) -> io::Result<Vec<std::net::TcpListener>> {
-    bind_both(address, Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST, port)
+    bind_both(
+        address,
+        Ipv4Addr::LOCALHOST,
+        Ipv6Addr::LOCALHOST,
+        port,
+        Party::App,
+    )
 }
 
 fn bind_both(
@@ -44,12 +64,13 @@ fn bind_both(
     v4: Ipv4Addr,
     v6: Ipv6Addr,
     port: u16,
+    party: Party,
 ) -> io::Result<Vec<std::net::TcpListener>> {
     if let Some(address) = address {
-        return Ok(vec![bind_one(SocketAddr::new(address, port))?]);
+        return Ok(vec![bind_one(SocketAddr::new(address, port), party)?]);
     }
-    let mut listeners = vec![bind_one(SocketAddr::new(v4.into(), port))?];
-    match bind_one(SocketAddr::new(v6.into(), port)) {
+    let mut listeners = vec![bind_one(SocketAddr::new(v4.into(), port), party)?];
+    match bind_one(SocketAddr::new(v6.into(), port), party) {
         Ok(listener) => listeners.push(listener),
         // A host without IPv6 is none the worse.
         Err(error) => tracing::info!(port, %error, "not listening on IPv6"),
@@ -58,14 +79,14 @@ fn bind_both(
 }
 
 /// Listens on one address. Accepted sockets inherit what is set here.
-pub(crate) fn bind_one(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+pub(crate) fn bind_one(address: SocketAddr, party: Party) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    set_options(&SockRef::from(&socket))?;
+    set_options(&SockRef::from(&socket), party)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
@@ -73,26 +94,42 @@ pub(crate) fn bind_one(address: SocketAddr) -> io::Result<std::net::TcpListener>
 }
 
 /// Dials; the mark, if any, exempts the connection from capture.
-pub(crate) async fn connect(address: SocketAddr, mark: Option<u32>) -> io::Result<TcpStream> {
+pub(crate) async fn connect(
+    address: SocketAddr,
+    party: Party,
+    mark: Option<u32>,
+) -> io::Result<TcpStream> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    set_options(&SockRef::from(&socket))?;
+    set_options(&SockRef::from(&socket), party)?;
     if let Some(mark) = mark {
         SockRef::from(&socket).set_mark(mark)?;
     }
     socket.connect(address).await
 }
 
-fn set_options(socket: &SockRef<'_>) -> io::Result<()> {
+/// Who is at the other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Party {
+    /// An application, or something outside the mesh.
+    App,
+    /// Another proxy, or the controller.
+    Mesh,
+}
+
+fn set_options(socket: &SockRef<'_>, party: Party) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(
-        &TcpKeepalive::new()
-            .with_time(KEEPALIVE)
-            .with_interval(KEEPALIVE),
-    )?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE)
+        .with_interval(KEEPALIVE)
+        .with_retries(KEEPALIVE_RETRIES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    match party {
+        Party::App => Ok(()),
+        Party::Mesh => socket.set_tcp_user_timeout(Some(USER_TIMEOUT)),
+    }
 }
 
 /// Where a captured connection was going before it was redirected to us.

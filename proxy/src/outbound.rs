@@ -257,7 +257,7 @@ async fn plain(worker: &Worker, socket: &mut TcpStream, address: SocketAddr) -> 
             .traffic(Direction::Outbound, NO_IDENTITY, Tls::None, Protocol::Tcp);
     let connected = timeout(
         CONNECT_TIMEOUT,
-        listen::connect(address, worker.config.socket_mark),
+        listen::connect(address, listen::Party::App, worker.config.socket_mark),
     )
     .await;
     let outcome = match connected {

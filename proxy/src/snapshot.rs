@@ -17,8 +17,9 @@ use tokio::time::timeout;
 use crate::error::{Error, Reason};
 use crate::tls::identity::Identity;
 
-/// Addresses that are known at once. Beyond, addresses outside the mesh are forgotten first.
-pub(crate) const DESTINATIONS_MAX: usize = 10_000;
+/// Addresses that are known at once, fewer than the controller's limit for one proxy. Beyond, addresses outside the mesh
+/// are forgotten.
+pub(crate) const DESTINATIONS_MAX: usize = 8_000;
 /// How long a connection waits for the controller to say what is behind an address.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Look-ups on their way to the control thread.
@@ -109,14 +110,26 @@ impl Snapshot {
         self.changed();
     }
 
-    pub(crate) fn put_destinations(&self, learnt: Vec<Destination>) {
+    /// Adds what was learnt. Returns the addresses that had to be forgotten for it.
+    pub(crate) fn put_destinations(&self, learnt: Vec<Destination>) -> Vec<SocketAddr> {
         let mut all = Destinations::clone(&self.destinations.load());
-        if all.len() + learnt.len() > DESTINATIONS_MAX {
-            all.retain(|_, known| known.kind != DestinationKind::External);
+        let excess = (all.len() + learnt.len()).saturating_sub(DESTINATIONS_MAX);
+        let external = all
+            .values()
+            .filter(|known| known.kind == DestinationKind::External);
+        let forgotten: Vec<SocketAddr> = external.map(|known| known.address).take(excess).collect();
+        for address in &forgotten {
+            all.remove(address);
         }
         all.extend(learnt.into_iter().map(|one| (one.address, Arc::new(one))));
         self.destinations.store(Arc::new(all));
         self.changed();
+        forgotten
+    }
+
+    /// Whether it is known what is behind an address.
+    pub(crate) fn knows(&self, address: SocketAddr) -> bool {
+        self.destinations.load().contains_key(&address)
     }
 
     /// Every address that was learnt, to subscribe to it again.

@@ -20,6 +20,7 @@ use crate::config::{
 };
 use crate::drain::{Drain, Drainer, drain};
 use crate::error::{Blamed, Error, Reason};
+use crate::listen::Party;
 use crate::metrics::{Metrics, enter_shard};
 use crate::snapshot::Snapshot;
 use crate::worker::Worker;
@@ -42,12 +43,12 @@ pub fn run(config: Config) -> io::Result<()> {
     let (snapshot, wanted) = Snapshot::new();
     let (drainer, drain) = drain();
 
-    let status = listen::bind(config.bind_address, STATUS_PORT)?;
+    let status = listen::bind(config.bind_address, STATUS_PORT, Party::App)?;
     let loopback = config
         .bind_address
         .filter(IpAddr::is_loopback)
         .unwrap_or(Ipv4Addr::LOCALHOST.into());
-    let local = listen::bind(Some(loopback), ADMIN_PORT)?;
+    let local = listen::bind(Some(loopback), ADMIN_PORT, Party::App)?;
     for n in 1..=config.workers.get() {
         let listeners = Listeners::bind(&config)?;
         let (config, snapshot, metrics, drain) = (
@@ -160,12 +161,12 @@ impl Listeners {
         let explicit = config
             .explicit
             .iter()
-            .map(|one| Ok((listen::bind_one(one.listen)?, *one)));
+            .map(|one| Ok((listen::bind_one(one.listen, Party::App)?, *one)));
         Ok(Self {
             // Redirected connections arrive at loopback, whatever they were dialled to: nobody else need reach this.
             outbound: listen::bind_loopback(config.bind_address, OUTBOUND_PORT)?,
-            inbound: listen::bind(config.bind_address, INBOUND_PORT)?,
-            peers: listen::bind(config.bind_address, PEER_PORT)?,
+            inbound: listen::bind(config.bind_address, INBOUND_PORT, Party::App)?,
+            peers: listen::bind(config.bind_address, PEER_PORT, Party::Mesh)?,
             explicit: explicit.collect::<io::Result<_>>()?,
         })
     }

@@ -5,6 +5,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::http::h1::forward::Apps;
@@ -12,6 +14,9 @@ use crate::http::h2::AppSessions;
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
 use crate::upstream::peers::Peers;
+
+/// Connections that did not prove who they are yet, of one worker; more wait for their turn.
+const STRANGERS_MAX: usize = 256;
 
 /// One worker.
 #[derive(Debug)]
@@ -26,6 +31,8 @@ pub(crate) struct Worker {
     pub(crate) apps: Apps,
     /// HTTP/2 connections to our app.
     pub(crate) app_sessions: AppSessions,
+    /// Connections that may be between accept and knowing whose they are: each holds a buffer for whoever it is.
+    pub(crate) strangers: Semaphore,
     /// Takes turns among endpoints.
     turn: Cell<usize>,
 }
@@ -45,6 +52,7 @@ impl Worker {
             peers: Peers::default(),
             apps: Apps::default(),
             app_sessions: AppSessions::default(),
+            strangers: Semaphore::new(STRANGERS_MAX),
             turn: Cell::new(0),
         })
     }

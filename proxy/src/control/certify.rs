@@ -80,7 +80,15 @@ async fn certify(control: &Control) -> Result<Duration, Error> {
         .into_iter()
         .map(CertificateDer::from)
         .collect();
-    let generation = current.map_or(1, |current| current.generation + 1);
+    // The stream may have brought a newer bundle while we waited: that one stays.
+    let latest = control.snapshot.last_identity();
+    let newer = latest.as_ref().filter(|latest| {
+        current
+            .as_ref()
+            .is_none_or(|current| latest.generation > current.generation)
+    });
+    let bundle = newer.map_or(bundle, |latest| latest.bundle().clone());
+    let generation = latest.as_ref().map_or(1, |latest| latest.generation + 1);
     let identity = Identity::new(chain, signer, bundle, generation)?;
     tracing::info!(identity = %identity.svid.id, serial = identity.svid.serial, "certificate in force");
     control

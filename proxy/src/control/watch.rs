@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringmail_proto::bundle::TrustBundle;
 use ringmail_proto::destination::{Destination, destination_name};
@@ -21,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use super::channel::Show;
-use super::{Backoff, Control};
+use super::{BACKOFF_MAX, Backoff, Control};
 use crate::error::{Error, Reason};
 use crate::tls::identity::unix_now;
 
@@ -29,6 +29,8 @@ use crate::tls::identity::unix_now;
 const REQUESTS_MAX: usize = 256;
 /// Names in one subscription.
 const NAMES_MAX: usize = 500;
+/// Addresses asked for and not answered; beyond, look-ups time out.
+const ASKED_MAX: usize = 1024;
 /// How often a live stream is noted: its pings say that the controller is there.
 const NOTE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -36,16 +38,17 @@ const NOTE_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) async fn run(control: &Control, mut wanted: mpsc::Receiver<SocketAddr>) {
     let mut backoff = Backoff::new();
     let mut changes = control.snapshot.changes();
-    let mut subscribed = BTreeSet::new();
+    let mut asked = BTreeSet::new();
     loop {
         while control.snapshot.identity().is_err() {
             // Only this process' end stops the changes.
             let _ = changes.changed().await;
         }
-        let mut heard = false;
-        let ended = watch(control, &mut wanted, &mut subscribed, &mut heard).await;
+        let begun = Instant::now();
+        let ended = watch(control, &mut wanted, &mut asked).await;
         control.metrics.control_connected.set(0);
-        if heard {
+        // A stream that ends as soon as it begins is no reason to hurry.
+        if begun.elapsed() > BACKOFF_MAX {
             backoff = Backoff::new();
         }
         tracing::warn!(error = ?ended, "configuration stream ended; what was learnt stays in force");
@@ -53,12 +56,11 @@ pub(super) async fn run(control: &Control, mut wanted: mpsc::Receiver<SocketAddr
     }
 }
 
-/// One stream, to its end.
+/// One stream, to its end. `asked` are the addresses that were asked for and not answered yet.
 async fn watch(
     control: &Control,
     wanted: &mut mpsc::Receiver<SocketAddr>,
-    subscribed: &mut BTreeSet<SocketAddr>,
-    heard: &mut bool,
+    asked: &mut BTreeSet<SocketAddr>,
 ) -> Result<(), Error> {
     let gone = |status: tonic::Status| Reason::UnknownDestination.because(status);
     let mut client = DiscoveryServiceClient::new(control.channel(Show::Certificate).await?);
@@ -68,13 +70,14 @@ async fn watch(
         proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     send(&requests, Request::Hello(hello))?;
-    subscribed.extend(control.snapshot.known_addresses());
-    let known: Vec<_> = subscribed
+    let known = control.snapshot.known_addresses();
+    let names: Vec<_> = known
         .iter()
+        .chain(asked.iter())
         .map(|address| destination_name(*address))
         .collect();
-    for names in known.chunks(NAMES_MAX) {
-        send(&requests, subscribe(names.to_vec()))?;
+    for names in names.chunks(NAMES_MAX) {
+        send(&requests, Request::Subscribe(subscription(names.to_vec())))?;
     }
     let stream = client
         .watch(ReceiverStream::new(outgoing))
@@ -87,24 +90,31 @@ async fn watch(
         tokio::select! {
             response = responses.message() => {
                 let response = response.map_err(gone)?.ok_or(Reason::UnknownDestination)?;
-                *heard = true;
                 control.metrics.control_connected.set(1);
-                send(&requests, control.receive(response, &mut version))?;
+                let (answer, forgotten) = control.receive(response, &mut version);
+                send(&requests, answer)?;
+                if !forgotten.is_empty() {
+                    let names = forgotten.iter().map(|address| destination_name(*address)).collect();
+                    send(&requests, Request::Unsubscribe(subscription(names)))?;
+                }
+                asked.retain(|address| !control.snapshot.knows(*address));
             }
             Some(address) = wanted.recv() => {
-                if subscribed.insert(address) {
-                    send(&requests, subscribe(vec![destination_name(address)]))?;
+                let is_new = asked.len() < ASKED_MAX && !control.snapshot.knows(address) && asked.insert(address);
+                if is_new {
+                    let name = destination_name(address);
+                    send(&requests, Request::Subscribe(subscription(vec![name])))?;
                 }
             }
-            _ = note.tick() => if *heard {
+            _ = note.tick() => if version.is_some() {
                 control.metrics.control_heard.set(unix_now());
             }
         }
     }
 }
 
-fn subscribe(destinations: Vec<String>) -> Request {
-    Request::Subscribe(pb::Subscription { destinations })
+fn subscription(destinations: Vec<String>) -> pb::Subscription {
+    pb::Subscription { destinations }
 }
 
 /// A controller that does not take requests is as good as gone.
@@ -126,28 +136,31 @@ struct Update {
 }
 
 impl Control {
-    /// Puts a response in force, or refuses it.
-    fn receive(&self, response: pb::WatchResponse, version: &mut Option<Version>) -> Request {
+    /// Puts a response in force, or refuses it. Says also which addresses were forgotten to make room.
+    fn receive(
+        &self,
+        response: pb::WatchResponse,
+        version: &mut Option<Version>,
+    ) -> (Request, Vec<SocketAddr>) {
         let nonce = response.nonce.clone();
-        match check(response, *version).and_then(|(update, next)| self.apply(update).map(|()| next))
-        {
-            Ok(next) => {
+        let received =
+            check(response, *version).and_then(|(update, next)| Ok((self.apply(update)?, next)));
+        match received {
+            Ok((forgotten, next)) => {
                 *version = Some(next);
                 self.metrics.updated("ack");
-                Request::Ack(pb::Ack { nonce })
+                (Request::Ack(pb::Ack { nonce }), forgotten)
             }
             Err(invalid) => {
                 tracing::error!(%invalid, "configuration refused; what was in force stays");
                 self.metrics.updated("nack");
-                Request::Nack(pb::Nack {
-                    nonce,
-                    reason: invalid.to_string(),
-                })
+                let reason = invalid.to_string();
+                (Request::Nack(pb::Nack { nonce, reason }), Vec::new())
             }
         }
     }
 
-    fn apply(&self, update: Update) -> Result<(), Invalid> {
+    fn apply(&self, update: Update) -> Result<Vec<SocketAddr>, Invalid> {
         if let Some(workload) = &update.workload
             && workload.name != self.config.workload
         {
@@ -162,10 +175,10 @@ impl Control {
         if let Some(workload) = update.workload {
             self.snapshot.put_workload(workload);
         }
-        if !update.destinations.is_empty() {
-            self.snapshot.put_destinations(update.destinations);
+        match update.destinations.is_empty() {
+            true => Ok(Vec::new()),
+            false => Ok(self.snapshot.put_destinations(update.destinations)),
         }
-        Ok(())
     }
 
     fn apply_bundle(&self, bundle: TrustBundle) -> Result<(), Invalid> {

@@ -1,10 +1,14 @@
 //! One exchange, as it is counted: begun, answered, over. Both HTTP versions and both directions use it.
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Instant;
 
-use crate::error::Reason;
+use crate::error::{Error, Reason};
 use crate::metrics::{Outcome, Traffic};
+use crate::peer::stream::Stream;
 
 /// A request on its way. Dropping it before [`Self::finish`] or [`Self::fail`] counts it as broken.
 #[derive(Debug)]
@@ -79,4 +83,45 @@ impl Drop for Exchange {
             self.traffic.received.add(self.received);
         }
     }
+}
+
+/// Runs a request's upload beside its response. The response decides: what was answered is worth more than why the
+/// rest of the request was not wanted, so an upload that failed counts only while there is no answer. Says also whether
+/// all was uploaded; `bodyless` requests need no upload.
+pub(crate) async fn both_ways<Answered>(
+    bodyless: bool,
+    mut upload: Pin<&mut impl Future<Output = Result<(), Error>>>,
+    mut answer: Pin<&mut impl Future<Output = Result<Answered, Error>>>,
+) -> Result<(Answered, bool), Error> {
+    let mut uploaded = bodyless.then_some(Ok(()));
+    poll_fn(|cx| {
+        if uploaded.is_none()
+            && let Poll::Ready(result) = upload.as_mut().poll(cx)
+        {
+            uploaded = Some(result);
+        }
+        match answer.as_mut().poll(cx) {
+            Poll::Ready(answered) => {
+                Poll::Ready(answered.map(|answered| (answered, matches!(uploaded, Some(Ok(()))))))
+            }
+            Poll::Pending => match uploaded.take_if(|result| result.is_err()) {
+                Some(Err(error)) => Poll::Ready(Err(error)),
+                Some(Ok(())) | None => Poll::Pending,
+            },
+        }
+    })
+    .await
+}
+
+/// Our app's answer, unless the peer gives up waiting for it.
+pub(crate) async fn unless_reset<Answered>(
+    stream: &Stream,
+    answer: impl Future<Output = Result<Answered, Error>>,
+) -> Result<Answered, Error> {
+    let mut answer = pin!(answer);
+    poll_fn(|cx| match answer.as_mut().poll(cx) {
+        Poll::Ready(answered) => Poll::Ready(answered),
+        Poll::Pending => stream.poll_reset(cx).map(|reason| Err(reason.into())),
+    })
+    .await
 }

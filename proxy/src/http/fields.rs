@@ -55,6 +55,14 @@ pub(crate) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|member| !member.is_empty())
 }
 
+/// A host and an optional port; no userinfo, path, list or empty name.
+pub(crate) fn is_host(value: &[u8]) -> bool {
+    !value.is_empty()
+        && value
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+;=:[]%".contains(b))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,6 +27,8 @@ use crate::worker::Worker;
 
 /// For a probe to say what it wants, and for the refusal of what is none.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// For the app to answer a probe; the kubelet's own limit is what counts.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Serves one captured plaintext connection.
 pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream) -> Result<(), Error> {
@@ -61,6 +63,11 @@ async fn admit(
     match workload.inbound_mode {
         InboundMode::Permissive => {}
         InboundMode::Strict => {
+            let stranger = worker
+                .strangers
+                .acquire()
+                .await
+                .map_err(|closed| Reason::Draining.because(closed))?;
             let probing = timeout(
                 PROBE_TIMEOUT,
                 is_probe(&workload, app.port(), &mut socket, &mut input),
@@ -69,6 +76,7 @@ async fn admit(
                 explain(&mut socket, &input).await;
                 return Err(Reason::MtlsRequired.into());
             }
+            drop(stranger);
             if input.is_empty() {
                 // A probe that only connects learns whether the app listens.
                 return connect(worker, app).await.map(drop);
@@ -164,7 +172,7 @@ async fn one_exchange(
         let _ = client.shutdown().await;
         Ok(())
     };
-    timeout(PROBE_TIMEOUT, exchange)
+    timeout(ANSWER_TIMEOUT, exchange)
         .await
         .unwrap_or_else(|elapsed| Err(Reason::AppGone.because(elapsed)))
 }

@@ -42,6 +42,7 @@ pub(crate) async fn run(
         decoder: Decoder::default(),
         sending: Vec::new(),
         sent: 0,
+        clogged: false,
         heard: Instant::now(),
         ping: Box::pin(sleep(PING_INTERVAL)),
     };
@@ -66,6 +67,8 @@ struct Connection<Accept> {
     /// Frames taken from the queue; encrypted up to `sent`.
     sending: Vec<u8>,
     sent: usize,
+    /// Reading stopped because too many answers wait to be sent.
+    clogged: bool,
     /// When the peer last said anything.
     heard: Instant,
     ping: Pin<Box<Sleep>>,
@@ -73,15 +76,15 @@ struct Connection<Accept> {
 
 impl<Accept: FnMut(Stream, Reader, &[u8])> Connection<Accept> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let was_clogged = self.streams.is_clogged();
+        self.clogged = false;
         let read = self.poll_read(cx)?;
         let deserted = self.poll_ping(cx)?;
         let sent = self.poll_send(cx)?;
         if read.is_ready() {
             return Poll::Ready(Ok(()));
         }
-        if was_clogged && !self.streams.is_clogged() {
-            // Nothing was read for want of room; there is room now.
+        if self.clogged && !self.streams.is_clogged() {
+            // Not all was read for want of room; there is room now.
             cx.waker().wake_by_ref();
         }
         // Only the dialling side knows that no stream is on its way.
@@ -97,10 +100,12 @@ impl<Accept: FnMut(Stream, Reader, &[u8])> Connection<Accept> {
             accept,
             decoder,
             heard,
+            clogged,
             ..
         } = self;
         for _ in 0..READS_PER_TURN {
             if streams.is_clogged() {
+                *clogged = true;
                 return Poll::Pending;
             }
             let mut outcome = Ok(());
@@ -154,6 +159,13 @@ impl<Accept: FnMut(Stream, Reader, &[u8])> Connection<Accept> {
             self.ping.as_mut().reset(Instant::now() + PING_INTERVAL);
         }
         Ok(deserted)
+    }
+}
+
+impl<Accept> Drop for Connection<Accept> {
+    /// Whatever ended the task, a panic included, no stream waits for ever.
+    fn drop(&mut self) {
+        self.streams.close(Reason::Internal);
     }
 }
 

@@ -19,8 +19,9 @@ use crate::error::Reason;
 pub(crate) const STREAMS_MAX: usize = 1024;
 /// Bytes waiting to be sent, above which streams wait for their turn.
 const SEND_QUEUE_BYTES: usize = 256 * 1024;
-/// Bytes waiting to be sent, above which nothing is read either: a peer that asks and never takes the answers.
-const SEND_QUEUE_BYTES_MAX: usize = 1024 * 1024;
+/// Answers to what the peer does (pongs, credit, resets) waiting to be sent, above which nothing is read: it asks and
+/// never takes the answers.
+const REPLY_QUEUE_BYTES_MAX: usize = 256 * 1024;
 /// What a peer may send on a stream before its reader took anything.
 pub(crate) const WINDOW_BYTES: usize = 64 * 1024;
 /// What the window of a stream grows to.
@@ -58,6 +59,8 @@ struct State {
     sender: Option<Waker>,
     /// Streams that wait for the queue to be sent.
     waiting: Vec<Waker>,
+    /// How much of `out` are answers to what the peer does.
+    reply_bytes: usize,
     window_budget: usize,
     /// Set once the connection is gone; every stream learns it.
     closed: Option<Reason>,
@@ -100,6 +103,7 @@ impl Streams {
             out: Vec::new(),
             sender: None,
             waiting: Vec::new(),
+            reply_bytes: 0,
             window_budget: WINDOW_BUDGET_BYTES,
             closed: None,
         };
@@ -157,9 +161,16 @@ impl Streams {
         self.state.borrow().by_id.len()
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.borrow().closed.is_some()
+    }
+
     /// The connection is gone: every stream learns why.
     pub(crate) fn close(&self, reason: Reason) {
         let mut state = self.state.borrow_mut();
+        if state.closed.is_some() {
+            return;
+        }
         state.closed = Some(reason);
         state.wake_sender();
         for waker in state.waiting.drain(..) {
@@ -234,7 +245,7 @@ impl Streams {
 
     /// Whether so much waits to be sent that nothing should be read.
     pub(crate) fn is_clogged(&self) -> bool {
-        self.state.borrow().out.len() >= SEND_QUEUE_BYTES_MAX
+        self.state.borrow().reply_bytes >= REPLY_QUEUE_BYTES_MAX
     }
 
     /// Swaps what waits to be sent into the empty `taken`; when nothing does, `sender` is woken once something does.
@@ -245,6 +256,7 @@ impl Streams {
             return false;
         }
         std::mem::swap(&mut state.out, taken);
+        state.reply_bytes = 0;
         for waker in state.waiting.drain(..) {
             waker.wake();
         }
@@ -378,7 +390,11 @@ impl Streams {
 
 impl State {
     fn send(&mut self, id: u32, kind: Kind, end: bool, write: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.out.len();
         frame::put(&mut self.out, id, kind, end, write);
+        if matches!(kind, Kind::Pong | Kind::Credit | Kind::Reset) {
+            self.reply_bytes += self.out.len() - before;
+        }
         self.wake_sender();
     }
 
@@ -428,13 +444,19 @@ impl State {
         if half.receive_ended {
             return violation("sends after its end");
         }
+        if frame.kind == Kind::Head && self.side == Side::Acceptor {
+            return violation("only the answering side sends heads");
+        }
+        if frame.kind == Kind::Trailers && !frame.end {
+            return violation("trailers are not its end");
+        }
         if frame.kind == Kind::Data {
             let Some(left) = half.receive_credit.checked_sub(frame.payload.len()) else {
                 return violation("sends more than it has credit for");
             };
             half.receive_credit = left;
         } else {
-            half.unread_head_bytes += frame.payload.len();
+            half.unread_head_bytes += frame.payload.len() + frame::HEADER_BYTES;
             if half.unread_head_bytes > UNREAD_HEAD_BYTES_MAX {
                 return violation("sends more heads than anyone reads");
             }

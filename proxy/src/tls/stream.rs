@@ -30,6 +30,8 @@ pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a record adds to its at most 16 KiB: header, content type, tag.
 const RECORD_OVERHEAD: usize = 5 + 1 + 16;
 const RECORD_BYTES_MAX: usize = 16 * 1024;
+/// Kept free in the write buffer for what TLS itself has to say (an answer to a key update).
+const CONTROL_BYTES: usize = 128;
 
 /// An established connection whose peer's identity is verified.
 pub(crate) struct TlsStream {
@@ -214,9 +216,8 @@ impl TlsStream {
     pub(crate) fn write(&mut self, plaintext: &[u8]) -> Result<usize, Error> {
         let room = self.outgoing.spare();
         let records = room.len() / (RECORD_BYTES_MAX + RECORD_OVERHEAD) + 1;
-        let n = plaintext
-            .len()
-            .min(room.len().saturating_sub(records * RECORD_OVERHEAD));
+        let overhead = records * RECORD_OVERHEAD + CONTROL_BYTES;
+        let n = plaintext.len().min(room.len().saturating_sub(overhead));
         if n == 0 {
             self.outgoing.filled(0);
             return Ok(0);
@@ -224,14 +225,18 @@ impl TlsStream {
         let mut written = 0;
         loop {
             let (plaintext, room) = (&plaintext[..n], &mut room[written..]);
-            let (more, encrypted) = match &mut self.session {
+            // A record that is there in part stays where it is: TLS keeps count of it.
+            let records = self.incoming.data_mut();
+            let (discard, encrypted) = match &mut self.session {
                 Session::Client(session) => {
-                    encrypt(session.process_tls_records(&mut []), plaintext, room)
+                    encrypt(session.process_tls_records(records), plaintext, room)
                 }
                 Session::Server(session) => {
-                    encrypt(session.process_tls_records(&mut []), plaintext, room)
+                    encrypt(session.process_tls_records(records), plaintext, room)
                 }
-            }?;
+            };
+            self.incoming.consume(discard);
+            let (more, encrypted) = encrypted?;
             written += more;
             if encrypted {
                 self.outgoing.filled(written);
@@ -257,8 +262,12 @@ impl TlsStream {
         ready!(self.poll_flush(cx))?;
         let room = self.outgoing.spare();
         let written = match &mut self.session {
-            Session::Client(session) => close_notify(session.process_tls_records(&mut []), room),
-            Session::Server(session) => close_notify(session.process_tls_records(&mut []), room),
+            Session::Client(session) => {
+                close_notify(session.process_tls_records(self.incoming.data_mut()), room)
+            }
+            Session::Server(session) => {
+                close_notify(session.process_tls_records(self.incoming.data_mut()), room)
+            }
         };
         self.outgoing.filled(written);
         ready!(self.poll_flush(cx))?;
@@ -335,24 +344,25 @@ fn process<Side>(
 }
 
 /// Encrypts into `room`, or writes what the state machine has to say first (an answer to a key update). Says how much
-/// was written, and whether it was the plaintext.
+/// was written, whether it was the plaintext, and how many incoming bytes are used up.
 fn encrypt<Side>(
     status: UnbufferedStatus<'_, '_, Side>,
     plaintext: &[u8],
     room: &mut [u8],
-) -> Result<(usize, bool), Error> {
-    match status.state {
+) -> (usize, Result<(usize, bool), Error>) {
+    let UnbufferedStatus { discard, state } = status;
+    let encrypted = match state {
         Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-            let written = traffic
-                .encrypt(plaintext, room)
-                .map_err(|error| Reason::Internal.because(error))?;
-            Ok((written, true))
+            let written = traffic.encrypt(plaintext, room);
+            written
+                .map(|n| (n, true))
+                .map_err(|error| Reason::Internal.because(error))
         }
         Ok(ConnectionState::EncodeTlsData(mut data)) => {
-            let written = data
-                .encode(room)
-                .map_err(|error| Reason::Internal.because(error))?;
-            Ok((written, false))
+            let written = data.encode(room);
+            written
+                .map(|n| (n, false))
+                .map_err(|error| Reason::Internal.because(error))
         }
         Ok(ConnectionState::TransmitTlsData(data)) => {
             data.done();
@@ -360,7 +370,8 @@ fn encrypt<Side>(
         }
         Ok(_) => Err(Reason::PeerGone.into()),
         Err(error) => Err(refused(error)),
-    }
+    };
+    (discard, encrypted)
 }
 
 fn close_notify<Side>(status: UnbufferedStatus<'_, '_, Side>, room: &mut [u8]) -> usize {

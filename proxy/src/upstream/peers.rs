@@ -57,6 +57,19 @@ struct Connection {
     generation: u64,
 }
 
+/// Whoever dials. Dropping it, in a panic too, tells everyone who waits.
+struct Dialing {
+    peer: Rc<Peer>,
+    dial: Rc<Dial>,
+}
+
+impl Drop for Dialing {
+    fn drop(&mut self) {
+        self.peer.dialing.borrow_mut().take();
+        self.dial.done.notify_waiters();
+    }
+}
+
 /// A connection being made. Everyone who needs it waits for the same.
 #[derive(Debug, Default)]
 struct Dial {
@@ -90,6 +103,9 @@ impl Peers {
     pub(crate) fn retire_before(&self, generation: u64) {
         self.by_endpoint.borrow_mut().retain(|_, peer| {
             peer.retire_before(generation);
+            peer.connections
+                .borrow_mut()
+                .retain(|one| !one.streams.is_closed());
             Rc::strong_count(peer) > 1 || !peer.connections.borrow().is_empty()
         });
     }
@@ -159,13 +175,13 @@ impl Peer {
     /// Dials in a task of its own: it goes on when the request that asked first is given up.
     fn begin(self: &Rc<Self>, worker: &Rc<Worker>, ourselves: &Arc<Identity>) -> Rc<Dial> {
         let dial = Rc::new(Dial::default());
-        let (peer, worker, ourselves, outcome) = (
-            self.clone(),
-            worker.clone(),
-            ourselves.clone(),
-            dial.clone(),
-        );
+        let guard = Dialing {
+            peer: self.clone(),
+            dial: dial.clone(),
+        };
+        let (worker, ourselves) = (worker.clone(), ourselves.clone());
         spawn_local(async move {
+            let peer = &guard.peer;
             let dialled = peer.establish(&worker, &ourselves).await;
             let result = match dialled {
                 Ok(tls) => {
@@ -179,15 +195,13 @@ impl Peer {
                     Err(error.reason)
                 }
             };
-            peer.dialing.borrow_mut().take();
-            outcome.outcome.set(Some(result));
-            outcome.done.notify_waiters();
+            guard.dial.outcome.set(Some(result));
         });
         dial
     }
 
     async fn establish(&self, worker: &Worker, ourselves: &Identity) -> Result<TlsStream, Error> {
-        let connect = listen::connect(self.address, worker.config.socket_mark);
+        let connect = listen::connect(self.address, listen::Party::Mesh, worker.config.socket_mark);
         let socket = match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
             Ok(connected) => connected.map_err(|error| Reason::PeerUnreachable.because(error))?,
             Err(elapsed) => return Err(Reason::PeerUnreachable.because(elapsed)),

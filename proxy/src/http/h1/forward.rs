@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use super::pump::{Source, send_body};
 use super::write::{self, Framing};
 use crate::buffer::{Buffer, write_all};
 use crate::error::{Blamed, Error, Reason};
-use crate::http::exchange::Exchange;
+use crate::http::exchange::{Exchange, both_ways, unless_reset};
 use crate::http::neutral::{Fields, Request};
 use crate::listen;
 use crate::peer::frame::Kind;
@@ -88,7 +88,7 @@ impl Apps {
 pub(crate) async fn connect(worker: &Worker, app: SocketAddr) -> Result<TcpStream, Error> {
     match tokio::time::timeout(
         CONNECT_TIMEOUT,
-        listen::connect(app, worker.config.socket_mark),
+        listen::connect(app, listen::Party::App, worker.config.socket_mark),
     )
     .await
     {
@@ -190,8 +190,11 @@ impl Forwarding<'_> {
                 &mut to,
                 &mut uploaded
             ));
-            let respond = pin!(respond(stream, request, &mut from, input, exchange));
-            beside(stream, upload, respond).await?
+            let respond = pin!(unless_reset(
+                stream,
+                respond(stream, request, &mut from, input, exchange)
+            ));
+            both_ways(false, upload, respond).await?
         };
         exchange.received(uploaded);
         if head.upgrade {
@@ -210,35 +213,8 @@ impl Forwarding<'_> {
         if request.upgrade {
             stream.end();
         }
-        Ok(head.persistent && uploaded_all)
+        Ok(head.persistent && uploaded_all && !request.upgrade)
     }
-}
-
-/// Runs the upload beside the response; the response decides. Says whether the upload had ended.
-async fn beside(
-    stream: &Stream,
-    mut upload: Pin<&mut impl Future<Output = Result<(), Error>>>,
-    mut respond: Pin<&mut impl Future<Output = Result<ResponseHead, Error>>>,
-) -> Result<(ResponseHead, bool), Error> {
-    let mut uploaded: Option<Result<(), Error>> = None;
-    poll_fn(|cx| {
-        if uploaded.is_none()
-            && let Poll::Ready(result) = upload.as_mut().poll(cx)
-        {
-            uploaded = Some(result);
-        }
-        match respond.as_mut().poll(cx) {
-            Poll::Ready(Ok(head)) => Poll::Ready(Ok((head, matches!(uploaded, Some(Ok(())))))),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            // An app that does not take the request may still have answered it: only then wait for the answer.
-            Poll::Pending => match uploaded.take_if(|result| result.is_err()) {
-                Some(Err(error)) => Poll::Ready(Err(error)),
-                // The client may have given up.
-                Some(Ok(())) | None => stream.poll_reset(cx).map(|reason| Err(reason.into())),
-            },
-        }
-    })
-    .await
 }
 
 /// Writes the request: the head and what is there of the body in one write, then the rest as it comes.

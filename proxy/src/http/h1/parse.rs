@@ -7,7 +7,7 @@ use httparse::{Error as ParseError, Header, Status};
 
 use super::body::Body;
 use crate::error::Reason;
-use crate::http::fields::{Fate, fate, list};
+use crate::http::fields::{Fate, fate, is_host, list};
 use crate::http::neutral::{self, FIELDS_MAX, Version, put_field};
 
 /// What the rest of an exchange needs to know of a request head.
@@ -23,6 +23,19 @@ pub(crate) struct RequestHead {
     pub(crate) is_head: bool,
     /// The connection becomes something else if the server agrees.
     pub(crate) upgrade: bool,
+    /// A CONNECT: any 2xx agrees.
+    pub(crate) is_connect: bool,
+}
+
+impl RequestHead {
+    /// Whether a response of that status makes the connection something else: if we asked for it, and only then.
+    pub(crate) fn is_answered_by_upgrade(&self, status: u16) -> bool {
+        match status {
+            101 => self.upgrade && !self.is_connect,
+            200..300 => self.is_connect,
+            _ => false,
+        }
+    }
 }
 
 /// What the rest of an exchange needs to know of a response head.
@@ -111,6 +124,7 @@ pub(crate) fn request(data: &[u8], out: &mut Vec<u8>) -> Result<Option<RequestHe
         persistent,
         is_head: method == "HEAD",
         upgrade,
+        is_connect,
     }))
 }
 
@@ -271,14 +285,6 @@ fn target_and_host<'a>(
         path => path,
     };
     is_host(authority.as_bytes()).then_some((path, Some(authority.as_bytes())))
-}
-
-/// A host and an optional port; no userinfo, path, list or empty name.
-fn is_host(value: &[u8]) -> bool {
-    !value.is_empty()
-        && value
-            .iter()
-            .all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+;=:[]%".contains(b))
 }
 
 /// Appends the fields that cross, in their order and case.

@@ -3,10 +3,8 @@
 //! Each request crosses as a stream of its own; which pod serves it is decided per request. Limits:
 //! [`HEAD_TIMEOUT`], [`IDLE_TIMEOUT`], a head of one buffer.
 
-use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
@@ -19,7 +17,7 @@ use super::pump::{Source, send_body};
 use super::write::{self, Answer, Framing};
 use crate::buffer::{Buffer, write_all};
 use crate::error::{Blamed, Error, Reason};
-use crate::http::exchange::Exchange;
+use crate::http::exchange::{Exchange, both_ways};
 use crate::http::neutral::{Fields, Response, Version};
 use crate::metrics::{Direction, Protocol};
 use crate::peer::frame::Kind;
@@ -225,13 +223,12 @@ async fn carry(
     } = connection;
     let mut reader = Reader::default();
     let mut uploaded = 0;
-    let mut upload_over = head.body.is_over();
-    let done = {
-        let source = Source {
-            gone: Reason::ClientGone,
-            malformed: Reason::MalformedRequest,
-        };
-        let mut upload = pin!(send_body(
+    let source = Source {
+        gone: Reason::ClientGone,
+        malformed: Reason::MalformedRequest,
+    };
+    let (done, uploaded_all) = {
+        let upload = pin!(send_body(
             head.body,
             source,
             from,
@@ -239,20 +236,16 @@ async fn carry(
             stream,
             &mut uploaded
         ));
-        let mut respond = pin!(respond(stream, &mut reader, answer, to, output, exchange));
-        poll_fn(|cx| {
-            if !upload_over && let Poll::Ready(result) = upload.as_mut().poll(cx) {
-                upload_over = true;
-                // What the app has said already is worth more than why it does not listen: look there first.
-                if let Err(error) = result
-                    && let Poll::Pending = respond.as_mut().poll(cx)
-                {
-                    return Poll::Ready(Err(error));
-                }
-            }
-            respond.as_mut().poll(cx)
-        })
-        .await?
+        let answered = pin!(respond(
+            stream,
+            &mut reader,
+            head,
+            answer,
+            to,
+            output,
+            exchange
+        ));
+        both_ways(head.body.is_over(), upload, answered).await?
     };
     exchange.sent(uploaded);
     match done {
@@ -269,7 +262,7 @@ async fn carry(
             .await?;
             Ok(Next::Close)
         }
-        Responded::Over { .. } if !upload_over => Ok(Next::Linger),
+        Responded::Over { .. } if !uploaded_all => Ok(Next::Linger),
         Responded::Over { persistent } => {
             if head.upgrade {
                 stream.end();
@@ -297,6 +290,7 @@ enum Responded {
 async fn respond(
     stream: &Stream,
     reader: &mut Reader,
+    asked: &RequestHead,
     answer: Answer,
     to: &mut WriteHalf<'_>,
     output: &mut Vec<u8>,
@@ -317,6 +311,9 @@ async fn respond(
                 let has_body = !end && head.status >= 200;
                 let written = write::response(&head, fields, has_body, answer, output)?;
                 exchange.answered(head.status);
+                if head.upgrade != asked.is_answered_by_upgrade(head.status) {
+                    return Err(Reason::PeerProtocol.into());
+                }
                 if head.upgrade {
                     over = Some(Responded::Switched);
                 } else if head.status >= 200 {
@@ -336,13 +333,15 @@ async fn respond(
                 let trailers = Fields::check(received.payload)
                     .map_err(|error| Reason::PeerProtocol.because(error))?;
                 framing
-                    .take()
                     .ok_or(Reason::PeerProtocol)?
                     .end(Some(trailers), output)?;
             }
             _ => return Err(Reason::PeerProtocol.into()),
         }
-        if end && let Some(framing) = framing {
+        if end
+            && received.kind != Kind::Trailers
+            && let Some(framing) = framing
+        {
             framing.end(None, output)?;
         }
         let closes = framing == Some(Framing::Raw);

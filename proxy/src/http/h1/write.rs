@@ -41,7 +41,10 @@ pub(crate) fn request(
     }
     let length = put_fields(fields, out).ok_or(Reason::PeerProtocol)?;
     let framing = match (length, has_body) {
+        // With a body in the way the app and we could differ on where the tunnel begins.
+        (Some(1..), _) if head.upgrade => return Err(Reason::PeerProtocol),
         _ if head.upgrade => Framing::Raw,
+        _ if head.method == "CONNECT" => return Err(Reason::PeerProtocol),
         (Some(length), true) => Framing::Length(length),
         (None, true) if head.version == Version::Http10 => return Err(Reason::PeerProtocol),
         (None, true) => Framing::Chunked,

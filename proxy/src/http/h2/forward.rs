@@ -15,7 +15,7 @@ use tokio::task::spawn_local;
 
 use super::{heads, limits, pump};
 use crate::error::{Error, Reason};
-use crate::http::exchange::Exchange;
+use crate::http::exchange::{Exchange, both_ways, unless_reset};
 use crate::http::h1::forward::connect;
 use crate::http::neutral::{Fields, Request};
 use crate::peer::frame::Kind;
@@ -44,36 +44,21 @@ pub(crate) async fn forward(
     let (response, mut to) = sent.map_err(|error| Reason::AppGone.because(error))?;
     let mut received = 0;
     let outcome = {
-        let mut upload = pin!(pump::receive_body(
+        let upload = pin!(pump::receive_body(
             stream,
             &mut reader,
             &mut to,
             Reason::AppGone,
             &mut received
         ));
-        let mut answer = pin!(answer(response, stream, exchange));
-        let mut uploading = !bodyless;
-        loop {
-            tokio::select! {
-                biased;
-                uploaded = &mut upload, if uploading => {
-                    uploading = false;
-                    // An app that has heard enough may answer all the same (RFC 9113 section 8.1).
-                    if let Err(error) = uploaded && error.reason != Reason::AppGone {
-                        break Err(error);
-                    }
-                }
-                answered = &mut answer => break answered,
-                // The client may have given up.
-                reason = poll_fn(|cx| stream.poll_reset(cx)) => break Err(reason.into()),
-            }
-        }
+        let answer = pin!(unless_reset(stream, answer(response, stream, exchange)));
+        both_ways(bodyless, upload, answer).await
     };
     exchange.received(received);
     if outcome.is_err() {
         to.send_reset(h2::Reason::CANCEL);
     }
-    outcome
+    outcome.map(|_| ())
 }
 
 /// The app's response, as it comes.

@@ -1,10 +1,10 @@
 //! Neutral form to the `http` crate's heads and back.
 
-use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, TE};
+use http::header::{COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE};
 use http::{Method, StatusCode, Uri};
 
 use crate::error::Reason;
-use crate::http::fields::{Fate, fate};
+use crate::http::fields::{Fate, fate, is_host};
 use crate::http::neutral::{self, FIELDS_MAX, Fields, Version, put_field};
 
 /// A request of our app as neutral form, appended to `out`.
@@ -21,7 +21,7 @@ pub(super) fn put_request(head: &http::request::Parts, out: &mut Vec<u8>) -> Res
     let method = head.method.as_str();
     neutral::Request {
         version: Version::Http2,
-        upgrade: false,
+        upgrade: head.method == Method::CONNECT,
         method,
         target,
     }
@@ -32,6 +32,9 @@ pub(super) fn put_request(head: &http::request::Parts, out: &mut Vec<u8>) -> Res
         (None, Some(host)) => host.as_bytes(),
         (None, None) => return Err(Reason::MalformedRequest),
     };
+    if !is_host(host) {
+        return Err(Reason::MalformedRequest);
+    }
     put_field(out, b"host", host);
     put_fields(&head.headers, out)
 }
@@ -58,7 +61,16 @@ pub(super) fn put_fields(headers: &HeaderMap, out: &mut Vec<u8>) -> Result<(), R
     if headers.len() >= FIELDS_MAX {
         return Err(Reason::HeadTooLarge);
     }
-    for (name, value) in headers {
+    // RFC 9113 section 8.2.3: what HTTP/2 may split, HTTP/1 knows as one field.
+    let cookies: Vec<&[u8]> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if !cookies.is_empty() {
+        put_field(out, b"cookie", &cookies.join(&b"; "[..]));
+    }
+    for (name, value) in headers.iter().filter(|(name, _)| *name != COOKIE) {
         match fate(name.as_str().as_bytes()) {
             Fate::Forward | Fate::ContentLength | Fate::Te => {
                 put_field(out, name.as_str().as_bytes(), value.as_bytes());

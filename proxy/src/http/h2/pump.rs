@@ -1,6 +1,7 @@
 //! A body between an h2 stream and a stream of the wire, either way, trailers and all.
 
 use std::future::poll_fn;
+use std::task::Poll;
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
@@ -56,6 +57,12 @@ pub(super) async fn receive_body(
     count: &mut usize,
 ) -> Result<(), Error> {
     while !reader.is_ended() {
+        // Whoever takes the body may want no more of it, however long the other side is silent.
+        poll_fn(|cx| match to.poll_reset(cx) {
+            Poll::Ready(_) => Poll::Ready(Err(gone)),
+            Poll::Pending => stream.poll_receivable(cx, reader),
+        })
+        .await?;
         let received = stream.receive(reader).await?;
         match received.kind {
             Kind::Data => {

@@ -14,7 +14,7 @@ use tokio::task::spawn_local;
 use super::{heads, limits, pump};
 use crate::buffer::Buffer;
 use crate::error::{Error, Reason};
-use crate::http::exchange::Exchange;
+use crate::http::exchange::{Exchange, both_ways};
 use crate::http::neutral::Response;
 use crate::metrics::{Direction, Protocol};
 use crate::peer::frame::Kind;
@@ -117,24 +117,12 @@ async fn carry(
 ) -> Result<(), Error> {
     let mut sent = 0;
     let outcome = {
-        let mut upload = pin!(pump::send_body(body, stream, Reason::ClientGone, &mut sent));
-        let mut answer = pin!(answer(stream, respond, exchange));
-        let mut uploading = !bodyless;
-        loop {
-            tokio::select! {
-                biased;
-                uploaded = &mut upload, if uploading => {
-                    uploading = false;
-                    if let Err(error) = uploaded {
-                        break Err(error);
-                    }
-                }
-                answered = &mut answer => break answered,
-            }
-        }
+        let upload = pin!(pump::send_body(body, stream, Reason::ClientGone, &mut sent));
+        let answer = pin!(answer(stream, respond, exchange));
+        both_ways(bodyless, upload, answer).await
     };
     exchange.sent(sent);
-    outcome
+    outcome.map(|_| ())
 }
 
 /// The response, as it comes. Also ends when the client resets the stream.
