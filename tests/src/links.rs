@@ -33,11 +33,16 @@ const VETH_INFO_PEER: u16 = 1;
 const IFF_UP: u32 = 1;
 const IFF_PROMISC: u32 = 0x100;
 
+/// A bridge without an address of its own takes the lowest of its ports', so that it would change with each pod that
+/// comes, and be out of reach until the others have forgotten the old one.
+const BRIDGE_ADDRESS: [u8; 6] = [2, 0x77, 0, 1, 0, 0];
+
 /// Makes a bridge and brings it up, showing every frame to packet sockets.
 pub(crate) fn bridge(name: &str) -> anyhow::Result<()> {
     let info = Attributes::default().text(IFLA_INFO_KIND, "bridge");
     let link = link_header(0, 0)
         .text(IFLA_IFNAME, name)
+        .bytes(IFLA_ADDRESS, &BRIDGE_ADDRESS)
         .nest(IFLA_LINKINFO, &info);
     request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &link)
         .with_context(|| format!("bridge {name}"))?;
