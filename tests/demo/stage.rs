@@ -11,6 +11,7 @@ use ringmail_tests::mesh::{
 };
 use ringmail_tests::netns::{Node, Pod};
 use ringmail_tests::wire::Wire;
+use serde::Deserialize;
 
 use crate::interrupt::Interrupt;
 use crate::tell::Teller;
@@ -21,6 +22,8 @@ pub(crate) const MARKER: &str = "plain-text-marker-5d1c";
 /// Proxies renew at about half of it.
 pub(crate) const LEAF_LIFETIME: Duration = Duration::from_secs(12);
 
+/// For the controller to read what it was given.
+const LIMIT: Duration = Duration::from_secs(5);
 /// The namespace of the meshed pods.
 const NAMESPACE: &str = "shop";
 /// What the web app and the mail app listen on.
@@ -189,5 +192,19 @@ fn members(
         };
         mesh.put_service(&service, &[(&server.workload, &server.pod)])?;
     }
+    // Until it has read them, their addresses are nobody's.
+    interrupt
+        .until(LIMIT, || services_known(mesh).unwrap_or(false))
+        .context("the controller does not know the services")?;
     Ok([front, cart, mail])
+}
+
+fn services_known(mesh: &Mesh<'_>) -> anyhow::Result<bool> {
+    #[derive(Deserialize)]
+    struct Status {
+        service_addresses: usize,
+    }
+    let page = mesh.controller_page("/status")?;
+    let status: Status = serde_json::from_slice(&page.body)?;
+    Ok(status.service_addresses >= cart_addresses().len() + mail_addresses().len())
 }

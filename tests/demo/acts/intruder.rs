@@ -9,7 +9,10 @@ use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Request, StatusCode};
-use rcgen::{CertificateParams, KeyPair, SanType};
+use rcgen::{
+    CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    SanType,
+};
 use ringmail_tests::load::fetch;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs;
@@ -108,8 +111,16 @@ fn client(name: Option<String>) -> anyhow::Result<ClientConfig> {
         .with_custom_certificate_verifier(Arc::new(TrustsEverybody));
     let mut config = match name {
         Some(name) => {
+            // All that a good one has, but for who signed it.
             let mut made = CertificateParams::default();
+            made.distinguished_name = DistinguishedName::new();
             made.subject_alt_names = vec![SanType::URI(name.try_into()?)];
+            made.is_ca = IsCa::ExplicitNoCa;
+            made.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+            made.extended_key_usages = vec![
+                ExtendedKeyUsagePurpose::ClientAuth,
+                ExtendedKeyUsagePurpose::ServerAuth,
+            ];
             let key = KeyPair::generate()?;
             let certificate = made.self_signed(&key)?.der().clone();
             let key = PrivateKeyDer::try_from(key.serialize_der());

@@ -9,7 +9,7 @@ use crate::stage::{LEAF_LIFETIME, Stage};
 use crate::traffic::Traffic;
 
 /// How often each proxy's certificate is seen to change.
-const ROTATIONS: usize = 2;
+const ROTATIONS: usize = 3;
 
 pub(super) fn under_load(stage: &mut Stage<'_>) -> anyhow::Result<String> {
     let traffic = Traffic::start(stage);
