@@ -118,7 +118,7 @@ fn play(bed: Bed, keep: Keep, teller: &Teller) -> anyhow::Result<bool> {
         eprintln!("{:#}", stage.logs());
     }
     if keep == Keep::UntilInterrupted {
-        windows::keep(&mut stage)?;
+        windows::keep(&stage)?;
     }
     Ok(all_held)
 }

@@ -86,7 +86,7 @@ impl<'node> Stage<'node> {
             "controller (process {process}); certificates live {} s",
             LEAF_LIFETIME.as_secs()
         ));
-        let played = members(node, &mut mesh, &interrupt, teller);
+        let played = members(node, &mesh, &interrupt, teller);
         let [front, cart, mail] = mesh.explain(played)?;
         let bare = [node.pod("bare-front")?, node.pod("bare-cart")?];
         apps::serve_web(&bare[1].namespace, "cart", WEB_PORT)?;
@@ -153,7 +153,7 @@ fn service_addresses(last: u8) -> [IpAddr; 2] {
 /// The meshed pods: announced, captured, with their proxies ready. Nobody declares what the ports speak.
 fn members(
     node: &Node,
-    mesh: &mut Mesh<'_>,
+    mesh: &Mesh<'_>,
     interrupt: &Interrupt,
     teller: &Teller,
 ) -> anyhow::Result<[Member; 3]> {

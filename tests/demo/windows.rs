@@ -15,11 +15,11 @@ use crate::traffic::Traffic;
 
 /// When accepting fails.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// A day without end.
+/// Longer than anybody looks.
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Shows the pages until somebody interrupts.
-pub(crate) fn keep(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+pub(crate) fn keep(stage: &Stage<'_>) -> anyhow::Result<()> {
     let teller = stage.teller;
     teller.title("Still running, under load; Ctrl-C ends it");
     let controller = window(&stage.node.namespace, CONTROLLER_METRICS)?;
@@ -52,9 +52,8 @@ pub(crate) fn keep(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     // Its end is an interrupt, which is what was asked for.
     let _ = stage.interrupt.pause(FOR_EVER);
     match traffic.finish(stage) {
-        Ok(totals) => teller.say(format_args!("\n  {totals}")),
-        // The terminal sends Ctrl-C to the proxies too.
-        Err(error) => teller.say(format_args!("\n  ended with {error}")),
+        Ok(totals) => teller.say(format_args!("meanwhile: {totals}")),
+        Err(error) => teller.say(format_args!("meanwhile: {error:#}")),
     }
     Ok(())
 }
