@@ -11,10 +11,20 @@ use tokio::time::{sleep, timeout};
 /// How often the end is looked for; a drain takes seconds, so nobody waits for this.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
+/// How far the end has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Serving,
+    /// Whoever still comes is served, and asked to go elsewhere.
+    Draining,
+    /// Nothing is under way any more, and nothing new is accepted.
+    Closing,
+}
+
 /// Tells the tasks of a worker that the proxy drains, and counts the connections under way.
 #[derive(Debug, Clone)]
 pub(crate) struct Drain {
-    draining: watch::Receiver<bool>,
+    phase: watch::Receiver<Phase>,
     busy: Arc<AtomicUsize>,
 }
 
@@ -31,38 +41,46 @@ impl Drop for Busy {
 /// The owner's side.
 #[derive(Debug)]
 pub(crate) struct Drainer {
-    draining: watch::Sender<bool>,
+    phase: watch::Sender<Phase>,
     busy: Arc<AtomicUsize>,
 }
 
 /// A drain and its owner.
 pub(crate) fn drain() -> (Drainer, Drain) {
-    let (sender, draining) = watch::channel(false);
+    let (sender, phase) = watch::channel(Phase::Serving);
     let busy = Arc::new(AtomicUsize::new(0));
     (
         Drainer {
-            draining: sender,
+            phase: sender,
             busy: busy.clone(),
         },
-        Drain { draining, busy },
+        Drain { phase, busy },
     )
 }
 
 impl Drainer {
     /// Tells everyone.
     pub(crate) fn begin(&self) {
-        self.draining.send_replace(true);
+        self.phase.send_replace(Phase::Draining);
     }
 
     /// Waits until nothing is under way, at most for `limit`; says how many connections were cut.
     pub(crate) async fn finish(&self, limit: Duration) -> usize {
         let over = async {
-            while self.busy.load(Ordering::Relaxed) > 0 {
-                sleep(LOOK_INTERVAL).await;
-            }
+            self.idle().await;
+            self.phase.send_replace(Phase::Closing);
+            // Until everyone has heard it; what was accepted in the last instant is finished too.
+            sleep(LOOK_INTERVAL).await;
+            self.idle().await;
         };
         let _ = timeout(limit, over).await;
         self.busy.load(Ordering::Relaxed)
+    }
+
+    async fn idle(&self) {
+        while self.busy.load(Ordering::Relaxed) > 0 {
+            sleep(LOOK_INTERVAL).await;
+        }
     }
 }
 
@@ -74,14 +92,24 @@ impl Drain {
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        *self.draining.borrow()
+        // There is one way to go: any change is towards the end. Asked on every request, so without the lock.
+        self.phase.has_changed().unwrap_or(true)
     }
 
     /// Returns once the proxy drains.
     pub(crate) async fn begun(&self) {
-        let mut draining = self.draining.clone();
+        self.reached(Phase::Draining).await;
+    }
+
+    /// Returns once nothing is to be accepted any more.
+    pub(crate) async fn closing(&self) {
+        self.reached(Phase::Closing).await;
+    }
+
+    async fn reached(&self, phase: Phase) {
+        let mut now = self.phase.clone();
         // The owner is gone only when the process ends.
-        let _ = draining.wait_for(|draining| *draining).await;
+        let _ = now.wait_for(|now| *now >= phase).await;
     }
 
     /// The outcome, or none when the proxy drains first.

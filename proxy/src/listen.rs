@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -106,7 +107,8 @@ pub(crate) fn original_destination(socket: &TcpStream) -> Result<SocketAddr, Err
     }
 }
 
-/// Accepts for as long as the process lives; each connection is a task of its own.
+/// Accepts until the drain is over; each connection is a task of its own. Connections that come later are refused by
+/// the kernel, so that those who dial turn elsewhere.
 pub(crate) async fn accept<Served>(
     worker: Rc<Worker>,
     listener: TcpListener,
@@ -114,8 +116,13 @@ pub(crate) async fn accept<Served>(
 ) where
     Served: Future<Output = Result<(), Error>> + 'static,
 {
+    let mut closing = pin!(worker.drain.closing());
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut closing => return,
+        };
+        match accepted {
             Ok((socket, from)) => {
                 let served = serve(worker.clone(), socket);
                 spawn_local(async move {

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringmail_proto::destination::{Destination, DestinationKind};
@@ -60,14 +61,15 @@ async fn forward(
     let counted = |error: &Error| worker.metrics.refused(Direction::Outbound, error.reason);
 
     // Where to.
-    let destination = worker
-        .snapshot
-        .destination(dialled)
-        .await
-        .inspect_err(counted)?;
-    if let Way::Plain(address) =
-        way(&destination.kind, caller, worker.next_turn()).inspect_err(counted)?
-    {
+    let (destination, way) = match whereto(worker, caller).await {
+        Ok(found) => found,
+        Err(error) => {
+            counted(&error);
+            explain(socket, error.reason).await;
+            return Err(error);
+        }
+    };
+    if let Way::Plain(address) = way {
         return plain(worker, socket, address).await.inspect_err(counted);
     }
 
@@ -94,6 +96,21 @@ async fn forward(
             } = *opened;
             opaque(worker, socket, input, stream, reader, &traffic).await
         }
+    }
+}
+
+async fn whereto(worker: &Worker, caller: Caller) -> Result<(Arc<Destination>, Way), Error> {
+    let destination = worker.snapshot.destination(caller.destination).await?;
+    let way = way(&destination.kind, caller, worker.next_turn())?;
+    Ok((destination, way))
+}
+
+/// Tells a client that speaks HTTP/1 why it is not served; any other is cut.
+async fn explain(socket: &mut TcpStream, reason: Reason) {
+    let mut input = Buffer::default();
+    if let Ok(Verdict::Http1) = in_time(socket, &mut input).await {
+        let (mut from, mut to) = socket.split();
+        h1::serve::refuse(&mut from, &mut to, reason).await;
     }
 }
 

@@ -10,6 +10,9 @@ pub(crate) mod frame;
 /// All that the streams of one connection share.
 pub(crate) mod streams;
 
+/// Frames of one stream that wait to be read.
+pub(crate) mod inbox;
+
 /// One stream, as the code that serves it sees it.
 pub(crate) mod stream;
 

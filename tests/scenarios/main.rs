@@ -15,8 +15,35 @@ mod capture;
 /// The mesh of most scenarios.
 mod shop;
 
+/// Conversations byte by byte.
+mod raw;
+
 /// Every protocol between two meshed pods.
 mod traffic;
+
+/// Who is taken in, and what never goes through a proxy.
+mod interception;
+
+/// Certificates that should not be.
+mod forge;
+
+/// Who may speak to whom.
+mod identity;
+
+/// Certificates and configuration while the controller is away.
+mod outage;
+
+/// Bytes: ends, resets, slowness, many idle connections.
+mod streams;
+
+/// HTTP as it was sent.
+mod http;
+
+/// What the controller is told while it runs.
+mod configuration;
+
+/// The end of a proxy under load.
+mod drain;
 
 /// A scenario: passes when it returns without an error.
 type Scenario = fn(Bed) -> anyhow::Result<()>;
@@ -40,7 +67,14 @@ fn main() -> ExitCode {
     let scenarios = bed::SCENARIOS
         .iter()
         .chain(capture::SCENARIOS)
-        .chain(traffic::SCENARIOS);
+        .chain(traffic::SCENARIOS)
+        .chain(interception::SCENARIOS)
+        .chain(identity::SCENARIOS)
+        .chain(outage::SCENARIOS)
+        .chain(streams::SCENARIOS)
+        .chain(http::SCENARIOS)
+        .chain(configuration::SCENARIOS)
+        .chain(drain::SCENARIOS);
     let trials =
         scenarios.map(|(name, scenario)| trial(name, *scenario, bed.as_ref().ok().copied()));
     libtest_mimic::run(&arguments, trials.collect()).exit_code()

@@ -1,14 +1,19 @@
 //! The mesh that most scenarios need: a client and a server, each with a sidecar, and somebody who listens on the wire.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Request;
 use ringmail_tests::apps;
 use ringmail_tests::bed::Bed;
+use ringmail_tests::load::{Client, Load, Outcome, Pace, Reply, Running, fetch};
 use ringmail_tests::mesh::{Binaries, Mesh, Service, ServicePort, Settings, Sidecar, Workload};
 use ringmail_tests::netns::{Node, Pod};
+use ringmail_tests::wait;
 use ringmail_tests::wire::Wire;
 
 /// For anything that should take a moment.
@@ -55,8 +60,8 @@ pub(crate) fn play(
     scenario: impl FnOnce(&mut Shop<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let node = Node::new(bed)?;
-    let mut mesh = Mesh::start(&node, binaries()?, plan.settings.clone())?;
-    let opened = open(&node, &mut mesh, plan);
+    let mesh = Mesh::start(&node, binaries()?, plan.settings.clone())?;
+    let opened = open(&node, &mesh, plan);
     let (client, server, [client_sidecar, server_sidecar], wire) = mesh.explain(opened)?;
     let mut shop = Shop {
         node: &node,
@@ -73,7 +78,7 @@ pub(crate) fn play(
 
 type Opened = (Pod, Pod, [Sidecar; 2], Wire);
 
-fn open(node: &Node, mesh: &mut Mesh<'_>, plan: &Plan) -> anyhow::Result<Opened> {
+fn open(node: &Node, mesh: &Mesh<'_>, plan: &Plan) -> anyhow::Result<Opened> {
     let wire = Wire::watch(node, &[MARKER])?;
     let (client, server) = (node.pod("client")?, node.pod("server")?);
     apps::serve_web(&server.namespace, "shop", 8080)?;
@@ -106,6 +111,78 @@ pub(crate) fn service() -> Service {
 }
 
 impl Shop<'_> {
+    /// A port of the server's own address.
+    pub(crate) fn server_at(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.server.v4.into(), port)
+    }
+
+    /// One GET of a new connection, by the client.
+    pub(crate) fn get(&self, to: SocketAddr, path: &str) -> anyhow::Result<Reply> {
+        get(&self.client, to, path)
+    }
+
+    /// Announces another service, and waits until the controller has read it: before, its address is outside the mesh.
+    pub(crate) fn announce(
+        &self,
+        service: &Service,
+        backends: &[(&Workload, &Pod)],
+    ) -> anyhow::Result<()> {
+        let known = || -> anyhow::Result<u64> {
+            let page = self.mesh.controller_page("/status")?;
+            let status: serde_json::Value = serde_json::from_slice(&page.body)?;
+            status["service_addresses"]
+                .as_u64()
+                .context("no count of services")
+        };
+        let before = known()?;
+        self.mesh.put_service(service, backends)?;
+        wait::until(LIMIT, || known().is_ok_and(|now| now > before))
+            .with_context(|| format!("service {} is not read", service.name))
+    }
+
+    /// A load of the client's on the service, of which some was answered.
+    pub(crate) fn load(&self, client: Client, connections: u32) -> anyhow::Result<Running> {
+        let load = Load {
+            client,
+            connections,
+            pace: Pace::Open { per_second: 200 },
+        };
+        let running = Running::start(&self.client.namespace, load);
+        wait::until(LIMIT, || running.exchanges() >= 20).context("no load")?;
+        Ok(running)
+    }
+
+    /// The load's end; none of it may have failed.
+    pub(crate) fn assert_unhurt(&self, load: Running) -> anyhow::Result<Outcome> {
+        let outcome = load.finish(&self.client.namespace)?;
+        ensure!(outcome.failures() == 0, "{outcome}");
+        Ok(outcome)
+    }
+
+    /// A figure of the client's proxy.
+    pub(crate) fn client_metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        metric(&self.client_sidecar, self.node, name, labels)
+    }
+
+    /// A figure of the server's proxy.
+    pub(crate) fn server_metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        metric(&self.server_sidecar, self.node, name, labels)
+    }
+
+    /// Waits until the client's proxy has refused something for `reason`.
+    pub(crate) fn wait_client_refusal(&self, reason: &str) -> anyhow::Result<()> {
+        let labels = [("direction", "outbound"), ("reason", reason)];
+        wait::until(LIMIT, || self.client_metric(REFUSALS, &labels) > 0.0)
+            .with_context(|| format!("no refusal of the client's proxy for {reason}"))
+    }
+
+    /// Waits until the server's proxy has refused something for `reason`.
+    pub(crate) fn wait_server_refusal(&self, reason: &str) -> anyhow::Result<()> {
+        let labels = [("direction", "inbound"), ("reason", reason)];
+        wait::until(LIMIT, || self.server_metric(REFUSALS, &labels) > 0.0)
+            .with_context(|| format!("no refusal of the server's proxy for {reason}"))
+    }
+
     /// Between the pods there was something, all of it was TLS 1.3, and nothing of it readable.
     pub(crate) fn assert_wire_unread(&self) -> anyhow::Result<()> {
         let report = self.wire.report();
@@ -127,6 +204,44 @@ impl Shop<'_> {
         Ok(())
     }
 }
+
+/// Counted by both proxies.
+pub(crate) const REFUSALS: &str = "ringmail_refusals_total";
+
+/// The sum of a metric's series that have all these labels; nothing when it cannot be scraped now.
+pub(crate) fn metric(sidecar: &Sidecar, node: &Node, name: &str, labels: &[(&str, &str)]) -> f64 {
+    let text = sidecar.metrics(node).unwrap_or_default();
+    let labels: Vec<_> = labels
+        .iter()
+        .map(|(label, value)| format!("{label}=\"{value}\""))
+        .collect();
+    let series = text.lines().filter(|line| {
+        let rest = line.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+            && labels.iter().all(|label| line.contains(label.as_str()))
+    });
+    series
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+        .sum()
+}
+
+/// One GET of a new connection, by whoever.
+pub(crate) fn get(pod: &Pod, to: SocketAddr, path: &str) -> anyhow::Result<Reply> {
+    let request = Request::get(path)
+        .header("host", to.to_string())
+        .body(Full::<Bytes>::default())?;
+    Ok(pod.namespace.block_on(fetch(to, request))??)
+}
+
+/// Why the mesh refused, as it says itself.
+pub(crate) fn refusal(reply: &Reply) -> Option<&str> {
+    reply.headers.get("x-ringmail-reason")?.to_str().ok()
+}
+
+/// The service's web port.
+pub(crate) const WEB: SocketAddr = SocketAddr::new(IpAddr::V4(SERVICE_V4), 80);
+/// The port of the service's app that speaks first.
+pub(crate) const TALK: SocketAddr = SocketAddr::new(IpAddr::V4(SERVICE_V4), 7000);
 
 /// The programs under test, built once.
 pub(crate) fn binaries() -> anyhow::Result<&'static Binaries> {

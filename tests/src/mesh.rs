@@ -319,6 +319,11 @@ impl<'node> Mesh<'node> {
         Ok(tails)
     }
 
+    /// What the controller keeps, its keys included.
+    pub fn state_directory(&self) -> PathBuf {
+        self.path("state")
+    }
+
     fn object(&self, name: &str) -> PathBuf {
         self.path("objects").join(format!("{name}.yaml"))
     }

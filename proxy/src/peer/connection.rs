@@ -73,16 +73,20 @@ struct Connection<Accept> {
 
 impl<Accept: FnMut(Stream, Reader, &[u8])> Connection<Accept> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let was_clogged = self.streams.is_clogged();
         let read = self.poll_read(cx)?;
-        self.poll_ping(cx)?;
+        let deserted = self.poll_ping(cx)?;
         let sent = self.poll_send(cx)?;
         if read.is_ready() {
             return Poll::Ready(Ok(()));
         }
-        if self.streams.is_retired() && self.streams.count() == 0 {
-            return sent.map(Ok);
+        if was_clogged && !self.streams.is_clogged() {
+            // Nothing was read for want of room; there is room now.
+            cx.waker().wake_by_ref();
         }
-        Poll::Pending
+        // Only the dialling side knows that no stream is on its way.
+        let over = self.streams.is_over() || deserted;
+        if over { sent.map(Ok) } else { Poll::Pending }
     }
 
     /// Ready when the peer has closed.
@@ -97,7 +101,6 @@ impl<Accept: FnMut(Stream, Reader, &[u8])> Connection<Accept> {
         } = self;
         for _ in 0..READS_PER_TURN {
             if streams.is_clogged() {
-                // The send that makes room wakes this task.
                 return Poll::Pending;
             }
             let mut outcome = Ok(());
@@ -136,7 +139,9 @@ impl<Accept: FnMut(Stream, Reader, &[u8])> Connection<Accept> {
         }
     }
 
-    fn poll_ping(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+    /// True when the peer was asked to leave, has no streams and did not go.
+    fn poll_ping(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
+        let mut deserted = false;
         while self.ping.as_mut().poll(cx).is_ready() {
             let silence = self.heard.elapsed();
             if silence >= PEER_SILENCE_MAX {
@@ -144,10 +149,11 @@ impl<Accept: FnMut(Stream, Reader, &[u8])> Connection<Accept> {
             }
             if silence >= PING_INTERVAL {
                 self.streams.tell_peer(Kind::Ping);
+                deserted = self.streams.is_retired() && self.streams.count() == 0;
             }
             self.ping.as_mut().reset(Instant::now() + PING_INTERVAL);
         }
-        Ok(())
+        Ok(deserted)
     }
 }
 

@@ -9,7 +9,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::frame::Kind;
-use super::streams::{ENTRY_HEADER_BYTES, Streams};
+use super::inbox::{Inbox, Received};
+use super::streams::Streams;
 use crate::error::Reason;
 
 /// The sending half, and the stream's owner.
@@ -23,19 +24,9 @@ pub(crate) struct Stream {
 /// What arrives on a stream.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
-    /// Entries taken from the shared inbox, read up to `at`.
-    inbox: Vec<u8>,
-    at: usize,
+    /// Taken from the shared inbox.
+    inbox: Inbox,
     ended: bool,
-}
-
-/// A frame of the stream. DATA that waited is one frame, whatever frames it came in.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Received<'a> {
-    pub(crate) kind: Kind,
-    /// Nothing comes after this.
-    pub(crate) end: bool,
-    pub(crate) payload: &'a [u8],
 }
 
 impl Stream {
@@ -58,7 +49,7 @@ impl Stream {
     }
 
     /// How many bytes [`Self::send_data`] takes now; waits until it takes some.
-    pub(crate) fn poll_sendable(&self, cx: &mut Context<'_>) -> Poll<Result<usize, Reason>> {
+    pub(crate) fn poll_sendable(&self, cx: &Context<'_>) -> Poll<Result<usize, Reason>> {
         match self.streams.sendable(self.id, cx.waker()) {
             Ok(Some(n)) => Poll::Ready(Ok(n)),
             Ok(None) => Poll::Pending,
@@ -89,30 +80,32 @@ impl Stream {
     }
 
     /// Ready when the stream was reset, or its connection is gone.
-    pub(crate) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<Reason> {
+    pub(crate) fn poll_reset(&self, cx: &Context<'_>) -> Poll<Reason> {
         self.streams.poll_reset(self.id, cx.waker())
     }
 
     /// The next frame. Dropping the future loses nothing.
     pub(crate) async fn receive<'a>(&self, reader: &'a mut Reader) -> Result<Received<'a>, Reason> {
         poll_fn(|cx| self.poll_receivable(cx, reader)).await?;
-        Ok(self.take(reader))
+        let received = reader.next().ok_or(Reason::Internal)?;
+        if received.kind == Kind::Data {
+            self.streams.consumed(self.id, received.payload.len());
+        }
+        Ok(received)
     }
 
-    /// Ready when [`Self::take`] has a frame to give.
+    /// Ready when [`Self::receive`] has a frame to give.
     pub(crate) fn poll_receivable(
         &self,
-        cx: &mut Context<'_>,
+        cx: &Context<'_>,
         reader: &mut Reader,
     ) -> Poll<Result<(), Reason>> {
-        if reader.at < reader.inbox.len() {
+        if reader.has_unread() {
             return Poll::Ready(Ok(()));
         }
         if reader.ended {
             return Poll::Ready(Err(Reason::PeerProtocol));
         }
-        reader.inbox.clear();
-        reader.at = 0;
         match self
             .streams
             .take_inbox(self.id, &mut reader.inbox, cx.waker())
@@ -121,15 +114,6 @@ impl Stream {
             Ok(false) => Poll::Pending,
             Err(reason) => Poll::Ready(Err(reason)),
         }
-    }
-
-    /// A frame that [`Self::poll_receivable`] said is there.
-    pub(crate) fn take<'a>(&self, reader: &'a mut Reader) -> Received<'a> {
-        let received = reader.next();
-        if received.kind == Kind::Data {
-            self.streams.consumed(self.id, received.payload.len());
-        }
-        received
     }
 }
 
@@ -151,29 +135,17 @@ impl Reader {
 
     /// Whether everything was read.
     pub(crate) fn is_ended(&self) -> bool {
-        self.ended && self.at == self.inbox.len()
+        self.ended && self.inbox.is_empty()
     }
 
     /// Whether a frame is at hand without waiting.
     pub(crate) fn has_unread(&self) -> bool {
-        self.at < self.inbox.len()
+        !self.inbox.is_empty()
     }
 
-    fn next(&mut self) -> Received<'_> {
-        let entry = &self.inbox[self.at..];
-        let length = u32::from_ne_bytes([entry[2], entry[3], entry[4], entry[5]]) as usize;
-        let kind = match entry[0] {
-            kind if kind == Kind::Head as u8 => Kind::Head,
-            kind if kind == Kind::Trailers as u8 => Kind::Trailers,
-            _ => Kind::Data,
-        };
-        let end = entry[1] != 0;
-        self.at += ENTRY_HEADER_BYTES + length;
-        self.ended = end;
-        Received {
-            kind,
-            end,
-            payload: &entry[ENTRY_HEADER_BYTES..ENTRY_HEADER_BYTES + length],
-        }
+    fn next(&mut self) -> Option<Received<'_>> {
+        let received = self.inbox.next()?;
+        self.ended = received.end;
+        Some(received)
     }
 }

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use super::frame::{self, Frame, Kind};
+use super::inbox::Inbox;
 use super::stream::{Reader, Stream};
 use crate::error::Reason;
 
@@ -28,8 +29,6 @@ pub(crate) const WINDOW_BYTES_MAX: usize = 1024 * 1024;
 const WINDOW_BUDGET_BYTES: usize = 8 * 1024 * 1024;
 /// Message heads that a stream may hold unread: a final one, and informational ones before it.
 const UNREAD_HEAD_BYTES_MAX: usize = 2 * frame::HEAD_BYTES_MAX;
-/// An inbox that grew larger than this is freed when it was read.
-const KEPT_INBOX_BYTES: usize = 4 * 1024;
 
 /// Which end of the connection we are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,10 +66,8 @@ struct State {
 /// What one stream has with the connection.
 #[derive(Debug)]
 struct Half {
-    /// Frames not read yet, see [`put_entry`].
-    inbox: Vec<u8>,
-    /// Where the last entry of the inbox starts, if it is DATA that more DATA can join.
-    open_data: Option<usize>,
+    /// Frames not read yet.
+    inbox: Inbox,
     unread_head_bytes: usize,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -148,6 +145,12 @@ impl Streams {
 
     pub(crate) fn is_retired(&self) -> bool {
         self.retired.get()
+    }
+
+    /// Whether the connection has served its time: ours to open streams on, retired, and without any.
+    pub(crate) fn is_over(&self) -> bool {
+        let state = self.state.borrow();
+        self.retired.get() && state.side == Side::Dialer && state.by_id.is_empty()
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -289,21 +292,18 @@ impl Streams {
         state.wake_sender();
     }
 
-    /// Swaps the unread frames into the empty `inbox`. False: there are none yet, and `reader` is woken when there are.
+    /// Moves the unread frames to `inbox`, which was read. False: there are none yet, and `reader` is woken when there
+    /// are.
     pub(crate) fn take_inbox(
         &self,
         id: u32,
-        inbox: &mut Vec<u8>,
+        inbox: &mut Inbox,
         reader: &Waker,
     ) -> Result<bool, Reason> {
         let mut state = self.state.borrow_mut();
         let half = state.by_id.get_mut(&id).ok_or(Reason::Internal)?;
         if !half.inbox.is_empty() {
-            if inbox.capacity() > KEPT_INBOX_BYTES {
-                *inbox = Vec::new();
-            }
-            std::mem::swap(&mut half.inbox, inbox);
-            half.open_data = None;
+            inbox.refill(&mut half.inbox);
             half.unread_head_bytes = 0;
             return Ok(true);
         }
@@ -448,8 +448,7 @@ impl State {
 impl Half {
     fn new() -> Self {
         Self {
-            inbox: Vec::new(),
-            open_data: None,
+            inbox: Inbox::default(),
             unread_head_bytes: 0,
             reader: None,
             writer: None,
@@ -473,36 +472,11 @@ impl Half {
     }
 
     fn deliver(&mut self, frame: &Frame<'_>) {
-        match self.open_data {
-            Some(start) if frame.kind == Kind::Data => extend_entry(&mut self.inbox, start, frame),
-            _ => {
-                self.open_data = (frame.kind == Kind::Data).then_some(self.inbox.len());
-                put_entry(&mut self.inbox, frame);
-            }
-        }
+        self.inbox.push(frame);
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }
     }
-}
-
-/// Bytes before the payload of an inbox entry: kind, end, length.
-pub(crate) const ENTRY_HEADER_BYTES: usize = 6;
-
-/// An inbox is entries of `kind: u8 | end: u8 | length: u32 | payload`.
-fn put_entry(inbox: &mut Vec<u8>, frame: &Frame<'_>) {
-    let length = u32::try_from(frame.payload.len()).unwrap_or(u32::MAX);
-    inbox.extend_from_slice(&[frame.kind as u8, u8::from(frame.end)]);
-    inbox.extend_from_slice(&length.to_ne_bytes());
-    inbox.extend_from_slice(frame.payload);
-}
-
-/// Joins DATA to the DATA before it, so that a reader that was slow takes it all at once.
-fn extend_entry(inbox: &mut Vec<u8>, start: usize, frame: &Frame<'_>) {
-    inbox.extend_from_slice(frame.payload);
-    let length = u32::try_from(inbox.len() - start - ENTRY_HEADER_BYTES).unwrap_or(u32::MAX);
-    inbox[start + 1] = u8::from(frame.end);
-    inbox[start + 2..start + ENTRY_HEADER_BYTES].copy_from_slice(&length.to_ne_bytes());
 }
 
 /// Stream ids count up and are checked to, so nobody can choose ones that collide: a multiplication spreads them.
@@ -524,3 +498,6 @@ impl Hasher for IdHasher {
         self.0 = (self.0 ^ u64::from(id)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,6 +37,8 @@ pub(crate) struct TlsStream {
     session: Session,
     /// Records as they came, decrypted in place.
     incoming: Buffer,
+    /// What the peer said right behind its handshake.
+    early: Vec<u8>,
     /// Records to be sent.
     outgoing: Buffer,
     /// The peer closed its direction, in TLS or in TCP.
@@ -100,12 +102,12 @@ impl TlsStream {
     }
 
     async fn establish(socket: TcpStream, session: Session) -> Result<Self, Error> {
-        let (incoming, outgoing) = (Buffer::default(), Buffer::default());
         let mut stream = Self {
             socket,
             session,
-            incoming,
-            outgoing,
+            incoming: Buffer::default(),
+            early: Vec::new(),
+            outgoing: Buffer::default(),
             ended: false,
         };
         match timeout(HANDSHAKE_TIMEOUT, stream.handshake()).await {
@@ -121,8 +123,11 @@ impl TlsStream {
 
     async fn handshake(&mut self) -> Result<(), Error> {
         let gone = |error: io::Error| Reason::PeerGone.because(error);
+        let mut early = Vec::new();
         loop {
-            match self.step(&mut |_| {})? {
+            let step = self.step(&mut |plaintext| early.extend_from_slice(plaintext))?;
+            self.early.append(&mut early);
+            match step {
                 Step::Again => {}
                 Step::Send => poll_fn(|cx| self.poll_flush(cx)).await.map_err(gone)?,
                 Step::Receive => {
@@ -178,7 +183,10 @@ impl TlsStream {
         cx: &mut Context<'_>,
         sink: &mut dyn FnMut(&[u8]),
     ) -> Poll<Result<Read, Error>> {
-        let mut delivered = false;
+        let mut delivered = !self.early.is_empty();
+        if delivered {
+            sink(&std::mem::take(&mut self.early));
+        }
         loop {
             while !self.incoming.is_empty() && !self.ended {
                 let deliver = &mut |plaintext: &[u8]| {

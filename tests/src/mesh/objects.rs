@@ -14,6 +14,8 @@ pub struct Workload {
     pub service_account: String,
     /// Its annotations.
     pub annotations: Vec<(String, String)>,
+    /// More lines of its container, such as `livenessProbe: {httpGet: {path: /healthz, port: 8080}}`.
+    pub container: Vec<String>,
     /// More settings for its proxy.
     pub environment: Vec<(String, String)>,
 }
@@ -26,6 +28,7 @@ impl Workload {
             name: name.into(),
             service_account: name.into(),
             annotations: Vec::new(),
+            container: Vec::new(),
             environment: Vec::new(),
         }
     }
@@ -34,6 +37,20 @@ impl Workload {
     #[must_use]
     pub fn annotated(mut self, key: &str, value: &str) -> Self {
         self.annotations.push((key.into(), value.into()));
+        self
+    }
+
+    /// With another line in its container.
+    #[must_use]
+    pub fn containing(mut self, line: &str) -> Self {
+        self.container.push(line.into());
+        self
+    }
+
+    /// With a setting for its proxy; an empty one takes away what the bed would set.
+    #[must_use]
+    pub fn set(mut self, variable: &str, value: &str) -> Self {
+        self.environment.push((variable.into(), value.into()));
         self
     }
 }
@@ -100,10 +117,11 @@ pub fn pod(workload: &Workload, addresses: &[IpAddr]) -> String {
         &mut yaml,
         format_args!("spec:\n  serviceAccountName: \"{service_account}\""),
     );
-    line(
-        &mut yaml,
-        format_args!("  containers:\n  - name: app\nstatus:\n  phase: Running"),
-    );
+    line(&mut yaml, format_args!("  containers:\n  - name: app"));
+    for text in &workload.container {
+        line(&mut yaml, format_args!("    {text}"));
+    }
+    line(&mut yaml, format_args!("status:\n  phase: Running"));
     if let Some(first) = addresses.first() {
         line(&mut yaml, format_args!("  podIP: \"{first}\"\n  podIPs:"));
     }

@@ -226,10 +226,9 @@ mod tests {
     use proptest::prelude::*;
 
     /// Body, trailers in neutral form, and what is left over.
-    fn decode(
-        mut body: Body,
-        portions: &[&[u8]],
-    ) -> Result<(Vec<u8>, Vec<u8>, Vec<u8>), Malformed> {
+    type Decoded = Result<(Vec<u8>, Vec<u8>, Vec<u8>), Malformed>;
+
+    fn decode(mut body: Body, portions: &[&[u8]]) -> Decoded {
         let (mut data, mut trailers, mut input) = (Vec::new(), Vec::new(), Vec::new());
         for portion in portions {
             input.extend_from_slice(portion);

@@ -48,6 +48,13 @@ pub(crate) async fn serve(
 ) -> Result<(), Error> {
     let (mut from, mut to) = socket.split();
     let mut output = Vec::new();
+    if input.is_empty() && worker.drain.is_draining() {
+        // Who comes although we drain has a first request to be served; who has been here long may be idle.
+        let first = timeout(HEAD_TIMEOUT, input.fill(&mut from)).await;
+        if !first.is_ok_and(|filled| filled.is_ok_and(|bytes| bytes > 0)) {
+            return Ok(());
+        }
+    }
     loop {
         let mut neutral = Vec::new();
         let head = match next_head(worker, &mut from, &mut input, &mut neutral).await {
@@ -306,7 +313,9 @@ async fn respond(
             Kind::Head if framing.is_none() => {
                 let (head, fields) = Response::decode(received.payload)
                     .map_err(|error| Reason::PeerProtocol.because(error))?;
-                let written = write::response(&head, fields, !end, answer, output)?;
+                // A head that is not the last one says nothing of a body.
+                let has_body = !end && head.status >= 200;
+                let written = write::response(&head, fields, has_body, answer, output)?;
                 exchange.answered(head.status);
                 if head.upgrade {
                     over = Some(Responded::Switched);
@@ -354,7 +363,7 @@ async fn respond(
 }
 
 /// Tells the client why, as far as it still listens, and ends the connection.
-async fn refuse(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>, reason: Reason) {
+pub(crate) async fn refuse(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>, reason: Reason) {
     if reason == Reason::ClientGone {
         return;
     }

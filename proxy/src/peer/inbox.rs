@@ -1,0 +1,123 @@
+//! Frames of one stream that wait to be read: one allocation for all of them, which the reader swaps for an empty one.
+//!
+//! An entry is `kind: u8 | end: u8 | length: u32 | payload`, the length in the machine's own order.
+
+use super::frame::{Frame, Kind};
+
+/// Bytes before the payload of an entry.
+const HEADER_BYTES: usize = 6;
+/// An inbox that grew larger than this is freed when it was read.
+const KEPT_BYTES: usize = 4 * 1024;
+
+/// Entries in order, read from the front.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    entries: Vec<u8>,
+    read: usize,
+    /// Where the last entry starts, if it is DATA that more DATA can join.
+    open_data: Option<usize>,
+}
+
+/// A frame of the stream. DATA that waited is one frame, whatever frames it came in.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Received<'a> {
+    pub(crate) kind: Kind,
+    /// Nothing comes after this.
+    pub(crate) end: bool,
+    pub(crate) payload: &'a [u8],
+}
+
+impl Inbox {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.read == self.entries.len()
+    }
+
+    /// Adds a frame. DATA joins the DATA before it, so that a reader that was slow takes it all at once.
+    pub(crate) fn push(&mut self, frame: &Frame<'_>) {
+        let start = match self.open_data {
+            Some(start) if frame.kind == Kind::Data => start,
+            _ => {
+                let start = self.entries.len();
+                self.entries
+                    .extend_from_slice(&[frame.kind as u8, 0, 0, 0, 0, 0]);
+                start
+            }
+        };
+        self.entries.extend_from_slice(frame.payload);
+        let length = u32::try_from(self.entries.len() - start - HEADER_BYTES).unwrap_or(u32::MAX);
+        self.entries[start + 1] = u8::from(frame.end);
+        self.entries[start + 2..start + HEADER_BYTES].copy_from_slice(&length.to_ne_bytes());
+        self.open_data = (frame.kind == Kind::Data).then_some(start);
+    }
+
+    /// Takes all of `other`; this one must have been read to its end.
+    pub(crate) fn refill(&mut self, other: &mut Self) {
+        self.entries.clear();
+        self.entries.shrink_to(KEPT_BYTES);
+        self.read = 0;
+        self.open_data = None;
+        std::mem::swap(self, other);
+        self.open_data = None;
+    }
+
+    /// The next frame, if there is one.
+    pub(crate) fn next(&mut self) -> Option<Received<'_>> {
+        let (header, rest) = self.entries[self.read..].split_first_chunk::<HEADER_BYTES>()?;
+        let [kind, end, l0, l1, l2, l3] = *header;
+        let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
+        let kind = match kind {
+            kind if kind == Kind::Head as u8 => Kind::Head,
+            kind if kind == Kind::Trailers as u8 => Kind::Trailers,
+            _ => Kind::Data,
+        };
+        self.read += HEADER_BYTES + length;
+        Some(Received {
+            kind,
+            end: end != 0,
+            payload: &rest[..length],
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_that_waited_is_one_frame() {
+        let frame = |kind, end, payload| Frame {
+            stream: 1,
+            kind,
+            end,
+            payload,
+        };
+        let (mut shared, mut reader) = (Inbox::default(), Inbox::default());
+        shared.push(&frame(Kind::Head, false, b"head"));
+        shared.push(&frame(Kind::Data, false, b"ab"));
+        shared.push(&frame(Kind::Data, false, b""));
+        shared.push(&frame(Kind::Data, true, b"c"));
+        reader.refill(&mut shared);
+        assert!(shared.is_empty());
+        let head = Received {
+            kind: Kind::Head,
+            end: false,
+            payload: b"head",
+        };
+        assert_eq!(reader.next(), Some(head));
+        assert_eq!(
+            reader.next(),
+            Some(Received {
+                kind: Kind::Data,
+                end: true,
+                payload: b"abc"
+            })
+        );
+        assert_eq!(reader.next(), None);
+        shared.push(&frame(Kind::Data, false, b"not joined to what was taken"));
+        reader.refill(&mut shared);
+        assert_eq!(
+            reader.next().map(|received| received.payload.len()),
+            Some(28)
+        );
+    }
+}

@@ -1,0 +1,209 @@
+//! Both ends of a wire in memory: what one queues, the other receives.
+
+use std::task::{Context, Poll};
+
+use super::*;
+use crate::peer::frame::{DATA_BYTES_MAX, Decoder};
+
+struct Wire {
+    dialer: Rc<Streams>,
+    acceptor: Rc<Streams>,
+    decoders: [Decoder; 2],
+}
+
+impl Wire {
+    fn new() -> Self {
+        let (dialer, acceptor) = (Streams::new(Side::Dialer), Streams::new(Side::Acceptor));
+        Self {
+            dialer,
+            acceptor,
+            decoders: Default::default(),
+        }
+    }
+
+    /// Carries everything that is queued, both ways; returns the streams that were opened.
+    fn carry(&mut self) -> Vec<(Stream, Reader)> {
+        let mut opened = Vec::new();
+        let ends = [
+            (&self.dialer, &self.acceptor),
+            (&self.acceptor, &self.dialer),
+        ];
+        for ((from, to), decoder) in ends.into_iter().zip(&mut self.decoders) {
+            let mut bytes = Vec::new();
+            from.take_out(&mut bytes, Waker::noop());
+            let mut accept = |stream, reader, _: &[u8]| opened.push((stream, reader));
+            let decoded = decoder.decode(&bytes, &mut |frame| {
+                to.receive(frame, &mut accept).expect("we keep the rules");
+            });
+            decoded.expect("we make frames");
+        }
+        opened
+    }
+
+    /// A stream, seen from both ends.
+    fn open(&mut self) -> (Stream, (Stream, Reader)) {
+        let ours = self.dialer.open(false, |_| {}).expect("open");
+        (ours, self.carry().pop().expect("opened"))
+    }
+}
+
+fn context() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}
+
+/// Sends as much as is allowed now.
+fn send_all_now(stream: &Stream, byte: u8) -> usize {
+    let mut sent = 0;
+    while let Poll::Ready(Ok(n)) = stream.poll_sendable(&context()) {
+        stream.send_data(&vec![byte; n.min(DATA_BYTES_MAX)], false);
+        sent += n;
+    }
+    sent
+}
+
+/// Reads what is there.
+fn read_now(stream: &Stream, reader: &mut Reader) -> usize {
+    let mut read = 0;
+    while stream.poll_receivable(&context(), reader) == Poll::Ready(Ok(())) {
+        let received = std::pin::pin!(stream.receive(reader)).poll(&mut context());
+        let Poll::Ready(Ok(received)) = received else {
+            break;
+        };
+        read += received.payload.len();
+    }
+    read
+}
+
+#[test]
+fn a_reader_that_does_not_read_holds_one_window_and_nobody_else() {
+    let mut wire = Wire::new();
+    let (slow, (_slow_end, _)) = wire.open();
+    let (quick, (quick_end, mut quick_reader)) = wire.open();
+    let mut sent = 0;
+    for _ in 0..100 {
+        sent += send_all_now(&slow, b's');
+        wire.carry();
+    }
+    assert_eq!(sent, WINDOW_BYTES);
+    quick.send_data(b"hello", true);
+    wire.carry();
+    assert_eq!(read_now(&quick_end, &mut quick_reader), 5);
+}
+
+#[test]
+fn windows_grow_for_readers_that_keep_up_and_stay_in_the_budget() {
+    let mut wire = Wire::new();
+    let mut streams: Vec<_> = (0..20).map(|_| wire.open()).collect();
+    for _ in 0..200 {
+        for (stream, _) in &streams {
+            send_all_now(stream, b'x');
+        }
+        wire.carry();
+        for (_, (end, reader)) in &mut streams {
+            read_now(end, reader);
+        }
+        wire.carry();
+    }
+    let state = wire.acceptor.state.borrow();
+    let windows: Vec<usize> = state.by_id.values().map(|half| half.window).collect();
+    let grown: usize = windows.iter().map(|window| window - WINDOW_BYTES).sum();
+    assert_eq!(grown + state.window_budget, WINDOW_BUDGET_BYTES);
+    assert!(grown > 0 && windows.iter().all(|window| *window <= WINDOW_BYTES_MAX));
+}
+
+#[test]
+fn a_dropped_stream_is_reset_with_its_reason_and_late_frames_are_ignored() {
+    let mut wire = Wire::new();
+    let (ours, (theirs, mut reader)) = wire.open();
+    theirs.send_data(b"on its way", false);
+    ours.fail(Reason::MalformedRequest);
+    drop(ours);
+    wire.carry();
+    let received = theirs.poll_receivable(&context(), &mut reader);
+    assert_eq!(received, Poll::Ready(Err(Reason::MalformedRequest)));
+    drop((theirs, reader));
+    wire.carry();
+    assert_eq!((wire.dialer.count(), wire.acceptor.count()), (0, 0));
+}
+
+#[test]
+fn streams_end_in_both_directions_without_a_reset() {
+    let mut wire = Wire::new();
+    let (ours, (theirs, mut reader)) = wire.open();
+    ours.end();
+    theirs.end();
+    wire.carry();
+    assert_eq!(read_now(&theirs, &mut reader), 0);
+    assert!(reader.is_ended());
+    drop((ours, theirs));
+    assert!(wire.dialer.state.borrow().out.is_empty());
+    assert!(wire.acceptor.state.borrow().out.is_empty());
+}
+
+#[test]
+fn the_last_stream_of_a_retired_connection_ends_it_on_the_dialing_side_only() {
+    let mut wire = Wire::new();
+    let (ours, theirs) = wire.open();
+    wire.acceptor.tell_peer(Kind::GoAway);
+    wire.acceptor.retire();
+    wire.carry();
+    assert!(!wire.dialer.has_room() && !wire.dialer.is_over());
+    drop((ours, theirs));
+    assert!(wire.dialer.is_over() && !wire.acceptor.is_over());
+}
+
+#[test]
+fn a_peer_that_breaks_the_rules_is_found_out() {
+    let frame = |stream, kind, payload| Frame {
+        stream,
+        kind,
+        end: false,
+        payload,
+    };
+    let large = vec![0; WINDOW_BYTES + 1];
+    let rows: &[(&str, Frame<'_>)] = &[
+        ("opens out of order", frame(7, Kind::Open, b"")),
+        ("opens again", frame(1, Kind::Open, b"")),
+        ("sends on what was never opened", frame(9, Kind::Data, b"x")),
+        ("sends without credit", frame(1, Kind::Data, &large)),
+        ("credit of no number", frame(1, Kind::Credit, b"x")),
+        ("resets the connection", frame(0, Kind::Reset, b"")),
+    ];
+    for (what, frame) in rows {
+        let mut wire = Wire::new();
+        let (_ours, _theirs) = wire.open();
+        let outcome = wire.acceptor.receive(
+            Frame {
+                payload: frame.payload,
+                ..*frame
+            },
+            &mut |_, _, _| {},
+        );
+        assert!(outcome.is_err(), "{what}");
+    }
+    let wire = Wire::new();
+    let opened = wire
+        .dialer
+        .receive(frame(1, Kind::Open, b""), &mut |_, _, _| {});
+    assert!(opened.is_err(), "the answering side opens nothing");
+}
+
+#[test]
+fn streams_beyond_the_limit_are_refused_not_the_connection() {
+    let mut wire = Wire::new();
+    let mut open = Vec::new();
+    for _ in 0..STREAMS_MAX {
+        open.push(wire.open());
+    }
+    assert!(
+        !wire.dialer.has_room(),
+        "a dialer of ours turns to another connection"
+    );
+    let refused = wire
+        .dialer
+        .open(false, |_| {})
+        .expect("a hostile one does not");
+    assert!(wire.carry().is_empty());
+    let outcome = refused.poll_receivable(&context(), &mut Reader::default());
+    assert_eq!(outcome, Poll::Ready(Err(Reason::Overloaded)));
+}

@@ -1,0 +1,178 @@
+//! The end of a proxy under load: told to, it takes its time for what is under way, and nobody else notices.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use nix::sys::signal::Signal;
+use ringmail_tests::apps;
+use ringmail_tests::bed::Bed;
+use ringmail_tests::load::Client;
+use ringmail_tests::mesh::{Sidecar, Workload};
+use ringmail_tests::netns::Node;
+use ringmail_tests::wait;
+
+use crate::Scenario;
+use crate::raw::{App, dial, expect, read_rest};
+use crate::shop::{LIMIT, MARKER, Plan, Shop, WEB, play, service};
+
+pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
+    ("drain::the_clients_proxy", the_clients_proxy),
+    ("drain::the_servers_proxy", the_servers_proxy),
+    (
+        "drain::a_limit_ends_what_does_not",
+        a_limit_ends_what_does_not,
+    ),
+    (
+        "drain::rolling_restart_under_load",
+        rolling_restart_under_load,
+    ),
+];
+
+/// Where the scenario plays the app.
+const PORT: u16 = 9000;
+/// Readiness falls at once; this is for the asking.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+fn tell_to_end(node: &Node, sidecar: &Sidecar) -> anyhow::Result<()> {
+    sidecar.process.signal(Signal::SIGTERM)?;
+    wait::until(AT_ONCE, || !sidecar.is_ready(node)).context("still ready after SIGTERM")
+}
+
+fn ends_well(sidecar: &mut Sidecar) -> anyhow::Result<()> {
+    let status = sidecar.process.wait(LIMIT)?;
+    ensure!(
+        status.success(),
+        "it ended with {status}; {}",
+        sidecar.process.tail()
+    );
+    Ok(())
+}
+
+/// A request that the app has heard and not answered.
+fn under_way(shop: &Shop<'_>, app: &App) -> anyhow::Result<(TcpStream, TcpStream)> {
+    let mut client = dial(&shop.client, shop.server_at(PORT))?;
+    let request = b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n";
+    client.write_all(request)?;
+    let mut served = app.accept_speaking()?;
+    expect(&mut served, request)?;
+    Ok((client, served))
+}
+
+/// The app answers, and the client hears all of it.
+fn finish((mut client, mut served): (TcpStream, TcpStream)) -> anyhow::Result<()> {
+    served.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nanswer")?;
+    client.shutdown(std::net::Shutdown::Write)?;
+    let (heard, _) = read_rest(&mut client);
+    ensure!(
+        heard.starts_with("HTTP/1.1 200 OK\r\n") && heard.ends_with("answer"),
+        "{heard:?}"
+    );
+    Ok(())
+}
+
+fn the_clients_proxy(bed: Bed) -> anyhow::Result<()> {
+    play(bed, &Plan::default(), |shop| {
+        let app = App::listen(&shop.server, PORT)?;
+        let slow = under_way(shop, &app)?;
+        let mut idle = dial(&shop.client, WEB)?;
+        idle.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
+        expect(&mut idle, b"HTTP/1.1 200 OK\r\n")?;
+        tell_to_end(shop.node, &shop.client_sidecar)?;
+        // What is idle is closed; what comes now is served, and told to go elsewhere.
+        read_rest(&mut idle);
+        let reply = shop.get(WEB, "/")?;
+        ensure!(
+            reply.status == 200 && reply.headers["connection"] == "close",
+            "{reply:?}"
+        );
+        let mut patient = dial(&shop.client, WEB)?;
+        std::thread::sleep(Duration::from_millis(200));
+        patient.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
+        expect(&mut patient, b"HTTP/1.1 200 OK\r\n")?;
+        finish(slow)?;
+        ends_well(&mut shop.client_sidecar)?;
+        // Its rules stay: the app is refused rather than sent out unprotected.
+        ensure!(
+            shop.get(WEB, &format!("/{MARKER}")).is_err(),
+            "somebody forwards"
+        );
+        shop.assert_wire_unread()
+    })
+}
+
+fn the_servers_proxy(bed: Bed) -> anyhow::Result<()> {
+    play(bed, &Plan::default(), |shop| {
+        let app = App::listen(&shop.server, PORT)?;
+        let slow = under_way(shop, &app)?;
+        tell_to_end(shop.node, &shop.server_sidecar)?;
+        // Endpoints take their time to change: who comes meanwhile is served.
+        for _ in 0..50 {
+            let reply = shop.get(WEB, "/")?;
+            ensure!(reply.status == 200, "{reply:?}");
+        }
+        finish(slow)?;
+        ends_well(&mut shop.server_sidecar)?;
+        shop.assert_wire_unread()
+    })
+}
+
+fn a_limit_ends_what_does_not(bed: Bed) -> anyhow::Result<()> {
+    let plan = Plan {
+        server: Workload::new("shop", "server").set("RINGMAIL_DRAIN_SECONDS", "1"),
+        ..Plan::default()
+    };
+    play(bed, &plan, |shop| {
+        let app = App::listen(&shop.server, PORT)?;
+        let (mut client, _served) = under_way(shop, &app)?;
+        tell_to_end(shop.node, &shop.server_sidecar)?;
+        let status = shop.server_sidecar.process.wait(Duration::from_secs(3))?;
+        ensure!(status.success(), "{status}");
+        let (heard, _) = read_rest(&mut client);
+        ensure!(
+            heard.starts_with("HTTP/1.1 502 ") && heard.contains("peer_gone"),
+            "{heard:?}"
+        );
+        Ok(())
+    })
+}
+
+/// Two pods behind the service; the sidecar of each is replaced in turn.
+fn rolling_restart_under_load(bed: Bed) -> anyhow::Result<()> {
+    play(bed, &Plan::default(), |shop| {
+        let first = Plan::default().server;
+        let second_pod = shop.node.pod("second")?;
+        let second = Workload::new("shop", "second");
+        apps::serve_web(&second_pod.namespace, "second", 8080)?;
+        shop.mesh.put_workload(&second_pod, &second)?;
+        let mut second_sidecar = shop.mesh.sidecar(&second_pod, &second)?;
+        shop.mesh.put_service(
+            &service(),
+            &[(&first, &shop.server), (&second, &second_pod)],
+        )?;
+        let loads = [
+            shop.load(Client::Http1(WEB, format!("/{MARKER}")), 4)?,
+            shop.load(Client::Http1(WEB, "/delay/100".to_owned()), 8)?,
+            shop.load(Client::Http2(WEB, format!("/{MARKER}")), 2)?,
+            shop.load(Client::Grpc(WEB, MARKER.to_owned()), 2)?,
+        ];
+        wait::until(LIMIT, || {
+            shop.get(WEB, "/")
+                .is_ok_and(|reply| reply.headers["x-app"] == "second")
+        })
+        .context("the second pod is not asked")?;
+        for _ in 0..2 {
+            tell_to_end(shop.node, &shop.server_sidecar)?;
+            ends_well(&mut shop.server_sidecar)?;
+            shop.server_sidecar = shop.mesh.sidecar(&shop.server, &first)?;
+            tell_to_end(shop.node, &second_sidecar)?;
+            ends_well(&mut second_sidecar)?;
+            second_sidecar = shop.mesh.sidecar(&second_pod, &second)?;
+        }
+        for load in loads {
+            shop.assert_unhurt(load)?;
+        }
+        shop.assert_wire_unread()
+    })
+}
