@@ -285,3 +285,56 @@ impl Metrics {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_lists_what_there_is() {
+        let metrics = Metrics::default();
+        metrics
+            .certify
+            .get_or_create(&CertifyLabels {
+                outcome: Certified::Issued,
+                credential: Credential::None,
+            })
+            .inc();
+        metrics
+            .handshakes
+            .get_or_create(&HandshakeLabels {
+                outcome: HandshakeOutcome::Failed,
+            })
+            .inc();
+        metrics
+            .stream_ends
+            .get_or_create(&StreamLabels {
+                reason: StreamEnd::Closed,
+            })
+            .inc();
+        let mut rendered = String::new();
+        prometheus_client::encoding::text::encode(&mut rendered, &metrics.registry())
+            .expect("renders");
+        let mut there: Vec<_> = rendered.lines().filter_map(family).collect();
+        let readme = include_str!("../../README.md").lines();
+        let mut listed: Vec<_> = readme.filter_map(listed).collect();
+        there.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(there, listed);
+    }
+
+    /// The name of a metric from its TYPE line, as its samples have it.
+    fn family(line: &str) -> Option<String> {
+        let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
+        let end = if kind == "counter" { "_total" } else { "" };
+        Some(format!("{name}{end}"))
+    }
+
+    /// The name in a row of the README's table of the controller.
+    fn listed(line: &str) -> Option<String> {
+        let (name, _) = line
+            .strip_prefix("| `ringmail_controller_")?
+            .split_once('`')?;
+        Some(format!("ringmail_controller_{name}"))
+    }
+}

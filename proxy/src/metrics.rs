@@ -505,4 +505,38 @@ mod tests {
         );
         assert!(text.ends_with("# EOF\n"));
     }
+
+    #[test]
+    fn the_readme_lists_what_there_is() {
+        let metrics = Metrics::new(1);
+        for protocol in [Protocol::Http1, Protocol::Tcp] {
+            metrics.traffic(Direction::Inbound, NO_IDENTITY, Tls::None, protocol);
+        }
+        metrics.connections_open(Direction::Inbound);
+        metrics.refused(Direction::Inbound, Reason::MtlsRequired);
+        metrics.handshake(Direction::Inbound, Ok(("group", Duration::ZERO)));
+        metrics.detected(Protocol::Tcp, "declared");
+        metrics.renewed("ok");
+        metrics.updated("ack");
+        let rendered = metrics.render().expect("renders");
+        let mut there: Vec<_> = rendered.lines().filter_map(family).collect();
+        let readme = include_str!("../../README.md").lines();
+        let mut listed: Vec<_> = readme.filter_map(listed).collect();
+        there.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(there, listed);
+    }
+
+    /// The name of a metric from its TYPE line, as its samples have it.
+    fn family(line: &str) -> Option<String> {
+        let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
+        let end = if kind == "counter" { "_total" } else { "" };
+        Some(format!("{name}{end}"))
+    }
+
+    /// The name in a row of the README's table of the proxy.
+    fn listed(line: &str) -> Option<String> {
+        let (name, _) = line.strip_prefix("| `ringmail_")?.split_once('`')?;
+        (!name.starts_with("controller_")).then(|| format!("ringmail_{name}"))
+    }
 }

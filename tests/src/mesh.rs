@@ -377,7 +377,8 @@ fn wait_ready(from: &Namespace, admin: SocketAddr, process: &mut Process) -> any
     }
 }
 
-fn page(from: &Namespace, admin: SocketAddr, path: &str) -> anyhow::Result<Reply> {
+/// A page of a controller's or a proxy's, seen from a namespace.
+pub fn page(from: &Namespace, admin: SocketAddr, path: &str) -> anyhow::Result<Reply> {
     let request = Request::get(path)
         .header("host", admin.to_string())
         .body(Full::<Bytes>::default())?;

@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    os::unix::process::ExitStatusExt,
+    os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
@@ -43,6 +43,8 @@ impl Process {
         let mut launcher = Command::new("/proc/self/exe");
         // Nothing of the caller's settings: a program gets what its scenario says.
         launcher.env_clear();
+        // A terminal sends Ctrl-C to a whole group; who ends when is ours to say.
+        launcher.process_group(0);
         launcher
             .arg(LAUNCH)
             .arg(uid.to_string())
