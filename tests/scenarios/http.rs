@@ -9,6 +9,7 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Request, Version};
+use ringmail_tests::apps;
 use ringmail_tests::bed::Bed;
 use ringmail_tests::load::{Reply, fetch};
 use ringmail_tests::mesh::{Service, ServicePort};
@@ -34,6 +35,7 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
         "http::malformed_answers_go_no_further",
         malformed_answers_go_no_further,
     ),
+    ("http::an_early_answer_is_heard", an_early_answer_is_heard),
     ("http::large_bodies", large_bodies),
     ("http::trailers_cross_versions", trailers_cross_versions),
 ];
@@ -497,5 +499,25 @@ fn trailers_cross_versions(bed: Bed) -> anyhow::Result<()> {
         ensure!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head:?}");
         expect(&mut client, b"3\r\nabc\r\n0\r\nx-checksum: 7\r\n\r\n")?;
         shop.assert_wire_unread()
+    })
+}
+
+/// An app that answers before it has read the request's body, and never reads it: the answer arrives, whole.
+fn an_early_answer_is_heard(bed: Bed) -> anyhow::Result<()> {
+    play(bed, &Plan::default(), |shop| {
+        let answer = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 9\r\n\r\ntoo large";
+        apps::serve_bytes(&shop.server.namespace, PORT, answer)?;
+        let to = SocketAddr::new(shop.server.v4.into(), PORT);
+        for _ in 0..5 {
+            let mut client = dial(&shop.client, to)?;
+            client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")?;
+            // More than the wire lets pass before anyone reads; the rest is not wanted and need not go.
+            client.set_write_timeout(Some(Duration::from_secs(1)))?;
+            let _ = client.write_all(&[b'x'; 300_000]);
+            let head = read_head(&mut client)?;
+            ensure!(head.starts_with("HTTP/1.1 413 "), "{head}");
+            expect(&mut client, b"too large")?;
+        }
+        Ok(())
     })
 }
