@@ -452,7 +452,7 @@ fn trailers_cross_versions(bed: Bed) -> anyhow::Result<()> {
     let rows = [("kubernetes.io/h2c", 8081, 21), ("http", 8082, 23)];
     play(bed, &Plan::default(), |shop| {
         for (declared, port, number) in rows {
-            ringmail_tests::apps::serve_web(&shop.server.namespace, "both", port)?;
+            apps::serve_web(&shop.server.namespace, "both", port)?;
             for (name, app_protocol, number) in [
                 ("declares", Some(declared.to_owned()), number),
                 ("silent", None, number + 1),
