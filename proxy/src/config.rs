@@ -113,11 +113,9 @@ impl Config {
             credential: credential(lookup)?,
             workers: workers(lookup)?,
             bind_address: optional(lookup, "RINGMAIL_BIND_ADDRESS")?,
-            capture: if explicit.is_empty() {
-                Some(capture_plan(lookup)?)
-            } else {
-                None
-            },
+            capture: captures(lookup, &explicit)?
+                .then(|| capture_plan(lookup))
+                .transpose()?,
             explicit,
             socket_mark: optional(lookup, "RINGMAIL_SOCKET_MARK")?,
             drain_timeout: Duration::from_secs(
@@ -164,6 +162,17 @@ fn credential(lookup: Lookup<'_>) -> Result<Credential, ConfigError> {
             "RINGMAIL_JOIN_TOKEN_FILE",
             "set either this or RINGMAIL_JWT_FILE",
         )),
+    }
+}
+
+/// Whether connections come to us by capture: unless listeners stand in for it, or it is said otherwise.
+fn captures(lookup: Lookup<'_>, explicit: &[Explicit]) -> Result<bool, ConfigError> {
+    let name = "RINGMAIL_CAPTURE";
+    match optional::<String>(lookup, name)?.as_deref() {
+        Some("on") => Ok(true),
+        Some("off") => Ok(false),
+        Some(_) => Err(refuse(name, "is neither on nor off")),
+        None => Ok(explicit.is_empty()),
     }
 }
 
@@ -297,6 +306,7 @@ mod tests {
             ("RINGMAIL_BIND_ADDRESS", "localhost"),
             ("RINGMAIL_OUTBOUND_LISTENERS", "127.0.0.1:80"),
             ("RINGMAIL_SOCKET_MARK", "-1"),
+            ("RINGMAIL_CAPTURE", "yes"),
             ("RINGMAIL_PROXY_UID", ""),
             ("RINGMAIL_PROXY_UID", "0"),
             ("RINGMAIL_OUTBOUND_SKIP_PORTS", "22,x"),

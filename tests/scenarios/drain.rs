@@ -61,7 +61,7 @@ fn under_way(shop: &Shop<'_>, app: &App) -> anyhow::Result<(TcpStream, TcpStream
 }
 
 /// The app answers, and the client hears all of it.
-fn finish((mut client, mut served): (TcpStream, TcpStream)) -> anyhow::Result<()> {
+fn finish((mut client, mut served): (TcpStream, TcpStream)) -> anyhow::Result<String> {
     served.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nanswer")?;
     client.shutdown(std::net::Shutdown::Write)?;
     let (heard, _) = read_rest(&mut client);
@@ -69,7 +69,7 @@ fn finish((mut client, mut served): (TcpStream, TcpStream)) -> anyhow::Result<()
         heard.starts_with("HTTP/1.1 200 OK\r\n") && heard.ends_with("answer"),
         "{heard:?}"
     );
-    Ok(())
+    Ok(heard)
 }
 
 fn the_clients_proxy(bed: Bed) -> anyhow::Result<()> {
@@ -88,10 +88,12 @@ fn the_clients_proxy(bed: Bed) -> anyhow::Result<()> {
             "{reply:?}"
         );
         let mut patient = dial(&shop.client, WEB)?;
+        // Time in which it must not be closed: there is nothing to wait for.
         std::thread::sleep(Duration::from_millis(200));
         patient.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
         expect(&mut patient, b"HTTP/1.1 200 OK\r\n")?;
-        finish(slow)?;
+        let heard = finish(slow)?;
+        ensure!(heard.contains("Connection: close\r\n"), "{heard:?}");
         ends_well(&mut shop.client_sidecar)?;
         // Its rules stay: the app is refused rather than sent out unprotected.
         ensure!(

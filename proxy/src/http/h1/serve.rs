@@ -16,6 +16,7 @@ use super::parse::{self, RequestHead};
 use super::pump::{Source, send_body};
 use super::write::{self, Answer, Framing};
 use crate::buffer::{Buffer, write_all};
+use crate::drain::Drain;
 use crate::error::{Blamed, Error, Reason};
 use crate::http::exchange::{Exchange, both_ways};
 use crate::http::neutral::{Fields, Response, Version};
@@ -161,11 +162,6 @@ async fn exchange(
     connection: &mut Connection<'_, '_>,
 ) -> Result<Next, Error> {
     connection.input.consume(head.bytes);
-    let answer = Answer {
-        version: head.version,
-        is_head: head.is_head,
-        persistent: head.persistent && !worker.drain.is_draining(),
-    };
     let bodyless = head.body.is_over() && !head.upgrade;
     let opened = open_http(worker, caller, neutral, bodyless, Protocol::Http1).await;
     let (stream, traffic) = match opened {
@@ -173,6 +169,7 @@ async fn exchange(
         Err(error) => {
             worker.metrics.refused(Direction::Outbound, error.reason);
             tracing::debug!(destination = %caller.destination, ?error, "request refused");
+            let answer = answer(head, &worker.drain);
             let answer = Answer {
                 persistent: answer.persistent && head.body.is_over(),
                 ..answer
@@ -189,7 +186,7 @@ async fn exchange(
         }
     };
     let mut exchange = Exchange::begin(traffic);
-    match carry(&stream, head, answer, &mut exchange, connection).await {
+    match carry(&stream, head, &worker.drain, &mut exchange, connection).await {
         Ok(next) => {
             exchange.finish();
             Ok(next)
@@ -211,7 +208,7 @@ async fn exchange(
 async fn carry(
     stream: &Stream,
     head: &RequestHead,
-    answer: Answer,
+    drain: &Drain,
     exchange: &mut Exchange,
     connection: &mut Connection<'_, '_>,
 ) -> Result<Next, Error> {
@@ -240,7 +237,7 @@ async fn carry(
             stream,
             &mut reader,
             head,
-            answer,
+            drain,
             to,
             output,
             exchange
@@ -291,31 +288,32 @@ async fn respond(
     stream: &Stream,
     reader: &mut Reader,
     asked: &RequestHead,
-    answer: Answer,
+    drain: &Drain,
     to: &mut WriteHalf<'_>,
     output: &mut Vec<u8>,
     exchange: &mut Exchange,
 ) -> Result<Responded, Error> {
     let mut framing = None;
+    let mut persistent = false;
     loop {
         let received = stream.receive(reader).await?;
         let end = received.end;
-        let mut over = end.then_some(Responded::Over {
-            persistent: answer.persistent,
-        });
+        let mut switched = false;
         match received.kind {
             Kind::Head if framing.is_none() => {
                 let (head, fields) = Response::decode(received.payload)
                     .map_err(|error| Reason::PeerProtocol.because(error))?;
                 // A head that is not the last one says nothing of a body.
                 let has_body = !end && head.status >= 200;
+                let answer = answer(asked, drain);
                 let written = write::response(&head, fields, has_body, answer, output)?;
+                persistent = answer.persistent && written != Framing::Raw;
                 exchange.answered(head.status);
                 if head.upgrade != asked.is_answered_by_upgrade(head.status) {
                     return Err(Reason::PeerProtocol.into());
                 }
                 if head.upgrade {
-                    over = Some(Responded::Switched);
+                    switched = true;
                 } else if head.status >= 200 {
                     framing = Some(written);
                 } else if end {
@@ -344,20 +342,24 @@ async fn respond(
         {
             framing.end(None, output)?;
         }
-        let closes = framing == Some(Framing::Raw);
-        if over.is_some() || output.len() >= WRITE_BYTES || !reader.has_unread() {
+        if end || switched || output.len() >= WRITE_BYTES || !reader.has_unread() {
             write_all(to, output).await.blame(Reason::ClientGone)?;
             output.clear();
         }
-        match over {
-            Some(Responded::Over { persistent }) => {
-                return Ok(Responded::Over {
-                    persistent: persistent && !closes,
-                });
-            }
-            Some(Responded::Switched) => return Ok(Responded::Switched),
-            None => {}
+        match (switched, end) {
+            (true, _) => return Ok(Responded::Switched),
+            (false, true) => return Ok(Responded::Over { persistent }),
+            (false, false) => {}
         }
+    }
+}
+
+/// What the client can be told now. Whether more requests are welcome is asked anew for each head.
+fn answer(head: &RequestHead, drain: &Drain) -> Answer {
+    Answer {
+        version: head.version,
+        is_head: head.is_head,
+        persistent: head.persistent && !drain.is_draining(),
     }
 }
 
