@@ -16,15 +16,15 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let variable = |name: &str| std::env::var(name).ok();
-    log(variable("RINGMAIL_LOG").as_deref());
-    let outcome = match arguments[..] {
+    let logging = log(variable("RINGMAIL_LOG").as_deref());
+    let outcome = logging.and_then(|()| match arguments[..] {
         ["init"] => init(&variable),
         ["init", "--cleanup"] => capture::cleanup().map_err(Into::into),
         ["verify"] => verify(&variable),
         ["run"] => run(&variable),
         ["--version"] => version(),
         _ => Err(anyhow::anyhow!(USAGE)),
-    };
+    });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -60,13 +60,18 @@ fn run(variable: Lookup<'_>) -> anyhow::Result<()> {
 }
 
 /// One JSON line per event on standard error.
-fn log(level: Option<&str>) {
-    let level = level
-        .and_then(|level| level.parse().ok())
-        .unwrap_or(tracing::Level::INFO);
+fn log(level: Option<&str>) -> anyhow::Result<()> {
+    let level = match level {
+        None | Some("") => tracing::Level::INFO,
+        Some(level) => {
+            let parsed = level.parse();
+            parsed.map_err(|_| anyhow::anyhow!("RINGMAIL_LOG: {level:?} is no level"))?
+        }
+    };
     tracing_subscriber::fmt()
         .json()
         .with_max_level(level)
         .with_writer(std::io::stderr)
         .init();
+    Ok(())
 }

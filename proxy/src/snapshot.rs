@@ -141,3 +141,25 @@ impl Snapshot {
         self.changes.send_modify(|n| *n += 1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_the_limit_addresses_outside_the_mesh_are_forgotten() {
+        let (snapshot, _wanted) = Snapshot::new();
+        let external = |n: usize| Destination {
+            address: SocketAddr::from(([10, 0, 0, 1], u16::try_from(n + 1).expect("a port"))),
+            kind: DestinationKind::External,
+        };
+        let all = (0..DESTINATIONS_MAX).map(external).collect();
+        assert!(snapshot.put_destinations(all).is_empty());
+        let one_more = external(DESTINATIONS_MAX);
+        let address = one_more.address;
+        let forgotten = snapshot.put_destinations(vec![one_more]);
+        assert_eq!(forgotten.len(), 1);
+        assert!(snapshot.knows(address) && !snapshot.knows(forgotten[0]));
+        assert_eq!(snapshot.known_addresses().len(), DESTINATIONS_MAX);
+    }
+}
