@@ -14,6 +14,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::server::SINK;
 
+/// Timers have a resolution of a millisecond: being woken up to this late is their doing, later is a stall.
+const TIMER_ERROR: Duration = Duration::from_millis(2);
+
 /// A load.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Shape {
@@ -156,7 +159,12 @@ impl Pace {
         let due = self.next;
         self.next += self.interval;
         sleep_until(due).await;
-        due
+        let woken = Instant::now();
+        if woken - due < TIMER_ERROR {
+            woken
+        } else {
+            due
+        }
     }
 }
 
