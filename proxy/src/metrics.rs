@@ -4,6 +4,9 @@
 //! few uncontended atomic additions. Peers come from verified certificates and from the controller, so labels are
 //! bounded by the mesh and never chosen by a client.
 
+/// What is counted of requests and connections, and by which labels.
+pub(crate) mod traffic;
+
 /// Counters and histograms, sharded by worker.
 pub(crate) mod sharded;
 
@@ -14,19 +17,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::error::{Blame, Reason};
+use crate::error::Reason;
 use sharded::{Counter, Histogram, Shards};
 
 pub(crate) use sharded::enter_shard;
-
-/// Which way a connection goes, seen from the app in our pod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Direction {
-    /// Our app called.
-    Outbound,
-    /// Our app is called.
-    Inbound,
-}
+pub(crate) use traffic::{Direction, Outcome, Protocol, Tls, Traffic};
 
 /// The peer label of a connection without an identity.
 pub(crate) const NO_IDENTITY: &str = "none";
@@ -340,142 +335,6 @@ impl Metrics {
 impl std::fmt::Debug for Metrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
-    }
-}
-
-/// Handles for what passes between our app and one peer.
-#[derive(Debug)]
-pub(crate) struct Traffic {
-    requests: Option<[Counter; Outcome::ALL.len()]>,
-    latency: Option<Histogram>,
-    connections: Option<[Counter; Outcome::ALL.len()]>,
-    /// Bytes toward the peer.
-    pub(crate) sent: Counter,
-    /// Bytes from the peer.
-    pub(crate) received: Counter,
-}
-
-impl Traffic {
-    /// A request is over.
-    pub(crate) fn request(&self, outcome: Outcome) {
-        if let Some(requests) = &self.requests {
-            requests[outcome as usize].add(1);
-        }
-    }
-
-    /// A response began so long after its request.
-    pub(crate) fn answered(&self, after: Duration) {
-        if let Some(latency) = &self.latency {
-            latency.observe(after);
-        }
-    }
-
-    /// A connection is over.
-    pub(crate) fn connection(&self, outcome: Outcome) {
-        if let Some(connections) = &self.connections {
-            connections[outcome as usize].add(1);
-        }
-    }
-}
-
-/// How a request or a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// As it should: a status below 400, a connection both ends closed.
-    Success,
-    /// A 4xx of the app.
-    ClientError,
-    /// A 5xx of the app.
-    ServerError,
-    /// One of our refusals; `ringmail_refusals_total` says which.
-    Refused,
-    /// Broken in the middle, by whomever; `ringmail_refusals_total` says by whom.
-    Broken,
-}
-
-impl Outcome {
-    const ALL: [Self; 5] = [
-        Self::Success,
-        Self::ClientError,
-        Self::ServerError,
-        Self::Refused,
-        Self::Broken,
-    ];
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::ClientError => "client_error",
-            Self::ServerError => "server_error",
-            Self::Refused => "refused",
-            Self::Broken => "broken",
-        }
-    }
-
-    /// By the status of the app's response.
-    pub(crate) fn of_status(status: u16) -> Self {
-        match status {
-            ..400 => Self::Success,
-            400..500 => Self::ClientError,
-            500.. => Self::ServerError,
-        }
-    }
-
-    /// By why it failed.
-    pub(crate) fn of_reason(reason: Reason) -> Self {
-        match reason.row().blame {
-            Blame::Client | Blame::App => Self::Broken,
-            Blame::Peer | Blame::Us | Blame::Controller => Self::Refused,
-        }
-    }
-}
-
-/// What protects a connection to the other pod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tls {
-    /// Mutual TLS between proxies.
-    Mutual,
-    /// Nothing of ours.
-    None,
-}
-
-impl Tls {
-    fn label(self) -> &'static str {
-        match self {
-            Self::Mutual => "mutual",
-            Self::None => "none",
-        }
-    }
-}
-
-/// What a connection of the app speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Protocol {
-    /// HTTP/1.0 or 1.1.
-    Http1,
-    /// HTTP/2.
-    Http2,
-    /// Bytes.
-    Tcp,
-}
-
-impl Protocol {
-    fn label(self) -> &'static str {
-        match self {
-            Self::Http1 => "http1",
-            Self::Http2 => "http2",
-            Self::Tcp => "tcp",
-        }
-    }
-}
-
-impl Direction {
-    /// For logs and labels.
-    pub(crate) fn label(self) -> &'static str {
-        match self {
-            Self::Outbound => "outbound",
-            Self::Inbound => "inbound",
-        }
     }
 }
 
