@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
 use rcgen::{
@@ -50,7 +51,14 @@ pub(crate) enum By {
 pub(crate) enum Valid {
     Now,
     Formerly,
+    /// As the controller would have issued it a moment ago, with a clock that is so many seconds ahead of ours, or
+    /// behind; for [`SKEWED_LIFETIME`], and back-dated as all are.
+    Skewed(i64),
 }
+
+/// Seconds.
+const SKEWED_LIFETIME: i64 = 60;
+const BACKDATED: i64 = 300;
 
 /// A leaf as the mesh makes them, but with these names and this validity.
 pub(crate) fn forge(
@@ -72,10 +80,17 @@ pub(crate) fn forge(
         ExtendedKeyUsagePurpose::ServerAuth,
         ExtendedKeyUsagePurpose::ClientAuth,
     ];
-    params.not_before = date_time_ymd(2020, 1, 1);
-    params.not_after = match valid {
-        Valid::Now => date_time_ymd(2100, 1, 1),
-        Valid::Formerly => date_time_ymd(2021, 1, 1),
+    (params.not_before, params.not_after) = match valid {
+        Valid::Now => (date_time_ymd(2020, 1, 1), date_time_ymd(2100, 1, 1)),
+        Valid::Formerly => (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1)),
+        Valid::Skewed(ahead) => {
+            let issued = i64::try_from(UNIX_EPOCH.elapsed()?.as_secs())? + ahead;
+            let at = |seconds: i64| {
+                let since = Duration::from_secs(u64::try_from(seconds)?);
+                anyhow::Ok(date_time_ymd(1970, 1, 1) + since)
+            };
+            (at(issued - BACKDATED)?, at(issued + SKEWED_LIFETIME)?)
+        }
     };
     let key = KeyPair::generate()?;
     let (leaf, issuer) = match by {

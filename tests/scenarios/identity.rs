@@ -62,6 +62,14 @@ fn only_valid_certificates_are_let_in(bed: Bed) -> anyhow::Result<()> {
                 )),
             ),
             ("expired", Some((By::Mesh, vec![CLIENT], Valid::Formerly))),
+            (
+                "issued by a clock 6 minutes ahead: not valid yet",
+                Some((By::Mesh, vec![CLIENT], Valid::Skewed(360))),
+            ),
+            (
+                "issued for a minute by a clock 2 minutes behind: over",
+                Some((By::Mesh, vec![CLIENT], Valid::Skewed(-120))),
+            ),
             ("no name", Some((By::Mesh, vec![], Valid::Now))),
             (
                 "two names",
@@ -93,9 +101,12 @@ fn only_valid_certificates_are_let_in(bed: Bed) -> anyhow::Result<()> {
         }
         shop.wait_server_refusal("peer_identity")?;
         // What all of them lacked: with it, the same hands get in.
-        let good = forge(&shop.mesh, By::Mesh, &[CLIENT], Valid::Now)?;
-        let found = knock(&intruder, peer_port, Some(good))?;
-        ensure!(found.answer == Ok(PONG), "{found:?}");
+        // So do certificates of a clock that differs by less than the back-dating.
+        for valid in [Valid::Now, Valid::Skewed(240), Valid::Skewed(-30)] {
+            let good = forge(&shop.mesh, By::Mesh, &[CLIENT], valid)?;
+            let found = knock(&intruder, peer_port, Some(good))?;
+            ensure!(found.answer == Ok(PONG), "{valid:?}: {found:?}");
+        }
         ensure!(
             shop.get(WEB, "/")?.status == 200,
             "the mesh's own traffic suffered"
