@@ -13,6 +13,9 @@ pub(crate) mod streams;
 /// Frames of one stream that wait to be read.
 pub(crate) mod inbox;
 
+/// What one stream has with its connection.
+mod half;
+
 /// One stream, as the code that serves it sees it.
 pub(crate) mod stream;
 

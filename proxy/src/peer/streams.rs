@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use super::frame::{self, Frame, Kind};
+use super::half::Half;
 use super::inbox::Inbox;
 use super::stream::{Reader, Stream};
 use crate::error::Reason;
@@ -64,26 +65,6 @@ struct State {
     window_budget: usize,
     /// Set once the connection is gone; every stream learns it.
     closed: Option<Reason>,
-}
-
-/// What one stream has with the connection.
-#[derive(Debug)]
-struct Half {
-    /// Frames not read yet.
-    inbox: Inbox,
-    unread_head_bytes: usize,
-    reader: Option<Waker>,
-    writer: Option<Waker>,
-    /// What we may still send.
-    send_credit: usize,
-    /// What the peer may still send.
-    receive_credit: usize,
-    /// What our reader took and the peer was not told of.
-    untold: usize,
-    window: usize,
-    receive_ended: bool,
-    send_ended: bool,
-    reset: Option<Reason>,
 }
 
 /// A frame that must not be: the connection ends.
@@ -464,40 +445,6 @@ impl State {
         half.receive_ended = frame.end;
         half.deliver(frame);
         Ok(())
-    }
-}
-
-impl Half {
-    fn new() -> Self {
-        Self {
-            inbox: Inbox::default(),
-            unread_head_bytes: 0,
-            reader: None,
-            writer: None,
-            send_credit: WINDOW_BYTES,
-            receive_credit: WINDOW_BYTES,
-            untold: 0,
-            window: WINDOW_BYTES,
-            receive_ended: false,
-            send_ended: false,
-            reset: None,
-        }
-    }
-
-    fn wake(&mut self) {
-        for waker in [self.reader.take(), self.writer.take()]
-            .into_iter()
-            .flatten()
-        {
-            waker.wake();
-        }
-    }
-
-    fn deliver(&mut self, frame: &Frame<'_>) {
-        self.inbox.push(frame);
-        if let Some(reader) = self.reader.take() {
-            reader.wake();
-        }
     }
 }
 

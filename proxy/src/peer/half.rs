@@ -1,0 +1,62 @@
+//! What one stream has with its connection: what waits to be read, who waits for it, and how much either side may send.
+
+use std::task::Waker;
+
+use super::frame::Frame;
+use super::inbox::Inbox;
+use super::streams::WINDOW_BYTES;
+use crate::error::Reason;
+
+/// What one stream has with the connection.
+#[derive(Debug)]
+pub(super) struct Half {
+    /// Frames not read yet.
+    pub(super) inbox: Inbox,
+    pub(super) unread_head_bytes: usize,
+    pub(super) reader: Option<Waker>,
+    pub(super) writer: Option<Waker>,
+    /// What we may still send.
+    pub(super) send_credit: usize,
+    /// What the peer may still send.
+    pub(super) receive_credit: usize,
+    /// What our reader took and the peer was not told of.
+    pub(super) untold: usize,
+    pub(super) window: usize,
+    pub(super) receive_ended: bool,
+    pub(super) send_ended: bool,
+    pub(super) reset: Option<Reason>,
+}
+
+impl Half {
+    pub(super) fn new() -> Self {
+        Self {
+            inbox: Inbox::default(),
+            unread_head_bytes: 0,
+            reader: None,
+            writer: None,
+            send_credit: WINDOW_BYTES,
+            receive_credit: WINDOW_BYTES,
+            untold: 0,
+            window: WINDOW_BYTES,
+            receive_ended: false,
+            send_ended: false,
+            reset: None,
+        }
+    }
+
+    pub(super) fn wake(&mut self) {
+        for waker in [self.reader.take(), self.writer.take()]
+            .into_iter()
+            .flatten()
+        {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn deliver(&mut self, frame: &Frame<'_>) {
+        self.inbox.push(frame);
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+}
