@@ -106,11 +106,18 @@ pub struct Rule {
     pub backends: Vec<WeightedBackend>,
     /// Who gets copies.
     pub mirrors: Vec<Mirror>,
-    /// For the whole exchange.
+    /// How long, and how often.
+    pub policy: Policy,
+}
+
+/// What a route says about time and about trying again. The default is what holds where none says anything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// From the request's head to the end of the response, all tries included.
     pub request_timeout: Option<Duration>,
-    /// For one try.
+    /// The same for each single try.
     pub backend_timeout: Option<Duration>,
-    /// When to try again.
+    /// When an answer is not good enough. Without it no status is retried.
     pub retry: Option<Retry>,
 }
 
@@ -185,11 +192,11 @@ pub struct Mirror {
 /// When a request is tried again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retry {
-    /// Beyond the first try.
+    /// Beyond the first try; none at all when it is 0.
     pub attempts: u32,
-    /// Statuses that are worth another try.
+    /// Statuses that are retried, whatever the method.
     pub statuses: Vec<u16>,
-    /// Before the second try, at least.
+    /// Before the first retry; doubles with each.
     pub backoff: Duration,
 }
 

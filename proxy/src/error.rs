@@ -74,6 +74,7 @@ reasons! {
     5  MtlsRequired        "mtls_required"        Client     403 7  "plaintext is not accepted here: this workload is strict"
     6  NotHttp             "not_http"             Client     400 3  "the port is declared to speak HTTP and these bytes do not"
     7  Loop                "loop"                 Client     508 13 "the connection was addressed to the proxy itself"
+    9  EgressDenied        "egress_denied"        Client     403 7  "the address is outside the mesh, and this namespace does not let anything out"
     10 AppUnreachable      "app_unreachable"      App        503 14 "the application refused the connection or did not answer it"
     11 AppGone             "app_gone"             App        502 14 "the application closed its connection in the middle of an exchange"
     12 AppMalformed        "app_malformed"        App        502 13 "the application's response breaks RFC 9110 or RFC 9112"
@@ -87,6 +88,8 @@ reasons! {
     32 Overloaded          "overloaded"           Us         503 8  "a limit of this proxy is reached"
     33 Draining            "draining"             Us         503 14 "this proxy is shutting down"
     34 Internal            "internal"             Us         500 13 "a bug in this proxy ended the exchange"
+    35 NoRoute             "no_route"             Us         404 12 "the service has routes and none is for this request"
+    36 NoBackend           "no_backend"           Us         500 13 "the route of this request has no backend that exists"
     40 UnknownDestination  "unknown_destination"  Controller 503 14 "the controller could not be asked what is behind this address"
     41 NoEndpoints         "no_endpoints"         Controller 503 14 "no pod serves this destination now"
 }

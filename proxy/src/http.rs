@@ -7,6 +7,9 @@ pub(crate) mod neutral;
 /// Which fields cross, and which belong to one hop.
 pub(crate) mod fields;
 
+/// What routes make of a request.
+pub(crate) mod route;
+
 /// HTTP/1.0 and 1.1, our own engine.
 pub(crate) mod h1;
 

@@ -13,7 +13,7 @@ pub(crate) mod sharded;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -101,6 +101,7 @@ pub(crate) struct Metrics {
     handshakes: Counters<HandshakeLabels>,
     handshake_latency: Family<DirectionLabels, Histogram, Shards>,
     detections: Counters<DetectionLabels>,
+    egress_audited: Counter,
     /// Seconds since the Unix epoch at which our certificate ends.
     pub(crate) certificate_expiry: Gauge,
     renewals: Counters<ResultLabels>,
@@ -164,6 +165,11 @@ impl Metrics {
             "detections",
             "Protocols of outbound connections, declared or detected"
         );
+        let egress_audited = register!(
+            MetricConstructor::<Counter>::new_metric(&shards),
+            "egress_audited",
+            "Connections that left the mesh where it is audited"
+        );
         let certificate_expiry = register!(
             Gauge::default(),
             "certificate_expiry_timestamp",
@@ -202,6 +208,7 @@ impl Metrics {
             handshakes,
             handshake_latency,
             detections,
+            egress_audited,
             certificate_expiry,
             renewals,
             control_connected,
@@ -312,6 +319,11 @@ impl Metrics {
                 by,
             })
             .add(1);
+    }
+
+    /// A connection left the mesh, where that is audited.
+    pub(crate) fn egress_audited(&self) {
+        self.egress_audited.add(1);
     }
 
     /// A certificate was asked for.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringmail_proto::destination::{Destination, DestinationKind};
-use ringmail_proto::workload::Protocol as Declared;
+use ringmail_proto::workload::{EgressMode, Protocol as Declared};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -61,7 +61,13 @@ async fn forward(
     let counted = |error: &Error| worker.metrics.refused(Direction::Outbound, error.reason);
 
     // Where to.
-    let (destination, way) = match whereto(worker, caller).await {
+    let found = whereto(worker, caller).await.and_then(|found| {
+        if found.0.kind == DestinationKind::External {
+            leave(worker, dialled)?;
+        }
+        Ok(found)
+    });
+    let (destination, way) = match found {
         Ok(found) => found,
         Err(error) => {
             counted(&error);
@@ -103,6 +109,22 @@ async fn whereto(worker: &Worker, caller: Caller) -> Result<(Arc<Destination>, W
     let destination = worker.snapshot.destination(caller.destination).await?;
     let way = way(&destination.kind, caller, worker.next_turn())?;
     Ok((destination, way))
+}
+
+/// Whether a connection may leave the mesh (the namespace's `ringmail.io/egress`).
+fn leave(worker: &Worker, dialled: SocketAddr) -> Result<(), Error> {
+    match worker.snapshot.workload()?.egress_mode {
+        EgressMode::Allow => Ok(()),
+        EgressMode::Audit => {
+            tracing::info!(destination = %dialled, "connection leaves the mesh");
+            worker.metrics.egress_audited();
+            Ok(())
+        }
+        EgressMode::Deny => {
+            tracing::info!(destination = %dialled, "connection may not leave the mesh");
+            Err(Reason::EgressDenied.into())
+        }
+    }
 }
 
 /// Tells a client that speaks HTTP/1 why it is not served; any other is cut.

@@ -153,6 +153,8 @@ mod tests {
             port: 80,
             protocol: ringmail_proto::workload::Protocol::Detect,
             endpoints: endpoints.iter().map(endpoint).collect(),
+            routes: None,
+            backends: Vec::new(),
         })
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{
     HeaderEdits, MATCHES_MAX, MILLION, Match, Mirror, PARTS_MAX, PathEdit, PathMatch, Pattern,
-    RETRIES_MAX, RULES_MAX, Redirect, RequestEdits, Retry, Routes, Rule, TEXT_BYTES_MAX,
+    Policy, RETRIES_MAX, RULES_MAX, Redirect, RequestEdits, Retry, Routes, Rule, TEXT_BYTES_MAX,
     TIMEOUT_MAX, ValueMatch, ValuePattern, WeightedBackend,
 };
 use crate::{Invalid, pb};
@@ -171,9 +171,11 @@ impl Rule {
             mirrors: mirrors
                 .map(|one| Mirror::from_wire(one, backends))
                 .collect::<Result<_, _>>()?,
-            request_timeout: timeout("request_timeout_ms", wire.request_timeout_ms)?,
-            backend_timeout: timeout("backend_timeout_ms", wire.backend_timeout_ms)?,
-            retry: wire.retry.map(Retry::from_wire).transpose()?,
+            policy: Policy {
+                request_timeout: timeout("request_timeout_ms", wire.request_timeout_ms)?,
+                backend_timeout: timeout("backend_timeout_ms", wire.backend_timeout_ms)?,
+                retry: wire.retry.map(Retry::from_wire).transpose()?,
+            },
         })
     }
 }
@@ -187,9 +189,9 @@ impl From<&Rule> for pb::RouteRule {
             redirect: checked.redirect.as_ref().map(Into::into),
             backends: checked.backends.iter().map(Into::into).collect(),
             mirrors: checked.mirrors.iter().map(Into::into).collect(),
-            request_timeout_ms: checked.request_timeout.map_or(0, milliseconds),
-            backend_timeout_ms: checked.backend_timeout.map_or(0, milliseconds),
-            retry: checked.retry.as_ref().map(Into::into),
+            request_timeout_ms: checked.policy.request_timeout.map_or(0, milliseconds),
+            backend_timeout_ms: checked.policy.backend_timeout.map_or(0, milliseconds),
+            retry: checked.policy.retry.as_ref().map(Into::into),
         }
     }
 }
