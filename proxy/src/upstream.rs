@@ -147,6 +147,7 @@ mod tests {
             address: address.parse().expect("valid"),
             workload: name("cart-0"),
             identity: meshed.then_some(SpiffeId::clone(&id)),
+            zone_hints: Vec::new(),
         };
         DestinationKind::Service(Service {
             name: name("cart"),
