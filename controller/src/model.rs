@@ -191,6 +191,7 @@ fn pod_destination(pod: &PodEntry, address: SocketAddr) -> DestinationKind {
             address,
             workload: pod.name.clone(),
             identity: pod.identity.clone(),
+            zone_hints: Vec::new(),
         }],
         routes: None,
         backends: Vec::new(),

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -88,7 +89,7 @@ async fn answer(
     heads::put_response(head.status, &head.headers, &mut neutral)
         .map_err(|_| Reason::AppMalformed)?;
     let end = body.is_end_stream();
-    exchange.answered(head.status.as_u16());
+    exchange.answered(head.status.as_u16(), Instant::now());
     stream.send_head(Kind::Head, end, |out| out.extend_from_slice(&neutral));
     if end {
         return Ok(());

@@ -19,7 +19,10 @@ use crate::http::neutral::Response;
 use crate::metrics::{Direction, Protocol};
 use crate::peer::frame::Kind;
 use crate::peer::stream::{Reader, Stream};
-use crate::upstream::{Caller, open_http};
+use crate::upstream::call::{Call, Outgoing};
+use crate::upstream::policy::Policy;
+use crate::upstream::retry::grpc_timeout;
+use crate::upstream::{Caller, dialled, open_http};
 use crate::worker::Worker;
 
 /// Serves the connection until the client closes it, an error ends it, or the proxy drains and it has no streams.
@@ -77,11 +80,20 @@ async fn exchange(
         .is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
     let mut neutral = Vec::with_capacity(512);
     let bodyless = body.is_end_stream();
-    let opened = match heads::put_request(&head, &mut neutral) {
-        Ok(()) => open_http(worker, &caller, &neutral, bodyless, Protocol::Http2).await,
-        Err(reason) => Err(reason.into()),
+    let policy = Policy::default();
+    let opened = async {
+        heads::put_request(&head, &mut neutral)?;
+        let timeout = head.headers.get("grpc-timeout").filter(|_| is_grpc);
+        let outgoing = Outgoing {
+            head: neutral,
+            end: bodyless,
+            protocol: Protocol::Http2,
+            patience: timeout.and_then(|timeout| grpc_timeout(timeout.as_bytes())),
+        };
+        let destination = worker.snapshot.destination(caller.destination).await?;
+        open_http(worker, &caller, dialled(&destination)?, &policy, outgoing).await
     };
-    let (stream, traffic) = match opened {
+    let (call, stream) = match opened.await {
         Ok(opened) => opened,
         Err(error) => {
             tracing::debug!(destination = %caller.destination, ?error, "request refused");
@@ -90,9 +102,12 @@ async fn exchange(
             return;
         }
     };
-    drop(neutral);
-    let mut exchange = Exchange::begin(traffic);
-    let carried = carry(&stream, body, bodyless, &mut respond, &mut exchange).await;
+    let traffic = match call.traffic() {
+        Ok(traffic) => traffic,
+        Err(error) => return refuse(&mut respond, error.reason, is_grpc),
+    };
+    let mut exchange = Exchange::begin(traffic, call.begun());
+    let carried = carry(&call, &stream, body, bodyless, &mut respond, &mut exchange).await;
     match carried {
         Ok(()) => exchange.finish(),
         Err(error) => {
@@ -109,6 +124,7 @@ async fn exchange(
 
 /// Body up and response down at the same time.
 async fn carry(
+    call: &Call<'_>,
     stream: &Stream,
     body: RecvStream,
     bodyless: bool,
@@ -118,8 +134,9 @@ async fn carry(
     let mut sent = 0;
     let outcome = {
         let upload = pin!(pump::send_body(body, stream, Reason::ClientGone, &mut sent));
-        let answer = pin!(answer(stream, respond, exchange));
-        both_ways(bodyless, upload, answer).await
+        let answer = pin!(answer(call, stream, respond, exchange));
+        let both = both_ways(bodyless, upload, answer);
+        call.in_time(both).await
     };
     exchange.sent(sent);
     outcome.map(|_| ())
@@ -127,6 +144,7 @@ async fn carry(
 
 /// The response, as it comes. Also ends when the client resets the stream.
 async fn answer(
+    call: &Call<'_>,
     stream: &Stream,
     respond: &mut SendResponse<Bytes>,
     exchange: &mut Exchange,
@@ -134,11 +152,12 @@ async fn answer(
     let gone = |error| Reason::ClientGone.because(error);
     let mut reader = Reader::default();
     loop {
-        let received = tokio::select! {
+        let heard = tokio::select! {
             biased;
-            received = stream.receive(&mut reader) => received?,
+            heard = call.head(stream, &mut reader, exchange) => heard?,
             _ = std::future::poll_fn(|cx| respond.poll_reset(cx)) => return Err(Reason::ClientGone.into()),
         };
+        let received = stream.receive(&mut reader).await?;
         if received.kind != Kind::Head {
             return Err(Reason::PeerProtocol.into());
         }
@@ -146,7 +165,7 @@ async fn answer(
             .map_err(|error| Reason::PeerProtocol.because(error))?;
         let response = heads::response(head.status, fields)?;
         let end = received.end;
-        exchange.answered(head.status);
+        exchange.answered(head.status, heard);
         match head.status {
             // A switch of protocols does not exist in HTTP/2 (RFC 9113 section 8.6).
             101 => return Err(Reason::PeerProtocol.into()),
