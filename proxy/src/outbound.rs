@@ -65,7 +65,7 @@ async fn forward(
         Ok(found) => found,
         Err(error) => {
             counted(&error);
-            explain(socket, error.reason).await;
+            explain(socket, &error).await;
             return Err(error);
         }
     };
@@ -106,11 +106,11 @@ async fn whereto(worker: &Worker, caller: Caller) -> Result<(Arc<Destination>, W
 }
 
 /// Tells a client that speaks HTTP/1 why it is not served; any other is cut.
-async fn explain(socket: &mut TcpStream, reason: Reason) {
+async fn explain(socket: &mut TcpStream, error: &Error) {
     let mut input = Buffer::default();
     if let Ok(Verdict::Http1) = in_time(socket, &mut input).await {
         let (mut from, mut to) = socket.split();
-        h1::serve::refuse(&mut from, &mut to, reason).await;
+        h1::serve::refuse(&mut from, &mut to, error).await;
     }
 }
 

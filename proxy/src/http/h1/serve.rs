@@ -61,7 +61,7 @@ pub(crate) async fn serve(
             Ok(None) => return Ok(()),
             Err(error) => {
                 worker.metrics.refused(Direction::Outbound, error.reason);
-                refuse(&mut from, &mut to, error.reason).await;
+                refuse(&mut from, &mut to, &error).await;
                 return Err(error);
             }
         };
@@ -174,7 +174,7 @@ async fn exchange(
                 persistent: answer.persistent && head.body.is_over(),
                 ..answer
             };
-            write::refusal(error.reason, answer, connection.output);
+            write::refusal(&error, answer, connection.output);
             write_all(connection.to, connection.output)
                 .await
                 .blame(Reason::ClientGone)?;
@@ -197,7 +197,7 @@ async fn exchange(
             let unanswered = !exchange.is_answered();
             exchange.fail(error.reason);
             if unanswered {
-                refuse(connection.from, connection.to, error.reason).await;
+                refuse(connection.from, connection.to, &error).await;
             }
             Err(error)
         }
@@ -364,8 +364,8 @@ fn answer(head: &RequestHead, drain: &Drain) -> Answer {
 }
 
 /// Tells the client why, as far as it still listens, and ends the connection.
-pub(crate) async fn refuse(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>, reason: Reason) {
-    if reason == Reason::ClientGone {
+pub(crate) async fn refuse(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>, error: &Error) {
+    if error.reason == Reason::ClientGone {
         return;
     }
     let mut text = Vec::new();
@@ -374,7 +374,7 @@ pub(crate) async fn refuse(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>, reas
         is_head: false,
         persistent: false,
     };
-    write::refusal(reason, answer, &mut text);
+    write::refusal(error, answer, &mut text);
     if timeout(LINGER_TIMEOUT, write_all(to, &text)).await.is_ok() {
         linger(from, to).await;
     }

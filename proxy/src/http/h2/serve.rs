@@ -79,14 +79,14 @@ async fn exchange(
     let bodyless = body.is_end_stream();
     let opened = match heads::put_request(&head, &mut neutral) {
         Ok(()) => open_http(worker, &caller, &neutral, bodyless, Protocol::Http2).await,
-        Err(reason) => Err(reason.into()),
+        Err(error) => Err(error),
     };
     let (stream, traffic) = match opened {
         Ok(opened) => opened,
         Err(error) => {
             tracing::debug!(destination = %caller.destination, ?error, "request refused");
             worker.metrics.refused(Direction::Outbound, error.reason);
-            refuse(&mut respond, error.reason, is_grpc);
+            refuse(&mut respond, &error, is_grpc);
             return;
         }
     };
@@ -100,7 +100,7 @@ async fn exchange(
             stream.fail(error.reason);
             match exchange.is_answered() {
                 true => respond.send_reset(reset_code(error.reason)),
-                false => refuse(&mut respond, error.reason, is_grpc),
+                false => refuse(&mut respond, &error, is_grpc),
             }
             exchange.fail(error.reason);
         }
@@ -171,14 +171,14 @@ async fn answer(
 }
 
 /// Tells the client why: a response of our own, in gRPC's terms where gRPC is spoken.
-fn refuse(respond: &mut SendResponse<Bytes>, reason: Reason, is_grpc: bool) {
-    let row = reason.row();
+fn refuse(respond: &mut SendResponse<Bytes>, error: &Error, is_grpc: bool) {
+    let row = error.reason.row();
     let response = http::Response::builder().header("x-ringmail-reason", row.label);
     let response = match is_grpc {
         true => response
             .header("content-type", "application/grpc")
             .header("grpc-status", u16::from(row.grpc_status))
-            .header("grpc-message", row.explanation),
+            .header("grpc-message", error.to_string()),
         false => response.status(row.status),
     };
     match response.body(()) {
