@@ -39,6 +39,9 @@ mod streams;
 /// HTTP as it was sent.
 mod http;
 
+/// What is no HTTP, and what only looks like none.
+mod malformed;
+
 /// What the controller is told while it runs.
 mod configuration;
 
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         .chain(outage::SCENARIOS)
         .chain(streams::SCENARIOS)
         .chain(http::SCENARIOS)
+        .chain(malformed::SCENARIOS)
         .chain(configuration::SCENARIOS)
         .chain(drain::SCENARIOS);
     let trials =

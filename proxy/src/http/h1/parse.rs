@@ -231,25 +231,21 @@ fn rule(error: ParseError) -> &'static str {
     }
 }
 
-/// Whether the first line ends in a version of HTTP that is none of ours (RFC 9110 section 2.5).
+/// Whether the first line is right but for a version of HTTP that is none of ours (RFC 9110 section 2.5).
 fn names_other_version(data: &[u8]) -> bool {
     let line = data.trim_ascii_start();
     let end = line.iter().position(|b| b"\r\n".contains(b));
-    let line = &line[..end.unwrap_or(line.len())];
-    matches!(
-        line.last_chunk(),
-        Some([
-            b' ',
-            b'H',
-            b'T',
-            b'T',
-            b'P',
-            b'/',
-            b'0'..=b'9',
-            b'.',
-            b'0'..=b'9'
-        ])
-    )
+    let mut parts = line[..end.unwrap_or(line.len())].split(|b| *b == b' ');
+    let (Some(_), Some(_), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    match version.strip_prefix(b"HTTP/") {
+        Some(b"1.0" | b"1.1") => false,
+        Some([major, b'.', minor]) => major.is_ascii_digit() && minor.is_ascii_digit(),
+        _ => false,
+    }
 }
 
 impl Framing<'_> {
