@@ -6,6 +6,19 @@ pub(crate) const DETECT_BYTES_MAX: usize = 16 * 1024;
 /// RFC 9113 section 3.4.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// Requests that start like this are HTTP/1 whatever follows: what follows may be wrong, and is refused as such.
+const HTTP1_STARTS: [&[u8]; 9] = [
+    b"GET /",
+    b"PUT /",
+    b"HEAD /",
+    b"POST /",
+    b"PATCH /",
+    b"TRACE /",
+    b"DELETE /",
+    b"OPTIONS /",
+    b"OPTIONS * HTTP/",
+];
+
 /// What the first bytes tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -23,6 +36,13 @@ pub(crate) fn detect(bytes: &[u8]) -> Verdict {
         return Verdict::Http2;
     }
     if HTTP2_PREFACE.starts_with(bytes) {
+        return Verdict::More;
+    }
+    let bytes = without_empty_lines(bytes);
+    if HTTP1_STARTS.iter().any(|start| bytes.starts_with(start)) {
+        return Verdict::Http1;
+    }
+    if matches!(bytes, b"" | b"\r") {
         return Verdict::More;
     }
     let end = bytes.iter().position(|b| *b == b'\n');
@@ -49,6 +69,14 @@ pub(crate) fn detect(bytes: &[u8]) -> Verdict {
     }
 }
 
+/// RFC 9112 section 2.2: empty lines before a request are ignored.
+fn without_empty_lines(mut bytes: &[u8]) -> &[u8] {
+    while let [b'\r', b'\n', rest @ ..] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,7 +87,18 @@ mod tests {
         let rows: &[(&[u8], Verdict)] = &[
             (b"", Verdict::More),
             (b"G", Verdict::More),
-            (b"GET /a b", Verdict::More),
+            (b"GET ", Verdict::More),
+            (b"GET /", Verdict::Http1),
+            (b"GET /\x01", Verdict::Http1),
+            (b"GET /\r\n", Verdict::Http1),
+            (b"get / HTTP/1.1\r\n", Verdict::Http1),
+            (b"\r\n", Verdict::More),
+            (b"\r\n\r", Verdict::More),
+            (b"\r\nGET / HTTP/1.1\r\n", Verdict::Http1),
+            (b"\r\n\r\n\0\r\nQUIT\n", Verdict::Opaque),
+            (b"\rGET / HTTP/1.1\r\n", Verdict::Opaque),
+            (b"OPTIONS rtsp://a RTSP/1.0\r\n", Verdict::Opaque),
+            (b"GET a\r\n", Verdict::Opaque),
             (b"GET / HTTP/1.1\r\n", Verdict::Http1),
             (b"GET / HTTP/1.0\n", Verdict::Http1),
             (b"M-SEARCH * HTTP/1.1\r\n", Verdict::Http1),
@@ -74,7 +113,8 @@ mod tests {
             (b"EHLO mail\r\n", Verdict::Opaque),
             (b"SSH-2.0-OpenSSH\r\n", Verdict::Opaque),
             (b"\0\0\0\x08\x04\xd2\x16\x2f", Verdict::Opaque),
-            (b"GET / HTTP/3.0\r\n", Verdict::Opaque),
+            (b"GET / HTTP/3.0\r\n", Verdict::Http1),
+            (b"GET a HTTP/3.0\r\n", Verdict::Opaque),
             (b" GET / HTTP/1.1\r\n", Verdict::Opaque),
         ];
         for (bytes, verdict) in rows {

@@ -1,7 +1,8 @@
 //! What went wrong, who is to blame, and what everyone is told about it: one table.
 //!
-//! An [`Error`] is a [`Reason`] from the table, with the underlying error for the log. The reason decides the HTTP
-//! status, the gRPC status, the code on the peer wire and the metric label; nothing else does.
+//! An [`Error`] is a [`Reason`] from the table, with the rule that was broken, for whoever broke it, and the underlying
+//! error, for the log. The reason decides the HTTP status, the gRPC status, the code on the peer wire and the metric
+//! label; nothing else does.
 
 use std::fmt;
 use std::io;
@@ -74,6 +75,7 @@ reasons! {
     5  MtlsRequired        "mtls_required"        Client     403 7  "plaintext is not accepted here: this workload is strict"
     6  NotHttp             "not_http"             Client     400 3  "the port is declared to speak HTTP and these bytes do not"
     7  Loop                "loop"                 Client     508 13 "the connection was addressed to the proxy itself"
+    8  HttpVersion         "http_version"         Client     505 12 "this version of HTTP is not spoken here"
     9  EgressDenied        "egress_denied"        Client     403 7  "the address is outside the mesh, and this namespace does not let anything out"
     10 AppUnreachable      "app_unreachable"      App        503 14 "the application refused the connection or did not answer it"
     11 AppGone             "app_gone"             App        502 14 "the application closed its connection in the middle of an exchange"
@@ -114,15 +116,27 @@ impl Reason {
     ) -> Error {
         Error {
             reason: self,
+            rule: None,
             source: Some(source.into()),
+        }
+    }
+
+    /// This reason because `rule` was broken: what is wrong, and where it says so.
+    pub(crate) fn rule(self, rule: &'static str) -> Error {
+        Error {
+            reason: self,
+            rule: Some(rule),
+            source: None,
         }
     }
 }
 
-/// A reason, and the error that led to it.
+/// A reason, and what led to it.
 pub(crate) struct Error {
     /// From the table.
     pub(crate) reason: Reason,
+    /// The rule that was broken, if that is why; told to whoever broke it.
+    pub(crate) rule: Option<&'static str>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -130,6 +144,7 @@ impl From<Reason> for Error {
     fn from(reason: Reason) -> Self {
         Self {
             reason,
+            rule: None,
             source: None,
         }
     }
@@ -137,15 +152,21 @@ impl From<Reason> for Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.reason.row().explanation)
+        f.write_str(self.reason.row().explanation)?;
+        match self.rule {
+            Some(rule) => write!(f, ": {rule}"),
+            None => Ok(()),
+        }
     }
 }
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.source {
-            Some(source) => write!(f, "{}: {source}", self.reason.row().label),
-            None => f.write_str(self.reason.row().label),
+        let label = self.reason.row().label;
+        match (&self.source, self.rule) {
+            (Some(source), _) => write!(f, "{label}: {source}"),
+            (None, Some(rule)) => write!(f, "{label}: {rule}"),
+            (None, None) => f.write_str(label),
         }
     }
 }

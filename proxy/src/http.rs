@@ -7,6 +7,9 @@ pub(crate) mod neutral;
 /// Which fields cross, and which belong to one hop.
 pub(crate) mod fields;
 
+/// The one normal form of a request's target and host.
+pub(crate) mod target;
+
 /// What routes make of a request.
 pub(crate) mod route;
 

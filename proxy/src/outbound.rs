@@ -71,7 +71,7 @@ async fn forward(
         Ok(found) => found,
         Err(error) => {
             counted(&error);
-            explain(socket, error.reason).await;
+            explain(socket, &error).await;
             return Err(error);
         }
     };
@@ -124,11 +124,11 @@ fn leave(worker: &Worker, dialled: SocketAddr) -> Result<(), Error> {
 }
 
 /// Tells a client that speaks HTTP/1 why it is not served; any other is cut.
-async fn explain(socket: &mut TcpStream, reason: Reason) {
+async fn explain(socket: &mut TcpStream, error: &Error) {
     let mut input = Buffer::default();
     if let Ok(Verdict::Http1) = in_time(socket, &mut input).await {
         let (mut from, mut to) = socket.split();
-        h1::serve::refuse(&mut from, &mut to, reason).await;
+        h1::serve::refuse(&mut from, &mut to, error).await;
     }
 }
 
@@ -164,14 +164,15 @@ async fn protocol(
     socket: &mut TcpStream,
     input: &mut Buffer,
 ) -> Result<(Spoken, &'static str), Error> {
-    let declared = match &destination.kind {
-        DestinationKind::Service(service) => service.protocol,
-        DestinationKind::External => Declared::Detect,
+    let (declared, has_routes) = match &destination.kind {
+        DestinationKind::Service(service) => (service.protocol, service.routes.is_some()),
+        DestinationKind::External => (Declared::Detect, false),
     };
     match declared {
         Declared::Http1 => return Ok((Spoken::Http1, "declared")),
         Declared::Http2 => return Ok((Spoken::Http2, "declared")),
         Declared::Tcp => return Ok((Spoken::Tcp(None), "declared")),
+        Declared::Detect if has_routes => return only_http(socket, input).await,
         Declared::Detect => {}
     }
     if let Ok(verdict) = timeout(SERVER_FIRST_GRACE, first_bytes(socket, input)).await {
@@ -195,6 +196,21 @@ async fn protocol(
         spoken(in_time(socket, input).await?, Some(opened)),
         "first_bytes",
     ))
+}
+
+/// A port with routes speaks HTTP, and the client first, however late.
+async fn only_http(
+    socket: &mut TcpStream,
+    input: &mut Buffer,
+) -> Result<(Spoken, &'static str), Error> {
+    if input.fill(socket).await.blame(Reason::ClientGone)? == 0 {
+        return Err(Reason::ClientGone.into());
+    }
+    match in_time(socket, input).await? {
+        Verdict::Http1 => Ok((Spoken::Http1, "first_bytes")),
+        Verdict::Http2 => Ok((Spoken::Http2, "first_bytes")),
+        Verdict::Opaque | Verdict::More => Err(Reason::NotHttp.into()),
+    }
 }
 
 fn spoken(verdict: Verdict, opened: Option<Box<Opened>>) -> Spoken {

@@ -2,10 +2,7 @@
 //!
 //! A service is resolved once for each change of it (`services`) into endpoints, which outlive such changes: each has
 //! its load and its health, by which one is picked for each request (`balance`). The request is a `call` until it is
-//! answered, and may be moved to another endpoint until then (`retry`, `budget`), as its route says (`policy`).
-
-/// What a route says about time and trying again.
-pub(crate) mod policy;
+//! answered, and may be moved to another endpoint until then (`retry`, `budget`), as its route says.
 
 /// Services, resolved.
 pub(crate) mod services;
@@ -44,13 +41,13 @@ use ringmail_proto::destination::{Destination, DestinationKind, Endpoint, Servic
 use ringmail_proto::identity::SpiffeId;
 
 use crate::error::{Error, Reason};
+use crate::http::route::{Routed, route};
 use crate::metrics::{Protocol, Traffic};
 use crate::peer::stream::Stream;
 use crate::worker::Worker;
-use call::{Call, Outgoing};
+use call::{Call, Outgoing, Terms};
 use endpoint::Try;
 use health::Cause;
-use policy::Policy;
 use services::Target;
 
 /// Who calls what.
@@ -77,7 +74,8 @@ pub(crate) fn way(kind: &DestinationKind, caller: Caller, turn: usize) -> Result
         DestinationKind::External => return Ok(Way::Plain(caller.destination)),
         DestinationKind::Service(service) => service,
     };
-    if meshed(service, caller).next().is_some() {
+    // Routes decide for each request where it goes.
+    if service.routes.is_some() || meshed(service, caller).next().is_some() {
         return Ok(Way::Mesh);
     }
     let count = service.endpoints.len();
@@ -101,19 +99,42 @@ fn meshed(service: &Service, caller: Caller) -> impl Iterator<Item = (&Endpoint,
     })
 }
 
-/// Opens a stream for one HTTP request to `target`; [`Call::head`] then waits for the answer.
-pub(crate) async fn open_http<'a>(
+/// How an HTTP request begins.
+pub(crate) enum Begun<'a> {
+    /// It is on its way to a pod; [`Call::head`] waits for the answer.
+    Sent(Call<'a>, Stream),
+    /// A route answers it: with a head in neutral form, and nothing else.
+    Answered(Vec<u8>),
+}
+
+/// Routes an HTTP request to the service that was dialled, and sends it on its way.
+pub(crate) async fn begin_http<'a>(
     worker: &'a Rc<Worker>,
     caller: &Caller,
-    target: Target<'_>,
-    policy: &'a Policy,
-    outgoing: Outgoing,
-) -> Result<(Call<'a>, Stream), Error> {
-    Call::open(worker, caller, target, policy, outgoing).await
+    destination: &'a Arc<Destination>,
+    mut outgoing: Outgoing,
+) -> Result<Begun<'a>, Error> {
+    let head = std::mem::take(&mut outgoing.head);
+    let dialled = dialled(destination)?.service;
+    let forward = match route(dialled, head, worker.services.roll_u32())? {
+        Routed::Answer(head) => return Ok(Begun::Answered(head)),
+        Routed::Forward(forward) => forward,
+    };
+    let target = Target {
+        destination,
+        service: forward.service,
+    };
+    outgoing.head = forward.head;
+    let terms = Terms {
+        policy: forward.policy,
+        response: forward.response,
+    };
+    let (call, stream) = Call::open(worker, caller, target, terms, outgoing).await?;
+    Ok(Begun::Sent(call, stream))
 }
 
 /// The service that was dialled, where no route says otherwise.
-pub(crate) fn dialled(destination: &Arc<Destination>) -> Result<Target<'_>, Error> {
+fn dialled(destination: &Arc<Destination>) -> Result<Target<'_>, Error> {
     match &destination.kind {
         DestinationKind::Service(service) => Ok(Target {
             destination,

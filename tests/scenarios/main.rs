@@ -39,11 +39,17 @@ mod streams;
 /// HTTP as it was sent.
 mod http;
 
+/// What is no HTTP, and what only looks like none.
+mod malformed;
+
 /// What the controller is told while it runs.
 mod configuration;
 
 /// The end of a proxy under load.
 mod drain;
+
+/// Routes.
+mod routes;
 
 /// Rolling restarts of everything.
 mod rollouts;
@@ -76,8 +82,10 @@ fn main() -> ExitCode {
         .chain(outage::SCENARIOS)
         .chain(streams::SCENARIOS)
         .chain(http::SCENARIOS)
+        .chain(malformed::SCENARIOS)
         .chain(configuration::SCENARIOS)
         .chain(drain::SCENARIOS)
+        .chain(routes::SCENARIOS)
         .chain(rollouts::SCENARIOS);
     let trials =
         scenarios.map(|(name, scenario)| trial(name, *scenario, bed.as_ref().ok().copied()));

@@ -36,6 +36,7 @@ pub(crate) fn fate(name: &[u8]) -> Fate {
         10 if is("connection") => Fate::Connection,
         10 if is("keep-alive") => Fate::HopByHop,
         14 if is("content-length") => Fate::ContentLength,
+        14 if is("http2-settings") => Fate::HopByHop,
         16 if is("proxy-connection") => Fate::HopByHop,
         17 if is("transfer-encoding") => Fate::TransferEncoding,
         n if n > MESH_PREFIX.len()
@@ -55,12 +56,13 @@ pub(crate) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|member| !member.is_empty())
 }
 
-/// A host and an optional port; no userinfo, path, list or empty name.
-pub(crate) fn is_host(value: &[u8]) -> bool {
-    !value.is_empty()
-        && value
-            .iter()
-            .all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+;=:[]%".contains(b))
+/// Whether an offered protocol is HTTP again, or hides it: as a tunnel it would be HTTP that nobody looks at. RFC 9110
+/// section 7.8 lets a server ignore an offer, and RFC 9113 section 3.1 deprecates this one.
+pub(crate) fn is_hidden_http(protocol: &[u8]) -> bool {
+    let name = protocol.split(|b| *b == b'/').next().unwrap_or_default();
+    [&b"h2c"[..], b"h2", b"http", b"tls"]
+        .iter()
+        .any(|known| name.eq_ignore_ascii_case(known))
 }
 
 #[cfg(test)]

@@ -11,7 +11,9 @@
 //! ```
 //!
 //! The sender is another proxy of the mesh, which may be hostile: decoding checks that no part holds a byte that could
-//! end a line or a field in HTTP/1. Limit: [`FIELDS_MAX`].
+//! end a line or a field in HTTP/1, and that target and host are in the normal form of `target`. Limit: [`FIELDS_MAX`].
+
+use super::target;
 
 /// Fields of one head.
 pub(crate) const FIELDS_MAX: usize = 128;
@@ -78,17 +80,22 @@ impl<'a> Request<'a> {
         if method.is_empty() || !method.iter().all(|b| is_token(*b)) {
             return Err(Malformed("method is no token"));
         }
-        if target.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
-            return Err(Malformed("target is empty or not visible ASCII"));
-        }
         let ascii = |part| std::str::from_utf8(part).map_err(|_| Malformed("is not ASCII"));
+        let (method, target) = (ascii(method)?, ascii(target)?);
+        if !target::is_normal(method, target) {
+            return Err(Malformed("target is not in normal form"));
+        }
+        let fields = Fields::check(bytes)?;
+        if !fields.first("host").is_none_or(target::is_normal_host) {
+            return Err(Malformed("host is not in normal form"));
+        }
         let request = Self {
             version,
             upgrade,
-            method: ascii(method)?,
-            target: ascii(target)?,
+            method,
+            target,
         };
-        Ok((request, Fields::check(bytes)?))
+        Ok((request, fields))
     }
 }
 
@@ -284,8 +291,8 @@ mod tests {
             (b"x-B", b"\x80 \t2"),
             (b"empty", b""),
         ];
-        let long = "/".repeat(70_000);
-        for target in ["/", &"/".repeat(64), &long] {
+        let long = "/a".repeat(35_000);
+        for target in ["/", &"/a".repeat(32), &long] {
             let request = Request { target, ..GET };
             let bytes = encode(&request, &fields);
             let (decoded, section) = Request::decode(&bytes).expect("valid");
@@ -306,11 +313,16 @@ mod tests {
         for name in [&b""[..], b"a b", b"a:", b"a\r\n", b"\xc3\xa4"] {
             assert!(check(name, b"b").is_err(), "{name:?}");
         }
-        for target in ["", "/a b", "/\r\n", "/\u{e4}"] {
+        for target in [
+            "", "/a b", "/\r\n", "/\u{e4}", "*", "a", "//", "/../a", "/%2e", "/a%2Fb", "/#",
+        ] {
             assert!(
                 Request::decode(&encode(&Request { target, ..GET }, &[])).is_err(),
                 "{target:?}"
             );
+        }
+        for host in [&b""[..], b"Shop", b"shop.", b"u@shop", b"a, b"] {
+            assert!(check(b"host", host).is_err(), "{host:?}");
         }
         assert!(
             Request::decode(&encode(

@@ -7,6 +7,7 @@ use ringmail_proto::destination::Service;
 use ringmail_proto::route::{Asked, HeaderEdits, Match, Mirror, Policy, RequestEdits, Rule};
 
 use super::neutral::{Fields, Request, Response, Version, put_field};
+use super::target;
 use crate::error::{Error, Reason};
 
 /// What holds where no route says anything.
@@ -21,15 +22,8 @@ static DEFAULT: Policy = Policy {
 pub(crate) enum Routed<'a> {
     /// It goes to a service.
     Forward(Forward<'a>),
-    /// It is answered with a redirect.
-    Redirect {
-        /// 3xx.
-        status: u16,
-        /// Where to.
-        location: String,
-        /// What else the answer has.
-        edits: &'a HeaderEdits,
-    },
+    /// It is answered: with a head in neutral form, and nothing else.
+    Answer(Vec<u8>),
 }
 
 /// How a request goes on.
@@ -37,7 +31,7 @@ pub(crate) enum Routed<'a> {
 pub(crate) struct Forward<'a> {
     pub(crate) service: &'a Service,
     /// Its head in neutral form, with what the route changes.
-    pub(crate) head: Cow<'a, [u8]>,
+    pub(crate) head: Vec<u8>,
     pub(crate) policy: &'a Policy,
     pub(crate) response: ResponseEdits<'a>,
     pub(crate) mirrors: &'a [Mirror],
@@ -51,61 +45,57 @@ pub(crate) struct ResponseEdits<'a> {
 }
 
 /// Routes a request to `service`, whose head is in neutral form; `random` is evenly spread.
-pub(crate) fn route<'a>(
-    service: &'a Service,
-    head: &'a [u8],
-    random: u32,
-) -> Result<Routed<'a>, Error> {
+pub(crate) fn route(service: &Service, head: Vec<u8>, random: u32) -> Result<Routed<'_>, Error> {
     let Some(routes) = &service.routes else {
         return Ok(Routed::Forward(Forward {
             service,
-            head: Cow::Borrowed(head),
+            head,
             policy: &DEFAULT,
             response: ResponseEdits::default(),
             mirrors: &[],
         }));
     };
-    let (request, fields) = Request::decode(head).map_err(|e| Reason::Internal.because(e))?;
+    let (request, fields) = Request::decode(&head).map_err(|e| Reason::Internal.because(e))?;
     let asked = Asked {
         method: request.method,
         target: request.target,
     };
     let (rule, matched) = routes.pick(asked, fields).ok_or(Reason::NoRoute)?;
-    if let Some(redirect) = &rule.redirect {
+    if let Some(to) = &rule.redirect {
         let host = fields.first("host").unwrap_or_default();
         let host = std::str::from_utf8(host).map_err(|e| Reason::MalformedRequest.because(e))?;
-        return Ok(Routed::Redirect {
-            status: redirect.status,
-            location: redirect.location(host, service.port, request.target, &matched.path),
-            edits: &rule.response,
-        });
+        let location = to.location(host, service.port, request.target, &matched.path);
+        return Ok(Routed::Answer(redirect(
+            to.status,
+            &location,
+            &rule.response,
+        )));
     }
     let weighted = rule.backend(random).ok_or(Reason::NoBackend)?;
     let backend = weighted
         .backend
         .and_then(|index| service.backends.get(index));
+    let backend = backend.ok_or(Reason::NoBackend)?;
+    let is_edited = !rule.request.is_empty() || !weighted.request.is_empty();
+    let edited = is_edited.then(|| edited((request, fields), (rule, matched), &weighted.request));
+    let steps = [&weighted.response, &rule.response];
     Ok(Routed::Forward(Forward {
-        service: backend.ok_or(Reason::NoBackend)?,
-        head: edited(head, (request, fields), (rule, matched), &weighted.request),
+        service: backend,
+        head: edited.transpose()?.unwrap_or(head),
         policy: &rule.policy,
         response: ResponseEdits {
-            steps: [&weighted.response, &rule.response]
-                .map(|one| Some(one).filter(|one| !one.is_empty())),
+            steps: steps.map(|one| Some(one).filter(|one| !one.is_empty())),
         },
         mirrors: &rule.mirrors,
     }))
 }
 
 /// The head with the rule's changes, and then the backend's.
-fn edited<'a>(
-    head: &'a [u8],
-    (request, fields): (Request<'a>, Fields<'a>),
+fn edited(
+    (request, fields): (Request<'_>, Fields<'_>),
     (rule, matched): (&Rule, &Match),
     backend: &HeaderEdits,
-) -> Cow<'a, [u8]> {
-    if rule.request.is_empty() && backend.is_empty() {
-        return Cow::Borrowed(head);
-    }
+) -> Result<Vec<u8>, Error> {
     let RequestEdits {
         headers,
         host,
@@ -113,12 +103,15 @@ fn edited<'a>(
     } = &rule.request;
     let target = match path {
         // The target of a CONNECT or an OPTIONS * is no path.
-        Some(edit) if request.target.starts_with('/') => {
-            Cow::Owned(edit.apply(request.target, &matched.path))
-        }
-        Some(_) | None => Cow::Borrowed(request.target),
+        Some(edit) if request.target.starts_with('/') => edit.apply(request.target, &matched.path),
+        Some(_) | None => request.target.to_owned(),
     };
-    let mut out = Vec::with_capacity(head.len() + 256);
+    let target = match target.starts_with('/') {
+        // Edited or not, there is one form in which paths are decided on.
+        true => target::origin(&target).map_err(|rule| Reason::NoBackend.rule(rule))?,
+        false => Cow::Borrowed(&*target),
+    };
+    let mut out = Vec::with_capacity(1024);
     Request {
         target: &target,
         ..request
@@ -127,25 +120,21 @@ fn edited<'a>(
     for (name, value) in fields {
         match host {
             Some(host) if name.eq_ignore_ascii_case(b"host") => {
-                put_field(&mut out, name, host.as_bytes())
+                put_field(&mut out, name, host.as_bytes());
             }
-            Some(_) | None => {
-                if headers.keeps(name) && backend.keeps(name) {
-                    put_field(&mut out, name, value);
-                }
+            Some(_) | None if headers.keeps(name) && backend.keeps(name) => {
+                put_field(&mut out, name, value);
             }
+            Some(_) | None => {}
         }
     }
-    for (name, value) in headers
+    let coming = headers
         .coming()
-        .filter(|(name, _)| backend.keeps(name.as_bytes()))
-    {
+        .filter(|(name, _)| backend.keeps(name.as_bytes()));
+    for (name, value) in coming.chain(backend.coming()) {
         put_field(&mut out, name.as_bytes(), value.as_bytes());
     }
-    for (name, value) in backend.coming() {
-        put_field(&mut out, name.as_bytes(), value.as_bytes());
-    }
-    Cow::Owned(out)
+    Ok(out)
 }
 
 impl ResponseEdits<'_> {
@@ -173,8 +162,8 @@ impl ResponseEdits<'_> {
     }
 }
 
-/// The answer that redirects, in neutral form: as if a pod had given it.
-pub(crate) fn redirect(status: u16, location: &str, edits: &HeaderEdits) -> Vec<u8> {
+/// An answer as if a pod had given it.
+fn redirect(status: u16, location: &str, edits: &HeaderEdits) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     Response {
         version: Version::Http2,

@@ -188,7 +188,7 @@ async fn explain(socket: &mut TcpStream, input: &Buffer) {
         is_head: false,
         persistent: false,
     };
-    write::refusal(Reason::MtlsRequired, answer, &mut text);
+    write::refusal(&Reason::MtlsRequired.into(), answer, &mut text);
     let _ = timeout(PROBE_TIMEOUT, async {
         write_all(socket, &text).await?;
         socket.shutdown().await

@@ -3,6 +3,7 @@
 //!
 //! Nobody who sends the body or reads the response notices a retry: the stream stays the same, its place changes.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -15,23 +16,24 @@ use tokio::time::{sleep, sleep_until, timeout_at};
 use super::Caller;
 use super::endpoint::{Answer, Try};
 use super::health::Cause;
-use super::policy::Policy;
 use super::retry::{self, Again, Asked, Failure};
 use super::services::{Resolved, Target};
 use crate::error::{Blame, Error, Reason};
 use crate::http::exchange::Exchange;
 use crate::http::neutral::{Fields, Request, Response};
+use crate::http::route::ResponseEdits;
 use crate::metrics::{Protocol, Traffic};
 use crate::peer::frame::Kind;
 use crate::peer::stream::{Reader, Stream};
 use crate::peer::streams::Streams;
 use crate::worker::Worker;
+use ringmail_proto::route::Policy;
 
 /// A request that is under way. Dropping it ends that.
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
     worker: &'a Rc<Worker>,
-    policy: &'a Policy,
+    terms: Terms<'a>,
     protocol: Protocol,
     service: Rc<Resolved>,
     begun: Instant,
@@ -42,6 +44,13 @@ pub(crate) struct Call<'a> {
     tries: Cell<u32>,
     /// When all must be over, and what has run out then.
     deadline: Cell<Option<(Instant, Reason)>>,
+}
+
+/// What a route says of a request.
+#[derive(Debug)]
+pub(super) struct Terms<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) response: ResponseEdits<'a>,
 }
 
 /// What is asked.
@@ -62,7 +71,7 @@ impl<'a> Call<'a> {
         worker: &'a Rc<Worker>,
         caller: &Caller,
         target: Target<'_>,
-        policy: &'a Policy,
+        terms: Terms<'a>,
         outgoing: Outgoing,
     ) -> Result<(Self, Stream), Error> {
         let Worker {
@@ -74,23 +83,28 @@ impl<'a> Call<'a> {
         let service = services.resolve(target, caller.source, snapshot, peers);
         let begun = Instant::now();
         service.budget.earn(begun);
-        let patience = [policy.request_timeout, outgoing.patience];
+        let patience = [terms.policy.request_timeout, outgoing.patience];
         let patience = patience.into_iter().flatten().min();
         let deadline = patience.and_then(|time| begun.checked_add(time));
         let call = Self {
             worker,
-            policy,
+            terms,
             protocol: outgoing.protocol,
             service,
             begun,
             current: RefCell::default(),
             tried: RefCell::default(),
-            tries: Cell::new(0),
+            tries: Cell::new(1),
             deadline: Cell::new(deadline.map(|at| (at, Reason::RequestTimeout))),
         };
         let stream = Stream::request(outgoing.head, outgoing.end);
         call.in_time(call.place(&stream, begun)).await?;
         Ok((call, stream))
+    }
+
+    /// A head of the response, with what the route changes in it.
+    pub(crate) fn edited<'b>(&self, head: &'b [u8]) -> Cow<'b, [u8]> {
+        self.terms.response.apply(head)
     }
 
     /// When the request's head was complete.
@@ -181,7 +195,7 @@ impl<'a> Call<'a> {
     /// When the time of the try under way ends.
     fn try_end(&self) -> Option<Instant> {
         let begun = self.current.borrow().as_ref()?.begun();
-        begun.checked_add(self.policy.backend_timeout?)
+        begun.checked_add(self.terms.policy.backend_timeout?)
     }
 
     async fn wait(&self, stream: &Stream, reader: &mut Reader) -> Result<(), Reason> {
@@ -215,7 +229,7 @@ impl<'a> Call<'a> {
             };
             current.answered(answer, &self.worker.metrics, now);
         }
-        let listed = self.policy.retry.as_ref()?.statuses.contains(&status);
+        let listed = self.terms.policy.retry.as_ref()?.statuses.contains(&status);
         listed.then(|| Failure::Status {
             status,
             retry_after: fields()
@@ -232,7 +246,7 @@ impl<'a> Call<'a> {
         let asked = Asked {
             tries: self.tries.get(),
             is_idempotent,
-            retry: self.policy.retry.as_ref(),
+            retry: self.terms.policy.retry.as_ref(),
         };
         let again = retry::decide(failure, asked, rand::random_range(0.0..1.0))?;
         if again.is_paid && !self.service.budget.spend(now) {
@@ -248,6 +262,7 @@ impl<'a> Call<'a> {
         if !again.after.is_zero() {
             sleep(again.after).await;
         }
+        self.tries.set(self.tries.get() + 1);
         let now = Instant::now();
         let placed = self.place(stream, now).await;
         match placed {
@@ -262,7 +277,6 @@ impl<'a> Call<'a> {
 
     /// Places the stream at an endpoint that can be connected to.
     async fn place(&self, stream: &Stream, now: Instant) -> Result<(), Error> {
-        self.tries.set(self.tries.get() + 1);
         let (current, streams) = begin(self.worker, &self.service, &self.tried, now).await?;
         let port = current.endpoint().port;
         *self.current.borrow_mut() = Some(current);

@@ -129,6 +129,11 @@ impl Services {
         });
     }
 
+    /// The same, of half the size.
+    pub(super) fn roll_u32(&self) -> u32 {
+        u32::try_from(self.roll() >> 32).unwrap_or_default()
+    }
+
     /// A number that nobody chose: splitmix64.
     pub(super) fn roll(&self) -> u64 {
         let next = self.dice.get().wrapping_add(0x9E37_79B9_7F4A_7C15);

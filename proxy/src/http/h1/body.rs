@@ -1,15 +1,18 @@
 //! Body framing as it arrives: length, chunks, or until close. Pure: bytes in, slices of them out.
 //!
-//! Limits: a chunk's size line has [`CHUNK_LINE_BYTES_MAX`] bytes; a trailer section fits into one buffer and has as
+//! Limits: a chunk's size line has [`CHUNK_LINE_BYTES_MAX`] bytes, its size [`SIZE_DIGITS_MAX`] digits; a trailer section fits into one buffer and has as
 //! many fields as a head.
 
 use httparse::{EMPTY_HEADER, Status};
 
+use super::parse::has_bare_line_feed;
 use crate::http::fields::{Fate, fate};
 use crate::http::neutral::{FIELDS_MAX, is_token, put_field};
 
 /// A chunk's size line, extensions included.
 const CHUNK_LINE_BYTES_MAX: usize = 256;
+/// Digits of a chunk's size: more would not fit into 64 bits together.
+const SIZE_DIGITS_MAX: usize = 15;
 
 /// How much body there is, and how far it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,9 +49,19 @@ pub(crate) struct Piece<'a> {
     pub(crate) data: &'a [u8],
 }
 
-/// The bytes break the framing of RFC 9112 section 7.
+/// The bytes break this rule of RFC 9112.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Malformed;
+pub(crate) struct Malformed(pub(crate) &'static str);
+
+const SIZE: Malformed = Malformed("a chunk has no size in hexadecimal (RFC 9112 section 7.1)");
+const EXTENSION: Malformed = Malformed("a chunk extension is malformed (RFC 9112 section 7.1.1)");
+const LINE_END: Malformed =
+    Malformed("a chunk's line does not end in CR LF (RFC 9112 section 7.1)");
+const CHUNK_END: Malformed =
+    Malformed("a chunk is not as long as its size says (RFC 9112 section 7.1)");
+const TRAILER: Malformed = Malformed("a trailer is malformed (RFC 9112 section 7.1.2)");
+const TRAILER_NAME: Malformed =
+    Malformed("a trailer is about framing or routing (RFC 9110 section 6.5.1)");
 
 impl Body {
     pub(crate) fn length(length: u64) -> Self {
@@ -117,7 +130,7 @@ impl Chunked {
                     return if input.len() < CHUNK_LINE_BYTES_MAX {
                         Ok(Some(more))
                     } else {
-                        Err(Malformed)
+                        Err(SIZE)
                     };
                 };
                 let size = chunk_size(&input[..end])?;
@@ -150,7 +163,7 @@ impl Chunked {
                     Ok(Some(Piece { used: 2, data: &[] }))
                 }
                 [] | [b'\r'] => Ok(Some(more)),
-                _ => Err(Malformed),
+                _ => Err(CHUNK_END),
             },
             Self::Trailers => {
                 if take_trailers(input, trailers)? {
@@ -169,19 +182,65 @@ fn front(input: &[u8], left: u64) -> &[u8] {
 
 /// RFC 9112 section 7.1: hexadecimal digits, then extensions that we check and drop. The line comes without its LF.
 fn chunk_size(line: &[u8]) -> Result<u64, Malformed> {
-    let line = line.strip_suffix(b"\r").ok_or(Malformed)?;
+    let line = line.strip_suffix(b"\r").ok_or(LINE_END)?;
     let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
     let (size, extensions) = line.split_at(digits);
-    let plain = |b: &u8| is_token(*b) || b";=\" \t".contains(b);
-    if digits == 0 || digits > 15 || !extensions.iter().all(plain) {
-        return Err(Malformed);
+    if digits == 0 || digits > SIZE_DIGITS_MAX {
+        return Err(SIZE);
     }
-    if !extensions.is_empty() && extensions.trim_ascii_start().first() != Some(&b';') {
-        return Err(Malformed);
-    }
+    check_extensions(extensions)?;
     Ok(size
         .iter()
         .fold(0, |sum, b| sum << 4 | u64::from(hex_value(*b))))
+}
+
+/// `*( BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ] )`, and nothing behind it.
+fn check_extensions(mut rest: &[u8]) -> Result<(), Malformed> {
+    while !rest.is_empty() {
+        rest = after(rest, b';').ok_or(EXTENSION)?;
+        rest = after_token(rest).ok_or(EXTENSION)?;
+        if let Some(value) = after(rest, b'=') {
+            rest = match value {
+                [b'"', quoted @ ..] => after_quoted(quoted),
+                token => after_token(token),
+            }
+            .ok_or(EXTENSION)?;
+        }
+    }
+    Ok(())
+}
+
+/// What follows `sign` and the white space around it.
+fn after(input: &[u8], sign: u8) -> Option<&[u8]> {
+    Some(trim_blank(trim_blank(input).strip_prefix(&[sign])?))
+}
+
+/// RFC 9110 section 5.6.3: spaces and tabs, nothing that a line could end in.
+fn trim_blank(input: &[u8]) -> &[u8] {
+    let blank = input.iter().take_while(|b| b" \t".contains(b)).count();
+    &input[blank..]
+}
+
+fn after_token(input: &[u8]) -> Option<&[u8]> {
+    let length = input.iter().take_while(|b| is_token(**b)).count();
+    (length > 0).then(|| &input[length..])
+}
+
+/// What follows a string whose opening quote was taken (RFC 9110 section 5.6.4).
+fn after_quoted(mut input: &[u8]) -> Option<&[u8]> {
+    loop {
+        input = match input {
+            [b'"', rest @ ..] => return Some(rest),
+            [b'\\', escaped, rest @ ..] if is_text(*escaped) => rest,
+            [b'\\', ..] | [] => return None,
+            [byte, rest @ ..] if is_text(*byte) => rest,
+            _ => return None,
+        }
+    }
+}
+
+fn is_text(byte: u8) -> bool {
+    byte == b'\t' || byte >= b' ' && byte != 0x7f
 }
 
 fn hex_value(digit: u8) -> u8 {
@@ -195,20 +254,29 @@ fn hex_value(digit: u8) -> u8 {
 /// Whether the whole section was there.
 fn take_trailers(input: &[u8], trailers: &mut Vec<u8>) -> Result<bool, Malformed> {
     let mut fields = [EMPTY_HEADER; FIELDS_MAX];
-    match httparse::parse_headers(input, &mut fields) {
-        Ok(Status::Complete((_, fields))) => {
-            // RFC 9110 section 6.5.1: fields about framing and routing are no trailers; mesh fields are not theirs.
-            for field in fields
-                .iter()
-                .filter(|field| fate(field.name.as_bytes()) == Fate::Forward)
-            {
-                put_field(trailers, field.name.as_bytes(), field.value);
-            }
-            Ok(true)
-        }
-        Ok(Status::Partial) => Ok(false),
-        Err(_) => Err(Malformed),
+    let (bytes, fields) = match httparse::parse_headers(input, &mut fields) {
+        Ok(Status::Complete(found)) => found,
+        Ok(Status::Partial) => return Ok(false),
+        Err(_) => return Err(TRAILER),
+    };
+    if has_bare_line_feed(&input[..bytes]) {
+        return Err(TRAILER);
     }
+    for field in fields {
+        match fate(field.name.as_bytes()) {
+            Fate::Forward => put_field(trailers, field.name.as_bytes(), field.value),
+            // Only a proxy of the mesh sets these.
+            Fate::Mesh => {}
+            Fate::HopByHop
+            | Fate::ContentLength
+            | Fate::Host
+            | Fate::TransferEncoding
+            | Fate::Connection
+            | Fate::Upgrade
+            | Fate::Te => return Err(TRAILER_NAME),
+        }
+    }
+    Ok(true)
 }
 
 /// What is behind a complete trailer section.
@@ -224,6 +292,8 @@ fn after_trailers(input: &[u8]) -> Option<&[u8]> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    const UNFINISHED: Malformed = Malformed("more bytes are needed");
 
     /// Body, trailers in neutral form, and what is left over.
     type Decoded = Result<(Vec<u8>, Vec<u8>, Vec<u8>), Malformed>;
@@ -245,7 +315,7 @@ mod tests {
         if body.is_over() {
             Ok((data, trailers, input))
         } else {
-            Err(Malformed)
+            Err(UNFINISHED)
         }
     }
 
@@ -259,13 +329,13 @@ mod tests {
             decode(Body::length(0), &[b"x"]),
             Ok((vec![], vec![], b"x".to_vec()))
         );
-        assert_eq!(decode(Body::length(3), &[b"ab"]), Err(Malformed));
+        assert_eq!(decode(Body::length(3), &[b"ab"]), Err(UNFINISHED));
     }
 
     #[test]
     fn chunks() {
         let text =
-            b"3\r\nabc\r\n0A;x=\"y\"\r\n0123456789\r\n0\r\nX-T: v\r\nContent-Length: 1\r\n\r\nnext";
+            b"3\r\nabc\r\n0A;x=\"y\"\r\n0123456789\r\n0\r\nX-T: v\r\nX-Ringmail-Peer: 1\r\n\r\nnext";
         let mut trailer = Vec::new();
         put_field(&mut trailer, b"X-T", b"v");
         let expected = Ok((b"abc0123456789".to_vec(), trailer, b"next".to_vec()));
@@ -284,30 +354,54 @@ mod tests {
 
     #[test]
     fn broken_chunks() {
-        let rows: [&[u8]; 12] = [
-            b"\r\n",
-            b"x\r\n",
-            b"3\nabc\r\n0\r\n\r\n",
-            b"3\r\nabcd\r\n",
-            b"3\r\nabc\n0\r\n\r\n",
-            b"-1\r\n",
-            b"+3\r\nabc\r\n0\r\n\r\n",
-            b"0x3\r\nabc\r\n0\r\n\r\n",
-            b"3 abc\r\nabc\r\n0\r\n\r\n",
-            b"1000000000000000\r\n",
-            b"3;\x01\r\nabc\r\n0\r\n\r\n",
-            b"0\r\nX Y: z\r\n\r\n",
+        let rows: [(&[u8], Malformed); 27] = [
+            (b"\r\n", SIZE),
+            (b"x\r\n", SIZE),
+            (b"-1\r\n", SIZE),
+            (b"+3\r\nabc\r\n0\r\n\r\n", SIZE),
+            (b" 3\r\nabc\r\n0\r\n\r\n", SIZE),
+            (b"1000000000000000\r\n", SIZE),
+            (b"0x3\r\nabc\r\n0\r\n\r\n", EXTENSION),
+            (b"3 \r\nabc\r\n0\r\n\r\n", EXTENSION),
+            (b"3 abc\r\nabc\r\n0\r\n\r\n", EXTENSION),
+            (b"3;\r\nabc\r\n0\r\n\r\n", EXTENSION),
+            (b"3;a=\r\nabc\r\n0\r\n\r\n", EXTENSION),
+            (b"3;a b\r\nabc\r\n0\r\n\r\n", EXTENSION),
+            (b"3;a=\"b\r\nabc\r\n0\r\n\r\n", EXTENSION),
+            (b"3;a=\"\x01\"\r\nabc\r\n0\r\n\r\n", EXTENSION),
+            (b"3;\x01\r\nabc\r\n0\r\n\r\n", EXTENSION),
+            (b"3;a\rb\r\nabc\r\n0\r\n\r\n", EXTENSION),
+            (b"3\r;a\r\nabc\r\n0\r\n\r\n", EXTENSION),
+            (b"3\nabc\r\n0\r\n\r\n", LINE_END),
+            (b"3;a\nabc\r\n0\r\n\r\n", LINE_END),
+            (b"3\r\nabcd\r\n", CHUNK_END),
+            (b"3\r\nabc\n0\r\n\r\n", CHUNK_END),
+            (b"0\r\nX Y: z\r\n\r\n", TRAILER),
+            (b"0\r\nX: y\n\r\n", TRAILER),
+            (b"0\r\nX: y\r\n z\r\n\r\n", TRAILER),
+            (b"0\r\nContent-Length: 1\r\n\r\n", TRAILER_NAME),
+            (b"0\r\nTransfer-Encoding: chunked\r\n\r\n", TRAILER_NAME),
+            (b"0\r\nHost: b\r\n\r\n", TRAILER_NAME),
         ];
-        for row in rows {
+        for (row, rule) in rows {
             assert_eq!(
                 decode(Body::chunked(), &[row]),
-                Err(Malformed),
+                Err(rule),
                 "{:?}",
                 String::from_utf8_lossy(row)
             );
         }
         let endless = [b'1'; CHUNK_LINE_BYTES_MAX];
-        assert_eq!(decode(Body::chunked(), &[&endless]), Err(Malformed));
+        assert_eq!(decode(Body::chunked(), &[&endless]), Err(SIZE));
+        let taken: [&[u8]; 3] = [
+            b"3;a\r\nabc\r\n0\r\n\r\n",
+            b"3 ; a = b ;c=\"d\\\"e;\"\r\nabc\r\n0\r\n\r\n",
+            b"003\r\nabc\r\n000;a\r\n\r\n",
+        ];
+        for row in taken {
+            let data = decode(Body::chunked(), &[row]).map(|(data, ..)| data);
+            assert_eq!(data.as_deref(), Ok(&b"abc"[..]));
+        }
     }
 
     proptest! {

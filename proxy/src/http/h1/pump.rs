@@ -29,7 +29,7 @@ pub(crate) async fn send_body(
     loop {
         let piece = body
             .decode(input.data(), &mut trailers)
-            .map_err(|_| source.malformed)?;
+            .map_err(|broken| source.malformed.rule(broken.0))?;
         let (used, bytes) = (piece.used, piece.data.len());
         let end = body.is_over() && trailers.is_empty();
         stream.send_all(piece.data, end).await?;

@@ -25,8 +25,7 @@ use crate::peer::frame::Kind;
 use crate::peer::stream::{Reader, Stream};
 use crate::tcp;
 use crate::upstream::call::{Call, Outgoing};
-use crate::upstream::policy::Policy;
-use crate::upstream::{Caller, dialled, open_http};
+use crate::upstream::{Begun, Caller, begin_http};
 use crate::worker::Worker;
 
 /// From a request's first byte to the end of its head.
@@ -63,7 +62,7 @@ pub(crate) async fn serve(
             Ok(None) => return Ok(()),
             Err(error) => {
                 worker.metrics.refused(Direction::Outbound, error.reason);
-                refuse(&mut from, &mut to, error.reason).await;
+                refuse(&mut from, &mut to, &error).await;
                 return Err(error);
             }
         };
@@ -170,13 +169,14 @@ async fn exchange(
         protocol: Protocol::Http1,
         patience: None,
     };
-    let policy = Policy::default();
-    let opened = async {
-        let destination = worker.snapshot.destination(caller.destination).await?;
-        open_http(worker, caller, dialled(&destination)?, &policy, outgoing).await
+    let destination = worker.snapshot.destination(caller.destination).await;
+    let begun = match &destination {
+        Ok(destination) => begin_http(worker, caller, destination, outgoing).await,
+        Err(error) => Err(error.reason.into()),
     };
-    let (call, stream) = match opened.await {
-        Ok(opened) => opened,
+    let (call, stream) = match begun {
+        Ok(Begun::Sent(call, stream)) => (call, stream),
+        Ok(Begun::Answered(neutral)) => return tell(worker, head, &neutral, connection).await,
         Err(error) => return refuse_request(worker, caller, head, &error, connection).await,
     };
     let mut exchange = Exchange::begin(call.traffic()?, call.begun());
@@ -200,7 +200,7 @@ async fn exchange(
             let unanswered = !exchange.is_answered();
             exchange.fail(error.reason);
             if unanswered {
-                refuse(connection.from, connection.to, error.reason).await;
+                refuse(connection.from, connection.to, &error).await;
             }
             Err(error)
         }
@@ -217,12 +217,39 @@ async fn refuse_request(
 ) -> Result<Next, Error> {
     worker.metrics.refused(Direction::Outbound, error.reason);
     tracing::debug!(destination = %caller.destination, ?error, "request refused");
-    let answer = answer(head, &worker.drain);
-    let answer = Answer {
+    let answer = answer_unread(head, &worker.drain);
+    write::refusal(error, answer, connection.output);
+    end_unread(head, answer, connection).await
+}
+
+/// Gives the client an answer that a route made.
+async fn tell(
+    worker: &Worker,
+    head: &RequestHead,
+    neutral: &[u8],
+    connection: &mut Connection<'_, '_>,
+) -> Result<Next, Error> {
+    let (response, fields) =
+        Response::decode(neutral).map_err(|error| Reason::Internal.because(error))?;
+    let answer = answer_unread(head, &worker.drain);
+    write::response(&response, fields, false, answer, connection.output)?;
+    end_unread(head, answer, connection).await
+}
+
+/// What a client can be told whose request's body stays unread.
+fn answer_unread(head: &RequestHead, drain: &Drain) -> Answer {
+    let answer = answer(head, drain);
+    Answer {
         persistent: answer.persistent && head.body.is_over(),
         ..answer
-    };
-    write::refusal(error.reason, answer, connection.output);
+    }
+}
+
+async fn end_unread(
+    head: &RequestHead,
+    answer: Answer,
+    connection: &mut Connection<'_, '_>,
+) -> Result<Next, Error> {
     write_all(connection.to, connection.output)
         .await
         .blame(Reason::ClientGone)?;
@@ -336,7 +363,8 @@ async fn respond(
         let mut switched = false;
         match received.kind {
             Kind::Head if framing.is_none() => {
-                let (head, fields) = Response::decode(received.payload)
+                let payload = call.edited(received.payload);
+                let (head, fields) = Response::decode(&payload)
                     .map_err(|error| Reason::PeerProtocol.because(error))?;
                 // A head that is not the last one says nothing of a body.
                 let has_body = !end && head.status >= 200;
@@ -399,8 +427,8 @@ fn answer(head: &RequestHead, drain: &Drain) -> Answer {
 }
 
 /// Tells the client why, as far as it still listens, and ends the connection.
-pub(crate) async fn refuse(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>, reason: Reason) {
-    if reason == Reason::ClientGone {
+pub(crate) async fn refuse(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>, error: &Error) {
+    if error.reason == Reason::ClientGone {
         return;
     }
     let mut text = Vec::new();
@@ -409,7 +437,7 @@ pub(crate) async fn refuse(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>, reas
         is_head: false,
         persistent: false,
     };
-    write::refusal(reason, answer, &mut text);
+    write::refusal(error, answer, &mut text);
     if timeout(LINGER_TIMEOUT, write_all(to, &text)).await.is_ok() {
         linger(from, to).await;
     }

@@ -4,7 +4,7 @@
 //! and a body that is exactly as long, so nothing of it can pass for another request.
 
 use super::parse::content_length;
-use crate::error::Reason;
+use crate::error::{Error, Reason};
 use crate::http::fields::{Fate, fate};
 use crate::http::neutral::{Fields, Request, Response, Version};
 
@@ -122,9 +122,9 @@ pub(crate) fn response(
 }
 
 /// A response of our own.
-pub(crate) fn refusal(reason: Reason, answer: Answer, out: &mut Vec<u8>) {
-    let row = reason.row();
-    let body = format!("{}\n", row.explanation);
+pub(crate) fn refusal(error: &Error, answer: Answer, out: &mut Vec<u8>) {
+    let row = error.reason.row();
+    let body = format!("{error}\n");
     let head = format!(
         "HTTP/1.1 {} {}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nx-ringmail-reason: {}\r\n{}\r\n",
         row.status,

@@ -1,42 +1,60 @@
 //! Neutral form to the `http` crate's heads and back.
 
+use std::borrow::Cow;
+
 use http::header::{COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE};
 use http::{Method, StatusCode, Uri};
 
-use crate::error::Reason;
-use crate::http::fields::{Fate, fate, is_host};
+use crate::error::{Error, Reason};
+use crate::http::fields::{Fate, fate};
 use crate::http::neutral::{self, FIELDS_MAX, Fields, Version, put_field};
+use crate::http::target;
 
 /// A request of our app as neutral form, appended to `out`.
-pub(super) fn put_request(head: &http::request::Parts, out: &mut Vec<u8>) -> Result<(), Reason> {
+pub(super) fn put_request(head: &http::request::Parts, out: &mut Vec<u8>) -> Result<(), Error> {
+    let malformed = |rule| Reason::MalformedRequest.rule(rule);
     let authority = head.uri.authority().map(http::uri::Authority::as_str);
+    let host = host(authority, &head.headers).map_err(malformed)?;
     let target = match (&head.method, head.uri.path_and_query()) {
-        (&Method::CONNECT, _) => authority.ok_or(Reason::MalformedRequest)?,
-        (_, Some(path)) => path.as_str(),
-        (_, None) => return Err(Reason::MalformedRequest),
+        (&Method::CONNECT, _) => target::authority(authority.unwrap_or_default()),
+        (&Method::OPTIONS, Some(path)) if path == "*" => Ok("*".into()),
+        (_, Some(path)) => target::origin(path.as_str()),
+        (_, None) => Err("there is no :path (RFC 9113 section 8.3.1)"),
     };
-    if !target.is_ascii() || authority.is_some_and(|authority| authority.contains('@')) {
-        return Err(Reason::MalformedRequest);
-    }
-    let method = head.method.as_str();
     neutral::Request {
         version: Version::Http2,
         upgrade: head.method == Method::CONNECT,
-        method,
-        target,
+        method: head.method.as_str(),
+        target: &target.map_err(malformed)?,
     }
     .encode(out);
-    // RFC 9113 section 8.3.1: the authority, or failing it Host.
-    let host = match (authority, head.headers.get(HOST)) {
-        (Some(authority), _) => authority.as_bytes(),
-        (None, Some(host)) => host.as_bytes(),
-        (None, None) => return Err(Reason::MalformedRequest),
-    };
-    if !is_host(host) {
-        return Err(Reason::MalformedRequest);
+    put_field(out, b"host", host.as_bytes());
+    put_fields(&head.headers, out).map_err(Error::from)
+}
+
+/// RFC 9113 section 8.3.1: the authority, or failing it `Host`; if there are both, they say the same.
+fn host<'a>(
+    authority: Option<&'a str>,
+    headers: &'a HeaderMap,
+) -> Result<Cow<'a, str>, &'static str> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let field = hosts.next().map(|host| target::host(host.as_bytes()));
+    if hosts.next().is_some() {
+        return Err("there is more than one host (RFC 9113 section 8.3.1)");
     }
-    put_field(out, b"host", host);
-    put_fields(&head.headers, out)
+    match (authority, field) {
+        (Some(authority), None) => target::host(authority.as_bytes()),
+        (Some(authority), Some(field)) => {
+            let authority = target::host(authority.as_bytes())?;
+            if authority == field? {
+                Ok(authority)
+            } else {
+                Err("host differs from :authority (RFC 9113 section 8.3.1)")
+            }
+        }
+        (None, Some(field)) => field,
+        (None, None) => Err("there is neither :authority nor host (RFC 9113 section 8.3.1)"),
+    }
 }
 
 /// A response of our app as neutral form, appended to `out`.

@@ -20,9 +20,8 @@ use crate::metrics::{Direction, Protocol};
 use crate::peer::frame::Kind;
 use crate::peer::stream::{Reader, Stream};
 use crate::upstream::call::{Call, Outgoing};
-use crate::upstream::policy::Policy;
 use crate::upstream::retry::grpc_timeout;
-use crate::upstream::{Caller, dialled, open_http};
+use crate::upstream::{Begun, Caller, begin_http};
 use crate::worker::Worker;
 
 /// Serves the connection until the client closes it, an error ends it, or the proxy drains and it has no streams.
@@ -80,8 +79,8 @@ async fn exchange(
         .is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
     let mut neutral = Vec::with_capacity(512);
     let bodyless = body.is_end_stream();
-    let policy = Policy::default();
-    let opened = async {
+    let destination = worker.snapshot.destination(caller.destination).await;
+    let begun = async {
         heads::put_request(&head, &mut neutral)?;
         let timeout = head.headers.get("grpc-timeout").filter(|_| is_grpc);
         let outgoing = Outgoing {
@@ -90,21 +89,22 @@ async fn exchange(
             protocol: Protocol::Http2,
             patience: timeout.and_then(|timeout| grpc_timeout(timeout.as_bytes())),
         };
-        let destination = worker.snapshot.destination(caller.destination).await?;
-        open_http(worker, &caller, dialled(&destination)?, &policy, outgoing).await
+        let destination = destination.as_ref().map_err(|error| error.reason)?;
+        begin_http(worker, &caller, destination, outgoing).await
     };
-    let (call, stream) = match opened.await {
-        Ok(opened) => opened,
+    let (call, stream) = match begun.await {
+        Ok(Begun::Sent(call, stream)) => (call, stream),
+        Ok(Begun::Answered(neutral)) => return tell(&mut respond, &neutral),
         Err(error) => {
             tracing::debug!(destination = %caller.destination, ?error, "request refused");
             worker.metrics.refused(Direction::Outbound, error.reason);
-            refuse(&mut respond, error.reason, is_grpc);
+            refuse(&mut respond, &error, is_grpc);
             return;
         }
     };
     let traffic = match call.traffic() {
         Ok(traffic) => traffic,
-        Err(error) => return refuse(&mut respond, error.reason, is_grpc),
+        Err(error) => return refuse(&mut respond, &error, is_grpc),
     };
     let mut exchange = Exchange::begin(traffic, call.begun());
     let carried = carry(&call, &stream, body, bodyless, &mut respond, &mut exchange).await;
@@ -115,7 +115,7 @@ async fn exchange(
             stream.fail(error.reason);
             match exchange.is_answered() {
                 true => respond.send_reset(reset_code(error.reason)),
-                false => refuse(&mut respond, error.reason, is_grpc),
+                false => refuse(&mut respond, &error, is_grpc),
             }
             exchange.fail(error.reason);
         }
@@ -161,8 +161,9 @@ async fn answer(
         if received.kind != Kind::Head {
             return Err(Reason::PeerProtocol.into());
         }
-        let (head, fields) = Response::decode(received.payload)
-            .map_err(|error| Reason::PeerProtocol.because(error))?;
+        let payload = call.edited(received.payload);
+        let (head, fields) =
+            Response::decode(&payload).map_err(|error| Reason::PeerProtocol.because(error))?;
         let response = heads::response(head.status, fields)?;
         let end = received.end;
         exchange.answered(head.status, heard);
@@ -189,15 +190,27 @@ async fn answer(
     }
 }
 
+/// Gives the client an answer that a route made.
+fn tell(respond: &mut SendResponse<Bytes>, neutral: &[u8]) {
+    let response = Response::decode(neutral)
+        .map_err(|error| Reason::Internal.because(error))
+        .and_then(|(head, fields)| Ok(heads::response(head.status, fields)?));
+    match response {
+        // The client may be gone; then there is nobody to tell.
+        Ok(response) => drop(respond.send_response(response, true)),
+        Err(_) => respond.send_reset(h2::Reason::INTERNAL_ERROR),
+    }
+}
+
 /// Tells the client why: a response of our own, in gRPC's terms where gRPC is spoken.
-fn refuse(respond: &mut SendResponse<Bytes>, reason: Reason, is_grpc: bool) {
-    let row = reason.row();
+fn refuse(respond: &mut SendResponse<Bytes>, error: &Error, is_grpc: bool) {
+    let row = error.reason.row();
     let response = http::Response::builder().header("x-ringmail-reason", row.label);
     let response = match is_grpc {
         true => response
             .header("content-type", "application/grpc")
             .header("grpc-status", u16::from(row.grpc_status))
-            .header("grpc-message", row.explanation),
+            .header("grpc-message", error.to_string()),
         false => response.status(row.status),
     };
     match response.body(()) {

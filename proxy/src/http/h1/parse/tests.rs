@@ -3,7 +3,7 @@
 use super::*;
 
 fn parse(text: &str) -> Result<Option<RequestHead>, Reason> {
-    request(text.as_bytes(), &mut Vec::new())
+    request(text.as_bytes(), &mut Vec::new()).map_err(|error| error.reason)
 }
 
 /// As the other side would see it.
@@ -92,11 +92,18 @@ fn refuses_what_others_could_read_differently() {
             "body of CONNECT",
             "CONNECT a:1 HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n",
         ),
-        ("version 2", "GET / HTTP/2.0\r\nHost: a\r\n\r\n"),
+        (
+            "CONNECT without a port",
+            "CONNECT a HTTP/1.1\r\nHost: a\r\n\r\n",
+        ),
         ("lower-case version", "GET / http/1.1\r\nHost: a\r\n\r\n"),
     ];
     for (what, text) in rows {
         assert_eq!(parse(text), Err(Reason::MalformedRequest), "{what}");
+    }
+    for version in ["HTTP/2.0", "HTTP/0.9", "HTTP/1.2"] {
+        let text = format!("GET / {version}\r\nHost: a\r\n\r\n");
+        assert_eq!(parse(&text), Err(Reason::HttpVersion), "{version}");
     }
 }
 
@@ -155,7 +162,9 @@ fn responses() {
         upgrade: false,
     };
     let body = |text: &str, asked| {
-        response(text.as_bytes(), asked, &mut Vec::new()).map(|head| head.map(|h| h.body))
+        response(text.as_bytes(), asked, &mut Vec::new())
+            .map(|head| head.map(|h| h.body))
+            .map_err(|error| error.reason)
     };
     assert_eq!(
         body("HTTP/1.1 200 OK\r\n\r\n", asked),
