@@ -17,7 +17,7 @@ use super::endpoint::{Answer, Try};
 use super::health::Cause;
 use super::policy::Policy;
 use super::retry::{self, Again, Asked, Failure};
-use super::services::{Resolved, Target};
+use super::services::{Resolved, Target, Tried};
 use crate::error::{Blame, Error, Reason};
 use crate::http::exchange::Exchange;
 use crate::http::neutral::{Fields, Request, Response};
@@ -38,7 +38,7 @@ pub(crate) struct Call<'a> {
     /// The try under way.
     current: RefCell<Option<Try>>,
     /// Places of the endpoints that were tried and are not to be tried again.
-    tried: RefCell<Vec<usize>>,
+    tried: RefCell<Tried>,
     tries: Cell<u32>,
     /// When all must be over, and what has run out then.
     deadline: Cell<Option<(Instant, Reason)>>,
@@ -85,7 +85,7 @@ impl<'a> Call<'a> {
             begun,
             current: RefCell::default(),
             tried: RefCell::default(),
-            tries: Cell::new(0),
+            tries: Cell::new(1),
             deadline: Cell::new(deadline.map(|at| (at, Reason::RequestTimeout))),
         };
         let stream = Stream::request(outgoing.head, outgoing.end);
@@ -244,6 +244,7 @@ impl<'a> Call<'a> {
 
     async fn retry(&self, again: Again, stream: &Stream) -> Result<(), Error> {
         self.current.take();
+        self.tries.set(self.tries.get() + 1);
         self.worker.metrics.retried(again.cause, "sent");
         if !again.after.is_zero() {
             sleep(again.after).await;
@@ -253,7 +254,7 @@ impl<'a> Call<'a> {
         match placed {
             // Nobody is left who was not asked; the one there is may be better by now.
             Err(error) if error.reason == Reason::NoEndpoints && !again.is_elsewhere => {
-                self.tried.borrow_mut().clear();
+                self.tried.take();
                 self.place(stream, now).await
             }
             outcome => outcome,
@@ -262,7 +263,6 @@ impl<'a> Call<'a> {
 
     /// Places the stream at an endpoint that can be connected to.
     async fn place(&self, stream: &Stream, now: Instant) -> Result<(), Error> {
-        self.tries.set(self.tries.get() + 1);
         let (current, streams) = begin(self.worker, &self.service, &self.tried, now).await?;
         let port = current.endpoint().port;
         *self.current.borrow_mut() = Some(current);
@@ -288,7 +288,7 @@ fn grpc_status(fields: Fields<'_>) -> Option<u16> {
 pub(super) async fn begin(
     worker: &Rc<Worker>,
     service: &Resolved,
-    tried: &RefCell<Vec<usize>>,
+    tried: &RefCell<Tried>,
     mut now: Instant,
 ) -> Result<(Try, Rc<Streams>), Error> {
     let mut last = None;
@@ -312,3 +312,6 @@ pub(super) async fn begin(
     }
     Err(last.unwrap_or_else(|| Reason::NoEndpoints.into()))
 }
+
+#[cfg(test)]
+mod tests;
