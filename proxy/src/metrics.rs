@@ -106,6 +106,7 @@ pub(crate) struct Metrics {
     handshake_latency: Family<DirectionLabels, Histogram, Shards>,
     detections: Counters<DetectionLabels>,
     egress_audited: Counter,
+    mirrored: Counters<ResultLabels>,
     upstream: Upstream,
     /// Seconds since the Unix epoch at which our certificate ends.
     pub(crate) certificate_expiry: Gauge,
@@ -121,6 +122,7 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// The catalogue, for `workers` workers and the control thread.
+    #[allow(clippy::too_many_lines, reason = "a catalogue")]
     pub(crate) fn new(workers: usize) -> Self {
         let shards = Shards(workers + 1);
         let mut registry = Registry::with_prefix("ringmail");
@@ -170,6 +172,7 @@ impl Metrics {
             "detections",
             "Protocols of outbound connections, declared or detected"
         );
+        let mirrored = counters!("mirrored", "Copies of requests for mirrors");
         let egress_audited = register!(
             MetricConstructor::<Counter>::new_metric(&shards),
             "egress_audited",
@@ -215,6 +218,7 @@ impl Metrics {
             handshake_latency,
             detections,
             egress_audited,
+            mirrored,
             upstream,
             certificate_expiry,
             renewals,
@@ -328,6 +332,11 @@ impl Metrics {
             .add(1);
     }
 
+    /// A copy of a request was due.
+    pub(crate) fn mirrored(&self, result: &'static str) {
+        self.mirrored.get_or_create(&ResultLabels { result }).add(1);
+    }
+
     /// A connection left the mesh, where that is audited.
     pub(crate) fn egress_audited(&self) {
         self.egress_audited.add(1);
@@ -397,6 +406,7 @@ mod tests {
         metrics.endpoint_ejected("peer", "connect");
         metrics.endpoint_taken_back("peer");
         metrics.retried("refused", "sent");
+        metrics.mirrored("sent");
         metrics.renewed("ok");
         metrics.updated("ack");
         let rendered = metrics.render().expect("renders");

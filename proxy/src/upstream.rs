@@ -10,6 +10,9 @@ pub(crate) mod services;
 /// A request until it is answered.
 pub(crate) mod call;
 
+/// Copies for others.
+pub(crate) mod mirror;
+
 /// Whether to try again.
 pub(crate) mod retry;
 
@@ -100,6 +103,10 @@ fn meshed(service: &Service, caller: Caller) -> impl Iterator<Item = (&Endpoint,
 }
 
 /// How an HTTP request begins.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "lives as long as a request; a box would be an allocation for each"
+)]
 pub(crate) enum Begun<'a> {
     /// It is on its way to a pod; [`Call::head`] waits for the answer.
     Sent(Call<'a>, Stream),
@@ -128,6 +135,7 @@ pub(crate) async fn begin_http<'a>(
     let terms = Terms {
         policy: forward.policy,
         response: forward.response,
+        mirrors: forward.mirrors,
     };
     let (call, stream) = Call::open(worker, caller, target, terms, outgoing).await?;
     Ok(Begun::Sent(call, stream))

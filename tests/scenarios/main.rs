@@ -54,6 +54,9 @@ mod routes;
 /// Rolling restarts of everything.
 mod rollouts;
 
+/// Choices among endpoints, and what becomes of requests to those that fail.
+mod balance;
+
 /// A scenario: passes when it returns without an error.
 type Scenario = fn(Bed) -> anyhow::Result<()>;
 
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
         .chain(malformed::SCENARIOS)
         .chain(configuration::SCENARIOS)
         .chain(drain::SCENARIOS)
+        .chain(balance::SCENARIOS)
         .chain(routes::SCENARIOS)
         .chain(rollouts::SCENARIOS);
     let trials =

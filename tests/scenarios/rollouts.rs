@@ -2,8 +2,6 @@
 //! and the controller. `RINGMAIL_ROLLOUTS=20 cargo test --release --test scenarios rollouts` is the full length, at the
 //! full rate.
 
-use std::time::Duration;
-
 use anyhow::{Context, ensure};
 use nix::sys::signal::Signal;
 use ringmail_tests::apps::WebApp;

@@ -23,6 +23,7 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
         matches_filters_and_weights,
     ),
     ("routes::timeouts_and_retries", timeouts_and_retries),
+    ("routes::mirrors", mirrors),
     ("routes::grpc", grpc),
     (
         "routes::what_is_not_http_is_refused",
@@ -122,6 +123,31 @@ const RULES: &str = "
   - matches: [{path: {type: Exact, value: /}}]
     backendRefs: [{name: server, port: 80}]
 ";
+
+const MIRRORED: &str = "
+  - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: other, port: 80}}}]
+    backendRefs: [{name: server, port: 80}]
+";
+
+fn mirrors(bed: Bed) -> anyhow::Result<()> {
+    with_routes(bed, "HTTPRoute", MIRRORED, |shop| {
+        let load = shop.load(Client::Http1(WEB, "/".to_owned()), 4)?;
+        let post = Request::post("/")
+            .header("host", "server")
+            .body(Full::<Bytes>::from("a body"))?;
+        let reply = shop.client.namespace.block_on(fetch(WEB, post))??;
+        ensure!(
+            served_by(&reply) == "shop" && reply.text().ends_with("a body"),
+            "{reply:?}"
+        );
+        let outcome = shop.assert_unhurt(load)?;
+        let sent = || shop.client_metric("ringmail_mirrored_total", &[("result", "sent")]);
+        wait::until(LIMIT, || sent() > outcome.ok as f64).context("not all was mirrored")?;
+        let failed = shop.client_metric("ringmail_mirrored_total", &[("result", "failed")]);
+        ensure!(failed == 0.0, "{failed} failed");
+        Ok(())
+    })
+}
 
 fn matches_filters_and_weights(bed: Bed) -> anyhow::Result<()> {
     with_routes(bed, "HTTPRoute", RULES, |shop| {

@@ -16,8 +16,9 @@ use tokio::time::{sleep, sleep_until, timeout_at};
 use super::Caller;
 use super::endpoint::{Answer, Try};
 use super::health::Cause;
+use super::mirror;
 use super::retry::{self, Again, Asked, Failure};
-use super::services::{Resolved, Target};
+use super::services::{Resolved, Target, Tried};
 use crate::error::{Blame, Error, Reason};
 use crate::http::exchange::Exchange;
 use crate::http::neutral::{Fields, Request, Response};
@@ -27,7 +28,7 @@ use crate::peer::frame::Kind;
 use crate::peer::stream::{Reader, Stream};
 use crate::peer::streams::Streams;
 use crate::worker::Worker;
-use ringmail_proto::route::Policy;
+use ringmail_proto::route::{Mirror, Policy};
 
 /// A request that is under way. Dropping it ends that.
 #[derive(Debug)]
@@ -40,8 +41,9 @@ pub(crate) struct Call<'a> {
     /// The try under way.
     current: RefCell<Option<Try>>,
     /// Places of the endpoints that were tried and are not to be tried again.
-    tried: RefCell<Vec<usize>>,
+    tried: RefCell<Tried>,
     tries: Cell<u32>,
+    is_mirrored: Cell<bool>,
     /// When all must be over, and what has run out then.
     deadline: Cell<Option<(Instant, Reason)>>,
 }
@@ -51,6 +53,7 @@ pub(crate) struct Call<'a> {
 pub(super) struct Terms<'a> {
     pub(super) policy: &'a Policy,
     pub(super) response: ResponseEdits<'a>,
+    pub(super) mirrors: &'a [Mirror],
 }
 
 /// What is asked.
@@ -95,6 +98,7 @@ impl<'a> Call<'a> {
             current: RefCell::default(),
             tried: RefCell::default(),
             tries: Cell::new(1),
+            is_mirrored: Cell::new(false),
             deadline: Cell::new(deadline.map(|at| (at, Reason::RequestTimeout))),
         };
         let stream = Stream::request(outgoing.head, outgoing.end);
@@ -183,7 +187,11 @@ impl<'a> Call<'a> {
 
     /// No more tries: what is left is the response.
     fn settle(&self, stream: &Stream, now: Instant) -> Result<Instant, Error> {
-        stream.forget();
+        let record = stream.forget();
+        if !self.terms.mirrors.is_empty() && !self.is_mirrored.replace(true) {
+            let (source, destination) = (self.service.source, &self.service.destination);
+            mirror::send(self.worker, source, destination, self.terms.mirrors, record);
+        }
         if let Some(end) = self.try_end() {
             let late = (end, Reason::BackendTimeout);
             let sooner = self.deadline.get().filter(|(at, _)| *at <= end);
@@ -258,17 +266,17 @@ impl<'a> Call<'a> {
 
     async fn retry(&self, again: Again, stream: &Stream) -> Result<(), Error> {
         self.current.take();
+        self.tries.set(self.tries.get() + 1);
         self.worker.metrics.retried(again.cause, "sent");
         if !again.after.is_zero() {
             sleep(again.after).await;
         }
-        self.tries.set(self.tries.get() + 1);
         let now = Instant::now();
         let placed = self.place(stream, now).await;
         match placed {
             // Nobody is left who was not asked; the one there is may be better by now.
             Err(error) if error.reason == Reason::NoEndpoints && !again.is_elsewhere => {
-                self.tried.borrow_mut().clear();
+                self.tried.take();
                 self.place(stream, now).await
             }
             outcome => outcome,
@@ -302,7 +310,7 @@ fn grpc_status(fields: Fields<'_>) -> Option<u16> {
 pub(super) async fn begin(
     worker: &Rc<Worker>,
     service: &Resolved,
-    tried: &RefCell<Vec<usize>>,
+    tried: &RefCell<Tried>,
     mut now: Instant,
 ) -> Result<(Try, Rc<Streams>), Error> {
     let mut last = None;
@@ -326,3 +334,6 @@ pub(super) async fn begin(
     }
     Err(last.unwrap_or_else(|| Reason::NoEndpoints.into()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -152,14 +152,18 @@ impl Try {
         }
     }
 
-    /// An opaque connection was opened, which is all that can be asked of it.
+    /// An opaque connection was opened; what becomes of it is between its ends.
     pub(super) fn opened(&self, metrics: &Metrics) {
         self.is_judged.set(true);
-        self.well(metrics);
+        self.tell(self.endpoint.health.connected(), metrics);
     }
 
     fn well(&self, metrics: &Metrics) {
-        if self.endpoint.health.succeeded() == Change::TakenBack {
+        self.tell(self.endpoint.health.succeeded(), metrics);
+    }
+
+    fn tell(&self, changed: Change, metrics: &Metrics) {
+        if changed == Change::TakenBack {
             metrics.endpoint_taken_back(self.endpoint.peer.identity());
         }
     }

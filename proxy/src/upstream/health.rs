@@ -45,6 +45,7 @@ pub(crate) struct Health {
 struct Ejected {
     until: Instant,
     backoff: Duration,
+    cause: Cause,
 }
 
 /// What a failure or a success changed.
@@ -66,6 +67,14 @@ impl Health {
         if let Some(ejected) = self.ejected.get() {
             let until = now + jittered(ejected.backoff, chance);
             self.ejected.set(Some(Ejected { until, ..ejected }));
+        }
+    }
+
+    /// A stream was opened: worth something only where there had been no connection.
+    pub(crate) fn connected(&self) -> Change {
+        match self.ejected.get() {
+            Some(ejected) if ejected.cause == Cause::Connect => self.succeeded(),
+            Some(_) | None => Change::None,
         }
     }
 
@@ -94,7 +103,11 @@ impl Health {
             }
         };
         let until = now + jittered(backoff, chance);
-        self.ejected.set(Some(Ejected { until, backoff }));
+        self.ejected.set(Some(Ejected {
+            until,
+            backoff,
+            cause,
+        }));
         change
     }
 }
@@ -128,6 +141,7 @@ mod tests {
         // Those that were under way do not make it worse.
         assert_eq!(fail(Cause::Broken, false, now), Change::None);
         assert_eq!(health.ejected_until(), Some(until));
+        assert_eq!(health.connected(), Change::None, "that was not the trouble");
         // One probe at a time; each that fails doubles the time, up to the limit.
         let mut at = until;
         let mut expected = BACKOFF_MIN;
@@ -139,7 +153,7 @@ mod tests {
             assert_eq!(health.ejected_until(), Some(at + expected));
             at += expected;
         }
-        assert_eq!(health.succeeded(), Change::TakenBack);
+        assert_eq!(health.connected(), Change::TakenBack, "the last cause");
         assert_eq!(health.ejected_until(), None);
     }
 

@@ -32,11 +32,31 @@ pub(crate) struct Target<'a> {
 #[derive(Debug)]
 pub(crate) struct Resolved {
     /// Keeps the service where it is: it is found by its address.
-    destination: Arc<Destination>,
+    pub(super) destination: Arc<Destination>,
     /// Of the pod that calls.
-    source: IpAddr,
+    pub(super) source: IpAddr,
     endpoints: Vec<Rc<Endpoint>>,
     pub(super) budget: Rc<Budget>,
+}
+
+/// Endpoints of a service, by their places, that a request tried; most try one.
+#[derive(Debug, Default)]
+pub(super) struct Tried {
+    first: Option<usize>,
+    more: Vec<usize>,
+}
+
+impl Tried {
+    fn contains(&self, index: usize) -> bool {
+        self.first == Some(index) || self.more.contains(&index)
+    }
+
+    fn push(&mut self, index: usize) {
+        match self.first {
+            None => self.first = Some(index),
+            Some(_) => self.more.push(index),
+        }
+    }
 }
 
 /// What tells an endpoint from another: a pod that took over an address is not the one that had it.
@@ -146,9 +166,9 @@ impl Services {
 
 impl Resolved {
     /// Begins a try with one of the endpoints that were not tried; adds it to them.
-    pub(super) fn begin(&self, tried: &mut Vec<usize>, random: u64, now: Instant) -> Option<Try> {
+    pub(super) fn begin(&self, tried: &mut Tried, random: u64, now: Instant) -> Option<Try> {
         let standing = |index: usize| -> Option<Standing> {
-            let is_free = !tried.contains(&index);
+            let is_free = !tried.contains(index);
             is_free.then(|| self.endpoints[index].standing(now))
         };
         let picked = balance::pick(self.endpoints.len(), random, standing)?;
