@@ -200,7 +200,7 @@ impl<'a> Call<'a> {
             .peek()
             .filter(|received| received.kind == Kind::Head)?;
         let status = Response::status_of(received.payload)?;
-        if status < 200 {
+        if status < 200 && status != 101 {
             return None;
         }
         let fields = || Some(Response::decode(received.payload).ok()?.1);
@@ -245,20 +245,20 @@ impl<'a> Call<'a> {
     async fn retry(&self, again: Again, stream: &Stream) -> Result<(), Error> {
         self.current.take();
         self.tries.set(self.tries.get() + 1);
-        self.worker.metrics.retried(again.cause, "sent");
         if !again.after.is_zero() {
             sleep(again.after).await;
         }
         let now = Instant::now();
-        let placed = self.place(stream, now).await;
-        match placed {
-            // Nobody is left who was not asked; the one there is may be better by now.
-            Err(error) if error.reason == Reason::NoEndpoints && !again.is_elsewhere => {
-                self.tried.take();
-                self.place(stream, now).await
-            }
-            outcome => outcome,
+        let mut placed = self.place(stream, now).await;
+        let is_nobody_left = |error: &Error| error.reason == Reason::NoEndpoints;
+        if placed.as_ref().is_err_and(is_nobody_left) && !again.is_elsewhere {
+            // The one there is may be better by now.
+            self.tried.take();
+            placed = self.place(stream, now).await;
         }
+        let result = if placed.is_ok() { "sent" } else { "nowhere" };
+        self.worker.metrics.retried(again.cause, result);
+        placed
     }
 
     /// Places the stream at an endpoint that can be connected to.

@@ -131,8 +131,11 @@ impl Peers {
     pub(crate) fn sweep(&self) {
         for peer in self.by_endpoint.borrow().values() {
             let connections = peer.connections.borrow();
-            let spare = connections.iter().skip(1);
-            for connection in spare.filter(|one| one.streams.count() == 0) {
+            let mut connections = connections.iter();
+            if connections.next().is_none_or(|one| one.streams.is_behind()) {
+                continue;
+            }
+            for connection in connections.filter(|one| one.streams.count() == 0) {
                 connection.streams.retire();
             }
         }
@@ -187,7 +190,9 @@ impl Peer {
                 Usable::Now(streams) => return Ok(streams),
                 Usable::Behind(streams) => {
                     // Another one is for those that come later.
-                    self.begin_once(worker, &ourselves);
+                    if self.failed_lately().is_none() {
+                        self.begin_once(worker, &ourselves);
+                    }
                     return Ok(streams);
                 }
                 Usable::Full => return Err(Reason::Overloaded.into()),
@@ -230,15 +235,19 @@ impl Peer {
         }
     }
 
+    /// Why the last attempt failed, if that is not long ago.
+    fn failed_lately(&self) -> Option<Reason> {
+        let (at, reason) = self.failed.get()?;
+        (at.elapsed() < REDIAL_AFTER).then_some(reason)
+    }
+
     /// Waits for a new connection.
     async fn dial(
         self: &Rc<Self>,
         worker: &Rc<Worker>,
         ourselves: &Arc<Identity>,
     ) -> Result<(), Error> {
-        if let Some((at, reason)) = self.failed.get()
-            && at.elapsed() < REDIAL_AFTER
-        {
+        if let Some(reason) = self.failed_lately() {
             return Err(reason.into());
         }
         let _waiting = Waiting::begin(&self.waiting)?;

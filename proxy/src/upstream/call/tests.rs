@@ -266,6 +266,13 @@ fn what_a_client_sees_of_an_endpoint_that_fails_and_then_does_not() {
             &[Act::Reset(Reason::AppMalformed), fine],
             Err(Reason::AppMalformed),
         ),
+        // The only app there is hung up on it.
+        (
+            &plain,
+            "GET",
+            &[Act::Reset(Reason::AppGone), fine],
+            Err(Reason::AppGone),
+        ),
         // Statuses: as the route says, the last one as it is.
         (&plain, "GET", &[Act::Answer(503), fine], Ok(503)),
         (
