@@ -89,7 +89,7 @@ impl<'a> Call<'a> {
             deadline: Cell::new(deadline.map(|at| (at, Reason::RequestTimeout))),
         };
         let stream = Stream::request(outgoing.head, outgoing.end);
-        call.in_time(call.place(&stream, begun)).await?;
+        call.in_time(pin!(call.place(&stream, begun))).await?;
         Ok((call, stream))
     }
 
@@ -108,9 +108,8 @@ impl<'a> Call<'a> {
     /// Runs the whole exchange, or as much of it as there is time for. Without a limit it costs nothing.
     pub(crate) async fn in_time<T>(
         &self,
-        exchange: impl Future<Output = Result<T, Error>>,
+        mut exchange: Pin<&mut impl Future<Output = Result<T, Error>>>,
     ) -> Result<T, Error> {
-        let mut exchange = pin!(exchange);
         let mut alarm: Option<(Instant, Pin<Box<tokio::time::Sleep>>)> = None;
         poll_fn(|cx| {
             if let Poll::Ready(outcome) = exchange.as_mut().poll(cx) {
@@ -188,7 +187,8 @@ impl<'a> Call<'a> {
         let receivable = poll_fn(|cx| stream.poll_receivable(cx, reader));
         match self.try_end() {
             None => receivable.await,
-            Some(end) => timeout_at(end.into(), receivable)
+            // Boxed: a timer is large, and few routes want one.
+            Some(end) => Box::pin(timeout_at(end.into(), receivable))
                 .await
                 .unwrap_or(Err(Reason::BackendTimeout)),
         }
@@ -289,28 +289,49 @@ pub(super) async fn begin(
     worker: &Rc<Worker>,
     service: &Resolved,
     tried: &RefCell<Tried>,
-    mut now: Instant,
+    now: Instant,
 ) -> Result<(Try, Rc<Streams>), Error> {
-    let mut last = None;
-    for _ in 0..retry::TRIES_MAX {
-        let random = worker.services.roll();
-        let Some(one) = service.begin(&mut tried.borrow_mut(), random, now) else {
-            break;
-        };
+    let random = worker.services.roll();
+    let first = service.begin(&mut tried.borrow_mut(), random, now);
+    let first = first.ok_or(Reason::NoEndpoints)?;
+    match first.endpoint().peer.ready(worker)? {
+        Some(streams) => Ok((first, streams)),
+        // Boxed: it is seldom, and every idle connection of the app would hold room for it.
+        None => Box::pin(connect(worker, service, tried, first)).await,
+    }
+}
+
+/// Makes a connection for the try, or turns to other endpoints.
+async fn connect(
+    worker: &Rc<Worker>,
+    service: &Resolved,
+    tried: &RefCell<Tried>,
+    mut one: Try,
+) -> Result<(Try, Rc<Streams>), Error> {
+    let mut tries = 1;
+    loop {
         let error = match one.endpoint().peer.connection(worker).await {
             Ok(streams) => return Ok((one, streams)),
             Err(error) => error,
         };
-        now = Instant::now();
+        let now = Instant::now();
         match error.reason.row().blame {
             Blame::Peer => one.failed(Cause::Connect, error.reason, &worker.metrics, now),
             // It has all that we give it.
             Blame::Us if error.reason == Reason::Overloaded => {}
             Blame::Us | Blame::App | Blame::Client | Blame::Controller => return Err(error),
         }
-        last = Some(error);
+        if tries == retry::TRIES_MAX {
+            return Err(error);
+        }
+        let random = worker.services.roll();
+        let next = service.begin(&mut tried.borrow_mut(), random, now);
+        let Some(next) = next else {
+            return Err(error);
+        };
+        one = next;
+        tries += 1;
     }
-    Err(last.unwrap_or_else(|| Reason::NoEndpoints.into()))
 }
 
 #[cfg(test)]

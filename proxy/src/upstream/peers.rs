@@ -179,7 +179,16 @@ impl Peer {
         self.identity.as_str()
     }
 
-    /// A connection with room for one more stream; waits for it to be made if there is none.
+    /// A connection with room for one more stream, if there is one.
+    pub(crate) fn ready(&self, worker: &Worker) -> Result<Option<Rc<Streams>>, Error> {
+        let ourselves = worker.snapshot.identity()?;
+        Ok(match self.usable(ourselves.generation) {
+            Usable::Now(streams) => Some(streams),
+            Usable::Behind(_) | Usable::None | Usable::Full => None,
+        })
+    }
+
+    /// The same; waits for it to be made if there is none.
     pub(crate) async fn connection(
         self: &Rc<Self>,
         worker: &Rc<Worker>,

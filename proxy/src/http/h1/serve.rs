@@ -174,8 +174,9 @@ async fn exchange(
     let opened = async {
         let destination = worker.snapshot.destination(caller.destination).await?;
         open_http(worker, caller, dialled(&destination)?, &policy, outgoing).await
-    };
-    let (call, stream) = match opened.await {
+    }
+    .await;
+    let (call, stream) = match opened {
         Ok(opened) => opened,
         Err(error) => return refuse_request(worker, caller, head, &error, connection).await,
     };
@@ -272,7 +273,7 @@ async fn carry(
             output,
             exchange
         ));
-        let both = both_ways(head.body.is_over(), upload, answered);
+        let both = pin!(both_ways(head.body.is_over(), upload, answered));
         call.in_time(both).await?
     };
     exchange.sent(uploaded);

@@ -92,8 +92,9 @@ async fn exchange(
         };
         let destination = worker.snapshot.destination(caller.destination).await?;
         open_http(worker, &caller, dialled(&destination)?, &policy, outgoing).await
-    };
-    let (call, stream) = match opened.await {
+    }
+    .await;
+    let (call, stream) = match opened {
         Ok(opened) => opened,
         Err(error) => {
             tracing::debug!(destination = %caller.destination, ?error, "request refused");
@@ -135,7 +136,7 @@ async fn carry(
     let outcome = {
         let upload = pin!(pump::send_body(body, stream, Reason::ClientGone, &mut sent));
         let answer = pin!(answer(call, stream, respond, exchange));
-        let both = both_ways(bodyless, upload, answer);
+        let both = pin!(both_ways(bodyless, upload, answer));
         call.in_time(both).await
     };
     exchange.sent(sent);

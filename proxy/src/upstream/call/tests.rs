@@ -211,7 +211,9 @@ async fn outcome(policy: &Policy, method: &str, script: &[Act]) -> Result<u16, R
             }
         }
     };
-    call.in_time(answered).await.map_err(|error| error.reason)
+    call.in_time(pin!(answered))
+        .await
+        .map_err(|error| error.reason)
 }
 
 #[test]
