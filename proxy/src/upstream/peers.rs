@@ -8,6 +8,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use ringmail_proto::identity::SpiffeId;
 use ringmail_proto::tls::ALPN_RINGMAIL;
+use rustix::io::Errno;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
@@ -309,7 +311,7 @@ impl Peer {
     async fn establish(&self, worker: &Worker, ourselves: &Identity) -> Result<TlsStream, Error> {
         let connect = listen::connect(self.address, listen::Party::Mesh, worker.config.socket_mark);
         let socket = match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
-            Ok(connected) => connected.map_err(|error| Reason::PeerUnreachable.because(error))?,
+            Ok(connected) => connected.map_err(|error| blame(&error).because(error))?,
             Err(elapsed) => return Err(Reason::PeerUnreachable.because(elapsed)),
         };
         let config = ourselves.client(self.identity.clone(), ALPN_RINGMAIL)?;
@@ -363,6 +365,16 @@ impl Peer {
     }
 }
 
+/// Who is to blame for a connection that was not made: with nothing left of our own, no peer is.
+fn blame(error: &io::Error) -> Reason {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL) => {
+            Reason::Overloaded
+        }
+        Some(_) | None => Reason::PeerUnreachable,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -408,6 +420,18 @@ mod tests {
             }
         }
         check("Full");
+    }
+
+    #[test]
+    fn no_peer_is_ejected_because_we_have_no_more_descriptors() {
+        for (errno, reason) in [
+            (Errno::MFILE, Reason::Overloaded),
+            (Errno::ADDRNOTAVAIL, Reason::Overloaded),
+            (Errno::CONNREFUSED, Reason::PeerUnreachable),
+            (Errno::HOSTUNREACH, Reason::PeerUnreachable),
+        ] {
+            assert_eq!(blame(&errno.into()), reason, "{errno}");
+        }
     }
 
     #[test]
