@@ -102,7 +102,7 @@ impl<'a> Call<'a> {
             deadline: Cell::new(deadline.map(|at| (at, Reason::RequestTimeout))),
         };
         let stream = Stream::request(outgoing.head, outgoing.end);
-        call.in_time(call.place(&stream, begun)).await?;
+        call.in_time(pin!(call.place(&stream, begun))).await?;
         Ok((call, stream))
     }
 
@@ -126,9 +126,8 @@ impl<'a> Call<'a> {
     /// Runs the whole exchange, or as much of it as there is time for. Without a limit it costs nothing.
     pub(crate) async fn in_time<T>(
         &self,
-        exchange: impl Future<Output = Result<T, Error>>,
+        mut exchange: Pin<&mut impl Future<Output = Result<T, Error>>>,
     ) -> Result<T, Error> {
-        let mut exchange = pin!(exchange);
         let mut alarm: Option<(Instant, Pin<Box<tokio::time::Sleep>>)> = None;
         poll_fn(|cx| {
             if let Poll::Ready(outcome) = exchange.as_mut().poll(cx) {
@@ -210,7 +209,8 @@ impl<'a> Call<'a> {
         let receivable = poll_fn(|cx| stream.poll_receivable(cx, reader));
         match self.try_end() {
             None => receivable.await,
-            Some(end) => timeout_at(end.into(), receivable)
+            // Boxed: a timer is large, and few routes want one.
+            Some(end) => Box::pin(timeout_at(end.into(), receivable))
                 .await
                 .unwrap_or(Err(Reason::BackendTimeout)),
         }
@@ -222,7 +222,7 @@ impl<'a> Call<'a> {
             .peek()
             .filter(|received| received.kind == Kind::Head)?;
         let status = Response::status_of(received.payload)?;
-        if status < 200 {
+        if status < 200 && status != 101 {
             return None;
         }
         let fields = || Some(Response::decode(received.payload).ok()?.1);
@@ -267,20 +267,20 @@ impl<'a> Call<'a> {
     async fn retry(&self, again: Again, stream: &Stream) -> Result<(), Error> {
         self.current.take();
         self.tries.set(self.tries.get() + 1);
-        self.worker.metrics.retried(again.cause, "sent");
         if !again.after.is_zero() {
             sleep(again.after).await;
         }
         let now = Instant::now();
-        let placed = self.place(stream, now).await;
-        match placed {
-            // Nobody is left who was not asked; the one there is may be better by now.
-            Err(error) if error.reason == Reason::NoEndpoints && !again.is_elsewhere => {
-                self.tried.take();
-                self.place(stream, now).await
-            }
-            outcome => outcome,
+        let mut placed = self.place(stream, now).await;
+        let is_nobody_left = |error: &Error| error.reason == Reason::NoEndpoints;
+        if placed.as_ref().is_err_and(is_nobody_left) && !again.is_elsewhere {
+            // The one there is may be better by now.
+            self.tried.take();
+            placed = self.place(stream, now).await;
         }
+        let result = if placed.is_ok() { "sent" } else { "nowhere" };
+        self.worker.metrics.retried(again.cause, result);
+        placed
     }
 
     /// Places the stream at an endpoint that can be connected to.
@@ -311,28 +311,49 @@ pub(super) async fn begin(
     worker: &Rc<Worker>,
     service: &Resolved,
     tried: &RefCell<Tried>,
-    mut now: Instant,
+    now: Instant,
 ) -> Result<(Try, Rc<Streams>), Error> {
-    let mut last = None;
-    for _ in 0..retry::TRIES_MAX {
-        let random = worker.services.roll();
-        let Some(one) = service.begin(&mut tried.borrow_mut(), random, now) else {
-            break;
-        };
+    let random = worker.services.roll();
+    let first = service.begin(&mut tried.borrow_mut(), random, now);
+    let first = first.ok_or(Reason::NoEndpoints)?;
+    match first.endpoint().peer.ready(worker)? {
+        Some(streams) => Ok((first, streams)),
+        // Boxed: it is seldom, and every idle connection of the app would hold room for it.
+        None => Box::pin(connect(worker, service, tried, first)).await,
+    }
+}
+
+/// Makes a connection for the try, or turns to other endpoints.
+async fn connect(
+    worker: &Rc<Worker>,
+    service: &Resolved,
+    tried: &RefCell<Tried>,
+    mut one: Try,
+) -> Result<(Try, Rc<Streams>), Error> {
+    let mut tries = 1;
+    loop {
         let error = match one.endpoint().peer.connection(worker).await {
             Ok(streams) => return Ok((one, streams)),
             Err(error) => error,
         };
-        now = Instant::now();
+        let now = Instant::now();
         match error.reason.row().blame {
             Blame::Peer => one.failed(Cause::Connect, error.reason, &worker.metrics, now),
             // It has all that we give it.
             Blame::Us if error.reason == Reason::Overloaded => {}
             Blame::Us | Blame::App | Blame::Client | Blame::Controller => return Err(error),
         }
-        last = Some(error);
+        if tries == retry::TRIES_MAX {
+            return Err(error);
+        }
+        let random = worker.services.roll();
+        let next = service.begin(&mut tried.borrow_mut(), random, now);
+        let Some(next) = next else {
+            return Err(error);
+        };
+        one = next;
+        tries += 1;
     }
-    Err(last.unwrap_or_else(|| Reason::NoEndpoints.into()))
 }
 
 #[cfg(test)]

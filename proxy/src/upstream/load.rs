@@ -16,6 +16,8 @@ const UNKNOWN_MICROS: f64 = 100_000.0;
 /// The least an error is worth; each in a row is worth twice the one before, up to [`ERROR_MICROS_MAX`].
 const ERROR_MICROS: f64 = 10_000.0;
 const ERROR_MICROS_MAX: f64 = 1_000_000.0;
+/// The most an answer is worth: who asks for what takes longer knows that it does.
+const ANSWER_MICROS_MAX: f64 = 10_000_000.0;
 
 /// Load of one endpoint.
 #[derive(Debug, Default)]
@@ -60,19 +62,21 @@ impl Load {
 
     /// It answered after so long.
     pub(crate) fn answered(&self, after: Duration, now: Instant) {
-        self.put(after.as_secs_f64() * 1e6, now);
+        self.put((after.as_secs_f64() * 1e6).min(ANSWER_MICROS_MAX), now);
     }
 
     /// It failed after so long.
     pub(crate) fn failed(&self, after: Duration, now: Instant) {
         let before = self.average.get().map_or(0.0, |one| one.decayed(now).0);
         let worth = (before * 2.0).clamp(ERROR_MICROS, ERROR_MICROS_MAX);
-        self.put(worth.max(after.as_secs_f64() * 1e6), now);
+        let micros = worth.max(after.as_secs_f64() * 1e6);
+        self.put(micros.min(ANSWER_MICROS_MAX), now);
     }
 
-    /// Nobody knows what it would have said after so long: worth something only if that was long.
+    /// Nobody knows what it would have said after so long: worth something only if that was long, and not much, for the
+    /// client of a stream on which nothing is said does not wait for an answer.
     pub(crate) fn waited(&self, so_long: Duration, now: Instant) {
-        let micros = so_long.as_secs_f64() * 1e6;
+        let micros = (so_long.as_secs_f64() * 1e6).min(ERROR_MICROS_MAX);
         if self
             .average
             .get()
@@ -95,5 +99,49 @@ impl Load {
             at: now,
         };
         self.average.set(Some(average));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jumps_up_and_comes_down_slowly() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let load = Load::default();
+        let cost = |seconds| load.cost(at(seconds)).round();
+        let fast = Duration::from_millis(1);
+        assert_eq!(cost(0), NOISE_MICROS, "asked at once");
+        load.begin();
+        assert_eq!(cost(0), UNKNOWN_MICROS, "but not by everybody");
+        load.answered(fast, at(0));
+        assert_eq!(cost(0), 2.0 * (1_000.0 + NOISE_MICROS));
+        load.end();
+        load.answered(Duration::from_millis(100), at(0));
+        assert_eq!(cost(0), 100_000.0 + NOISE_MICROS);
+        load.answered(fast, at(1));
+        assert!(cost(1) > 80_000.0);
+        load.answered(fast, at(120));
+        assert_eq!(cost(120), 1_000.0 + NOISE_MICROS);
+    }
+
+    #[test]
+    fn errors_in_a_row_cost_more_each_and_silence_costs_something() {
+        let now = Instant::now();
+        let load = Load::default();
+        let mut before = 0.0;
+        for _ in 0..6 {
+            load.failed(Duration::ZERO, now);
+            assert!(load.cost(now) >= before * 1.8);
+            before = load.cost(now);
+        }
+        let load = Load::default();
+        load.answered(Duration::from_millis(1), now);
+        load.waited(Duration::from_micros(10), now);
+        assert_eq!(load.cost(now).round(), 1_000.0 + NOISE_MICROS, "no news");
+        load.waited(Duration::from_secs(3600), now);
+        assert_eq!(load.cost(now).round(), ERROR_MICROS_MAX + NOISE_MICROS);
     }
 }

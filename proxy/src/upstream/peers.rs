@@ -8,6 +8,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use ringmail_proto::identity::SpiffeId;
 use ringmail_proto::tls::ALPN_RINGMAIL;
+use rustix::io::Errno;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
@@ -131,8 +133,11 @@ impl Peers {
     pub(crate) fn sweep(&self) {
         for peer in self.by_endpoint.borrow().values() {
             let connections = peer.connections.borrow();
-            let spare = connections.iter().skip(1);
-            for connection in spare.filter(|one| one.streams.count() == 0) {
+            let mut connections = connections.iter();
+            if connections.next().is_none_or(|one| one.streams.is_behind()) {
+                continue;
+            }
+            for connection in connections.filter(|one| one.streams.count() == 0) {
                 connection.streams.retire();
             }
         }
@@ -176,7 +181,16 @@ impl Peer {
         self.identity.as_str()
     }
 
-    /// A connection with room for one more stream; waits for it to be made if there is none.
+    /// A connection with room for one more stream, if there is one.
+    pub(crate) fn ready(&self, worker: &Worker) -> Result<Option<Rc<Streams>>, Error> {
+        let ourselves = worker.snapshot.identity()?;
+        Ok(match self.usable(ourselves.generation) {
+            Usable::Now(streams) => Some(streams),
+            Usable::Behind(_) | Usable::None | Usable::Full => None,
+        })
+    }
+
+    /// The same; waits for it to be made if there is none.
     pub(crate) async fn connection(
         self: &Rc<Self>,
         worker: &Rc<Worker>,
@@ -187,7 +201,9 @@ impl Peer {
                 Usable::Now(streams) => return Ok(streams),
                 Usable::Behind(streams) => {
                     // Another one is for those that come later.
-                    self.begin_once(worker, &ourselves);
+                    if self.failed_lately().is_none() {
+                        self.begin_once(worker, &ourselves);
+                    }
                     return Ok(streams);
                 }
                 Usable::Full => return Err(Reason::Overloaded.into()),
@@ -230,15 +246,19 @@ impl Peer {
         }
     }
 
+    /// Why the last attempt failed, if that is not long ago.
+    fn failed_lately(&self) -> Option<Reason> {
+        let (at, reason) = self.failed.get()?;
+        (at.elapsed() < REDIAL_AFTER).then_some(reason)
+    }
+
     /// Waits for a new connection.
     async fn dial(
         self: &Rc<Self>,
         worker: &Rc<Worker>,
         ourselves: &Arc<Identity>,
     ) -> Result<(), Error> {
-        if let Some((at, reason)) = self.failed.get()
-            && at.elapsed() < REDIAL_AFTER
-        {
+        if let Some(reason) = self.failed_lately() {
             return Err(reason.into());
         }
         let _waiting = Waiting::begin(&self.waiting)?;
@@ -291,7 +311,7 @@ impl Peer {
     async fn establish(&self, worker: &Worker, ourselves: &Identity) -> Result<TlsStream, Error> {
         let connect = listen::connect(self.address, listen::Party::Mesh, worker.config.socket_mark);
         let socket = match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
-            Ok(connected) => connected.map_err(|error| Reason::PeerUnreachable.because(error))?,
+            Ok(connected) => connected.map_err(|error| blame(&error).because(error))?,
             Err(elapsed) => return Err(Reason::PeerUnreachable.because(elapsed)),
         };
         let config = ourselves.client(self.identity.clone(), ALPN_RINGMAIL)?;
@@ -345,6 +365,16 @@ impl Peer {
     }
 }
 
+/// Who is to blame for a connection that was not made: with nothing left of our own, no peer is.
+fn blame(error: &io::Error) -> Reason {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL) => {
+            Reason::Overloaded
+        }
+        Some(_) | None => Reason::PeerUnreachable,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -390,6 +420,18 @@ mod tests {
             }
         }
         check("Full");
+    }
+
+    #[test]
+    fn no_peer_is_ejected_because_we_have_no_more_descriptors() {
+        for (errno, reason) in [
+            (Errno::MFILE, Reason::Overloaded),
+            (Errno::ADDRNOTAVAIL, Reason::Overloaded),
+            (Errno::CONNREFUSED, Reason::PeerUnreachable),
+            (Errno::HOSTUNREACH, Reason::PeerUnreachable),
+        ] {
+            assert_eq!(blame(&errno.into()), reason, "{errno}");
+        }
     }
 
     #[test]

@@ -26,8 +26,8 @@ const BACKOFF_BASE_MAX: Duration = Duration::from_secs(60);
 pub(crate) enum Failure {
     /// Nothing was processed. Another connection to the same endpoint may do, or not.
     Refused { is_elsewhere: bool },
-    /// Something may have been.
-    Broken,
+    /// Something may have been; the app that hung up is not asked the same again.
+    Broken { is_elsewhere: bool },
     /// The try's time ran out.
     Late,
     /// It was answered.
@@ -71,7 +71,10 @@ pub(crate) fn failure(reason: Reason) -> Option<Failure> {
         | Reason::Draining => Some(Failure::Refused {
             is_elsewhere: false,
         }),
-        Reason::PeerGone | Reason::AppGone => Some(Failure::Broken),
+        Reason::PeerGone => Some(Failure::Broken {
+            is_elsewhere: false,
+        }),
+        Reason::AppGone => Some(Failure::Broken { is_elsewhere: true }),
         Reason::BackendTimeout => Some(Failure::Late),
         _ => None,
     }
@@ -92,7 +95,7 @@ pub(crate) fn decide(failure: Failure, asked: Asked<'_>, chance: f64) -> Option<
     };
     let (cause, least) = match failure {
         Failure::Refused { .. } => ("refused", Duration::ZERO),
-        Failure::Broken if asked.is_idempotent => ("broken", Duration::ZERO),
+        Failure::Broken { .. } if asked.is_idempotent => ("broken", Duration::ZERO),
         // Who waits for so long and then again does so because somebody said that it is worth it.
         Failure::Late if listed(504) || asked.is_idempotent && asked.retry.is_some() => {
             ("timeout", Duration::ZERO)
@@ -105,7 +108,7 @@ pub(crate) fn decide(failure: Failure, asked: Asked<'_>, chance: f64) -> Option<
             Some(after) if after > RETRY_AFTER_MAX => return None,
             after => ("status", after.unwrap_or_default()),
         },
-        Failure::Broken | Failure::Late | Failure::Status { .. } => return None,
+        Failure::Broken { .. } | Failure::Late | Failure::Status { .. } => return None,
     };
     let is_refused = matches!(failure, Failure::Refused { .. });
     let backoff = match asked.retry {
@@ -116,7 +119,10 @@ pub(crate) fn decide(failure: Failure, asked: Asked<'_>, chance: f64) -> Option<
         cause,
         after: backoff.max(least),
         is_paid: !is_refused,
-        is_elsewhere: failure == Failure::Refused { is_elsewhere: true },
+        is_elsewhere: match failure {
+            Failure::Refused { is_elsewhere } | Failure::Broken { is_elsewhere } => is_elsewhere,
+            Failure::Late | Failure::Status { .. } => false,
+        },
     })
 }
 
@@ -158,6 +164,7 @@ mod tests {
     use super::*;
 
     const REFUSED: Failure = Failure::Refused { is_elsewhere: true };
+    const BROKEN: Failure = Failure::Broken { is_elsewhere: true };
 
     const fn status(status: u16, seconds: Option<u64>) -> Failure {
         let retry_after = match seconds {
@@ -185,8 +192,8 @@ mod tests {
         let rows: &[(Failure, u32, bool, [bool; 3])] = &[
             (REFUSED, 1, false, [true, true, false]),
             (REFUSED, 3, false, [false, false, false]),
-            (Failure::Broken, 1, true, [true, true, false]),
-            (Failure::Broken, 1, false, [false, false, false]),
+            (BROKEN, 1, true, [true, true, false]),
+            (BROKEN, 1, false, [false, false, false]),
             (Failure::Late, 1, true, [false, true, false]),
             (Failure::Late, 1, false, [false, false, false]),
             (status(503, None), 1, false, [false, true, false]),

@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use ringmail_proto::destination::{Destination, Endpoint as Announced, Service};
 use ringmail_proto::identity::{SpiffeId, WorkloadName};
+use ringmail_proto::workload::Workload;
 
 use super::balance::{self, Standing};
 use super::budget::Budget;
@@ -68,6 +69,8 @@ pub(crate) struct Services {
     resolved: RefCell<HashMap<usize, Rc<Resolved>, BuildHasherDefault<AddressHasher>>>,
     endpoints: RefCell<HashMap<EndpointKey, Rc<Endpoint>>>,
     budgets: RefCell<HashMap<(WorkloadName, u16), Rc<Budget>>>,
+    /// Our own pod, for whose zone all of this was resolved.
+    workload: RefCell<Option<Arc<Workload>>>,
     dice: Cell<u64>,
 }
 
@@ -77,6 +80,7 @@ impl Default for Services {
             resolved: RefCell::default(),
             endpoints: RefCell::default(),
             budgets: RefCell::default(),
+            workload: RefCell::default(),
             dice: Cell::new(rand::random()),
         }
     }
@@ -135,10 +139,14 @@ impl Services {
             .clone()
     }
 
-    /// Forgets services that changed or went, and endpoints that no service has had since the last time.
+    /// Forgets services that changed or went, or all when we ourselves changed, and endpoints that no service has had since the last time.
     pub(crate) fn sweep(&self, snapshot: &Snapshot) {
+        let workload = snapshot.workload().ok();
+        let as_pointer = |one: &Option<Arc<Workload>>| one.as_ref().map(Arc::as_ptr);
+        let has_moved = as_pointer(&self.workload.borrow()) != as_pointer(&workload);
+        self.workload.replace(workload);
         let mut resolved = self.resolved.borrow_mut();
-        resolved.retain(|_, one| snapshot.is_current(&one.destination));
+        resolved.retain(|_, one| !has_moved && snapshot.is_current(&one.destination));
         self.budgets
             .borrow_mut()
             .retain(|_, one| Rc::strong_count(one) > 1);

@@ -299,7 +299,7 @@ async fn carry(
             output,
             exchange
         ));
-        let both = both_ways(head.body.is_over(), upload, answered);
+        let both = pin!(both_ways(head.body.is_over(), upload, answered));
         call.in_time(both).await?
     };
     exchange.sent(uploaded);

@@ -91,8 +91,9 @@ async fn exchange(
         };
         let destination = destination.as_ref().map_err(|error| error.reason)?;
         begin_http(worker, &caller, destination, outgoing).await
-    };
-    let (call, stream) = match begun.await {
+    }
+    .await;
+    let (call, stream) = match begun {
         Ok(Begun::Sent(call, stream)) => (call, stream),
         Ok(Begun::Answered(neutral)) => return tell(&mut respond, &neutral),
         Err(error) => {
@@ -135,7 +136,7 @@ async fn carry(
     let outcome = {
         let upload = pin!(pump::send_body(body, stream, Reason::ClientGone, &mut sent));
         let answer = pin!(answer(call, stream, respond, exchange));
-        let both = both_ways(bodyless, upload, answer);
+        let both = pin!(both_ways(bodyless, upload, answer));
         call.in_time(both).await
     };
     exchange.sent(sent);

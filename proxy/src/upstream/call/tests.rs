@@ -218,7 +218,9 @@ async fn outcome(policy: &Policy, method: &str, script: &[Act]) -> Result<u16, R
             }
         }
     };
-    call.in_time(answered).await.map_err(|error| error.reason)
+    call.in_time(pin!(answered))
+        .await
+        .map_err(|error| error.reason)
 }
 
 #[test]
@@ -272,6 +274,13 @@ fn what_a_client_sees_of_an_endpoint_that_fails_and_then_does_not() {
             "GET",
             &[Act::Reset(Reason::AppMalformed), fine],
             Err(Reason::AppMalformed),
+        ),
+        // The only app there is hung up on it.
+        (
+            &plain,
+            "GET",
+            &[Act::Reset(Reason::AppGone), fine],
+            Err(Reason::AppGone),
         ),
         // Statuses: as the route says, the last one as it is.
         (&plain, "GET", &[Act::Answer(503), fine], Ok(503)),
