@@ -42,6 +42,9 @@ mod http;
 /// What is no HTTP, and what only looks like none.
 mod malformed;
 
+/// HTTP/2 as it is abused.
+mod abuse;
+
 /// What the controller is told while it runs.
 mod configuration;
 
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         .chain(streams::SCENARIOS)
         .chain(http::SCENARIOS)
         .chain(malformed::SCENARIOS)
+        .chain(abuse::SCENARIOS)
         .chain(configuration::SCENARIOS)
         .chain(drain::SCENARIOS);
     let trials =

@@ -382,7 +382,7 @@ pub(crate) async fn refuse(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>, erro
 
 /// Closes our direction, and takes what the client still sends for a while: closing at once would reset the connection
 /// and could destroy the response on its way (RFC 9112 section 9.6).
-async fn linger(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>) {
+pub(crate) async fn linger(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>) {
     let mut input = Buffer::default();
     let _ = timeout(LINGER_TIMEOUT, async {
         to.shutdown().await?;

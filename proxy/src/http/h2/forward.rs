@@ -13,11 +13,13 @@ use h2::RecvStream;
 use h2::client::{ResponseFuture, SendRequest};
 use tokio::task::spawn_local;
 
+use super::metered::Metered;
 use super::{heads, limits, pump};
 use crate::error::{Error, Reason};
 use crate::http::exchange::{Exchange, both_ways, unless_reset};
 use crate::http::h1::forward::connect;
 use crate::http::neutral::{Fields, Request};
+use crate::metrics::Direction;
 use crate::peer::frame::Kind;
 use crate::peer::stream::{Reader, Stream};
 use crate::worker::Worker;
@@ -67,12 +69,11 @@ async fn answer(
     stream: &Stream,
     exchange: &mut Exchange,
 ) -> Result<(), Error> {
-    let gone = |error: h2::Error| Reason::AppGone.because(error);
     let mut neutral = Vec::with_capacity(256);
     let response = loop {
         match poll_fn(|cx| poll_head(&mut response, cx))
             .await
-            .map_err(gone)?
+            .map_err(broken)?
         {
             Head::Informational(head) => {
                 neutral.clear();
@@ -121,7 +122,8 @@ async fn session(worker: &Rc<Worker>, app: SocketAddr) -> Result<SendRequest<Byt
     {
         return Ok(ready);
     }
-    let socket = connect(worker, app).await?;
+    let socket = Metered::of_server(connect(worker, app).await?);
+    let flood = socket.flood();
     let (session, connection) = h2::client::Builder::new()
         .initial_window_size(limits::STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
@@ -137,15 +139,34 @@ async fn session(worker: &Rc<Worker>, app: SocketAddr) -> Result<SendRequest<Byt
         .sessions
         .borrow_mut()
         .insert(app, session.clone());
+    let metrics = worker.metrics.clone();
+    let mut connection = connection;
     spawn_local(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%app, %error, "HTTP/2 connection to the app ended");
+        // Cut when the app floods us: h2 gives a client no GOAWAY of its own to send.
+        let ended = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(ended.map_err(broken)),
+            Poll::Pending if flood.is_on() => Poll::Ready(Err(Reason::AppFlood.into())),
+            Poll::Pending => Poll::Pending,
+        });
+        if let Err(error) = ended.await {
+            tracing::debug!(%app, ?error, "HTTP/2 connection to the app ended");
+            metrics.refused(Direction::Inbound, error.reason);
         }
     });
     session
         .ready()
         .await
         .map_err(|error| Reason::AppGone.because(error))
+}
+
+/// Why a connection to the app ended.
+fn broken(error: h2::Error) -> Error {
+    let calm = error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
+    match () {
+        () if calm && error.is_library() => Reason::AppFlood.because(error),
+        () if error.is_library() => Reason::AppMalformed.because(error),
+        () => Reason::AppGone.because(error),
+    }
 }
 
 impl std::fmt::Debug for AppSessions {

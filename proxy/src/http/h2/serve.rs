@@ -1,26 +1,37 @@
 //! A connection of our own app as HTTP/2 client: each of its streams becomes one of ours, in a task of its own.
+//!
+//! Limits: [`PREFACE_TIMEOUT`], [`GOODBYE_TIMEOUT`], those of [`limits`] and of `budget`.
 
-use std::pin::{Pin, pin};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
+use tokio::time::timeout;
 
+use super::metered::{Flood, Metered};
 use super::{heads, limits, pump};
 use crate::buffer::Buffer;
 use crate::error::{Error, Reason};
 use crate::http::exchange::{Exchange, both_ways};
+use crate::http::h1::serve::linger;
 use crate::http::neutral::Response;
 use crate::metrics::{Direction, Protocol};
 use crate::peer::frame::Kind;
 use crate::peer::stream::{Reader, Stream};
 use crate::upstream::{Caller, open_http};
 use crate::worker::Worker;
+
+/// For the client's preface.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(30);
+/// For our last frames, and for a client that still sends.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Serves the connection until the client closes it, an error ends it, or the proxy drains and it has no streams.
 pub(crate) async fn serve(
@@ -29,37 +40,93 @@ pub(crate) async fn serve(
     socket: &mut TcpStream,
     input: Buffer,
 ) -> Result<(), Error> {
-    let gone = |error: h2::Error| match error.is_io() || error.is_go_away() {
-        true => Reason::ClientGone.because(error),
-        false => Reason::MalformedRequest.because(error),
+    let served = streams(worker, caller, socket, input).await;
+    let Err(error) = served else {
+        return Ok(());
     };
-    let mut connection = h2::server::Builder::new()
+    if error.reason != Reason::ClientGone {
+        worker.metrics.refused(Direction::Outbound, error.reason);
+        // Closing before all was read would destroy the GOAWAY on its way.
+        let (mut from, mut to) = socket.split();
+        linger(&mut from, &mut to).await;
+    }
+    Err(error)
+}
+
+async fn streams(
+    worker: &Rc<Worker>,
+    caller: Caller,
+    socket: &mut TcpStream,
+    input: Buffer,
+) -> Result<(), Error> {
+    let socket = Metered::of_client(socket, input);
+    let flood = socket.flood();
+    let handshake = h2::server::Builder::new()
         .initial_window_size(limits::STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
         .max_header_list_size(limits::HEADER_LIST_BYTES)
         .max_concurrent_streams(limits::STREAMS)
         .max_concurrent_reset_streams(limits::RESETS)
         .max_send_buffer_size(limits::SEND_BUFFER_BYTES)
-        .handshake::<_, Bytes>(Replayed { socket, input })
+        .handshake::<_, Bytes>(socket);
+    let mut connection = timeout(PREFACE_TIMEOUT, handshake)
         .await
-        .map_err(gone)?;
+        .map_err(|elapsed| Reason::ClientTimeout.because(elapsed))?
+        .map_err(broken)?;
     let mut draining = pin!(worker.drain.begun());
     let mut told = false;
     loop {
         let accepted = tokio::select! {
-            accepted = connection.accept() => accepted,
+            accepted = poll_fn(|cx| poll_accept(&mut connection, &flood, cx)) => accepted,
             () = &mut draining, if !told => {
                 told = true;
                 connection.graceful_shutdown();
                 continue;
             }
         };
-        let Some(accepted) = accepted else {
-            return Ok(());
-        };
-        let (request, respond) = accepted.map_err(gone)?;
-        let worker = worker.clone();
-        spawn_local(async move { exchange(&worker, caller, request, respond).await });
+        match accepted {
+            Some(Ok((request, respond))) => {
+                let worker = worker.clone();
+                spawn_local(async move { exchange(&worker, caller, request, respond).await });
+            }
+            Some(Err(error)) => {
+                if flood.is_on() {
+                    connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                    let said = poll_fn(|cx| connection.poll_closed(cx));
+                    // A client that floods may not read either.
+                    let _ = timeout(GOODBYE_TIMEOUT, said).await;
+                }
+                return Err(error);
+            }
+            None => return Ok(()),
+        }
+    }
+}
+
+type Accepted = (http::Request<RecvStream>, SendResponse<Bytes>);
+
+/// The next request, unless the client floods us.
+fn poll_accept(
+    connection: &mut Connection<'_>,
+    flood: &Flood,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Accepted, Error>>> {
+    let accepted = connection.poll_accept(cx);
+    if flood.is_on() {
+        return Poll::Ready(Some(Err(Reason::ClientFlood.into())));
+    }
+    accepted.map(|accepted| accepted.map(|accepted| accepted.map_err(broken)))
+}
+
+type Connection<'a> = h2::server::Connection<Metered<&'a mut TcpStream>, Bytes>;
+
+/// Whose fault the end of a connection is.
+fn broken(error: h2::Error) -> Error {
+    let calm = error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
+    match () {
+        () if calm && error.is_library() => Reason::ClientFlood.because(error),
+        () if error.is_library() => Reason::MalformedRequest.because(error),
+        () => Reason::ClientGone.because(error),
     }
 }
 
@@ -137,7 +204,7 @@ async fn answer(
         let received = tokio::select! {
             biased;
             received = stream.receive(&mut reader) => received?,
-            _ = std::future::poll_fn(|cx| respond.poll_reset(cx)) => return Err(Reason::ClientGone.into()),
+            _ = poll_fn(|cx| respond.poll_reset(cx)) => return Err(Reason::ClientGone.into()),
         };
         if received.kind != Kind::Head {
             return Err(Reason::PeerProtocol.into());
@@ -193,57 +260,5 @@ fn reset_code(reason: Reason) -> h2::Reason {
         Reason::ClientGone => h2::Reason::CANCEL,
         Reason::MalformedRequest => h2::Reason::PROTOCOL_ERROR,
         _ => h2::Reason::INTERNAL_ERROR,
-    }
-}
-
-/// A socket of which the first bytes were read already.
-struct Replayed<'a> {
-    socket: &'a mut TcpStream,
-    input: Buffer,
-}
-
-impl AsyncRead for Replayed<'_> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        out: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        if self.input.is_empty() {
-            return Pin::new(&mut *self.socket).poll_read(cx, out);
-        }
-        let n = self.input.data().len().min(out.remaining());
-        out.put_slice(&self.input.data()[..n]);
-        self.input.consume(n);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Replayed<'_> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut *self.socket).poll_write(cx, data)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut *self.socket).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut *self.socket).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut *self.socket).poll_shutdown(cx)
     }
 }

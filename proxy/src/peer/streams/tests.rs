@@ -207,3 +207,16 @@ fn streams_beyond_the_limit_are_refused_not_the_connection() {
     let outcome = refused.poll_receivable(&context(), &mut Reader::default());
     assert_eq!(outcome, Poll::Ready(Err(Reason::Overloaded)));
 }
+
+#[test]
+fn streams_that_were_reset_do_not_count_as_open() {
+    let mut wire = Wire::new();
+    let mut served = Vec::new();
+    for _ in 0..STREAMS_MAX {
+        let (ours, theirs) = wire.open();
+        drop(ours);
+        served.push(theirs);
+    }
+    // Nobody has noticed the resets yet; others are served all the same.
+    let (_ours, _theirs) = wire.open();
+}
