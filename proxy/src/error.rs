@@ -81,6 +81,7 @@ reasons! {
     11 AppGone             "app_gone"             App        502 14 "the application closed its connection in the middle of an exchange"
     12 AppMalformed        "app_malformed"        App        502 13 "the application's response breaks RFC 9110 or RFC 9112"
     13 AppFlood            "app_flood"           App        502 8  "the application sent more control frames or resets than its answers call for"
+    14 AppRefused          "app_refused"         App        503 14 "the application refused the request before it processed it"
     20 PeerUnreachable     "peer_unreachable"     Peer       503 14 "the proxy of the destination did not accept the connection in time"
     21 PeerIdentity        "peer_identity"        Peer       503 14 "the destination did not prove the identity it should have"
     22 PeerGone            "peer_gone"            Peer       502 14 "the connection to the peer's proxy broke"
@@ -91,6 +92,7 @@ reasons! {
     32 Overloaded          "overloaded"           Us         503 8  "a limit of this proxy is reached"
     33 Draining            "draining"             Us         503 14 "this proxy is shutting down"
     34 Internal            "internal"             Us         500 13 "a bug in this proxy ended the exchange"
+    35 NotImplemented      "not_implemented"     Us         501 12 "this use of HTTP is not spoken here"
     40 UnknownDestination  "unknown_destination"  Controller 503 14 "the controller could not be asked what is behind this address"
     41 NoEndpoints         "no_endpoints"         Controller 503 14 "no pod serves this destination now"
 }

@@ -10,6 +10,9 @@ pub(crate) mod fields;
 /// The one normal form of a request's target and host.
 pub(crate) mod target;
 
+/// WebSocket, over either version.
+pub(crate) mod websocket;
+
 /// HTTP/1.0 and 1.1, our own engine.
 pub(crate) mod h1;
 

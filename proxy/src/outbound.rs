@@ -152,8 +152,14 @@ async fn protocol(
         DestinationKind::External => Declared::Detect,
     };
     match declared {
-        Declared::Http1 => return Ok((Spoken::Http1, "declared")),
-        Declared::Http2 => return Ok((Spoken::Http2, "declared")),
+        Declared::Http1 => {
+            let spoken = http_version(worker, socket, input, Spoken::Http1).await?;
+            return Ok((spoken, "declared"));
+        }
+        Declared::Http2 => {
+            let spoken = http_version(worker, socket, input, Spoken::Http2).await?;
+            return Ok((spoken, "declared"));
+        }
         Declared::Tcp => return Ok((Spoken::Tcp(None), "declared")),
         Declared::Detect => {}
     }
@@ -182,6 +188,27 @@ async fn protocol(
         spoken(in_time(socket, input).await?, Some(opened)),
         "first_bytes",
     ))
+}
+
+/// Which version of HTTP the client speaks where HTTP is declared: what is declared is what the app speaks, and our
+/// neutral form crosses versions. Bytes that are neither are for the engine of the declared one to refuse.
+async fn http_version(
+    worker: &Worker,
+    socket: &mut TcpStream,
+    input: &mut Buffer,
+    declared: Spoken,
+) -> Result<Spoken, Error> {
+    let first = worker.drain.or_draining(first_bytes(socket, input)).await;
+    let verdict = match first {
+        Some(verdict) => verdict?,
+        // Who comes although we drain has something to say.
+        None => in_time(socket, input).await?,
+    };
+    Ok(match verdict {
+        Verdict::Http1 => Spoken::Http1,
+        Verdict::Http2 => Spoken::Http2,
+        Verdict::Opaque | Verdict::More => declared,
+    })
 }
 
 fn spoken(verdict: Verdict, opened: Option<Box<Opened>>) -> Spoken {

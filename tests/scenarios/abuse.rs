@@ -1,9 +1,6 @@
 //! HTTP/2 as it is abused: a proxy ends it, for little, and others on the same proxy notice nothing. By a client toward
 //! its own proxy, and by an app toward the proxy that forwards to it.
 
-/// Frames by hand.
-mod frames;
-
 /// What abuse costs.
 mod watch;
 
@@ -14,9 +11,9 @@ use anyhow::{Context, ensure};
 use ringmail_tests::bed::Bed;
 use ringmail_tests::mesh::{Service, ServicePort};
 
-use self::frames::*;
 use self::watch::{Cost, watch};
 use crate::Scenario;
+use crate::frames::*;
 use crate::raw::{App, dial};
 use crate::shop::{Plan, Shop, WEB, play};
 

@@ -8,6 +8,9 @@ pub(crate) mod serve;
 /// A request of a peer, forwarded to our own app as server.
 pub(crate) mod forward;
 
+/// Connections to our own app as server.
+mod sessions;
+
 /// A socket whose frames are counted.
 mod metered;
 
@@ -20,7 +23,7 @@ mod heads;
 /// A body between an h2 stream and a stream of the wire.
 mod pump;
 
-pub(crate) use forward::AppSessions;
+pub(crate) use sessions::AppSessions;
 
 /// What an app may make us hold, said in h2's words.
 mod limits {

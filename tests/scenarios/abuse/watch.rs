@@ -15,7 +15,7 @@ use crate::raw::{dial, expect, read_head};
 /// What a neighbour may wait.
 const NEIGHBOUR_LIMIT: Duration = Duration::from_millis(50);
 /// Its requests are looked at in so many groups: the machine may be busy for the slowest of one, not of most.
-const GROUPS: usize = 10;
+const GROUPS: usize = 20;
 
 /// What it cost.
 #[derive(Debug)]

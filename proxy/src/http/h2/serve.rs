@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
+use super::heads::Tunnel;
 use super::metered::{Flood, Metered};
 use super::{heads, limits, pump};
 use crate::buffer::Buffer;
@@ -68,6 +69,7 @@ async fn streams(
         .max_concurrent_streams(limits::STREAMS)
         .max_concurrent_reset_streams(limits::RESETS)
         .max_send_buffer_size(limits::SEND_BUFFER_BYTES)
+        .enable_connect_protocol()
         .handshake::<_, Bytes>(socket);
     let mut connection = timeout(PREFACE_TIMEOUT, handshake)
         .await
@@ -144,11 +146,12 @@ async fn exchange(
         .is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
     let mut neutral = Vec::with_capacity(512);
     let bodyless = body.is_end_stream();
-    let opened = match heads::put_request(&head, &mut neutral) {
-        Ok(()) => open_http(worker, &caller, &neutral, bodyless, Protocol::Http2).await,
-        Err(error) => Err(error),
+    let opened = async {
+        let tunnel = heads::put_request(&head, &mut neutral)?;
+        let opened = open_http(worker, &caller, &neutral, bodyless, Protocol::Http2).await?;
+        Ok::<_, Error>((tunnel, opened))
     };
-    let (stream, traffic) = match opened {
+    let (tunnel, (stream, traffic)) = match opened.await {
         Ok(opened) => opened,
         Err(error) => {
             tracing::debug!(destination = %caller.destination, ?error, "request refused");
@@ -159,7 +162,12 @@ async fn exchange(
     };
     drop(neutral);
     let mut exchange = Exchange::begin(traffic);
-    let carried = carry(&stream, body, bodyless, &mut respond, &mut exchange).await;
+    let upload = Upload {
+        body,
+        bodyless,
+        tunnel,
+    };
+    let carried = carry(&stream, upload, &mut respond, &mut exchange).await;
     match carried {
         Ok(()) => exchange.finish(),
         Err(error) => {
@@ -174,30 +182,46 @@ async fn exchange(
     }
 }
 
+/// What the client sends behind its head, and what for.
+struct Upload {
+    body: RecvStream,
+    bodyless: bool,
+    tunnel: Tunnel,
+}
+
 /// Body up and response down at the same time.
 async fn carry(
     stream: &Stream,
-    body: RecvStream,
-    bodyless: bool,
+    upload: Upload,
     respond: &mut SendResponse<Bytes>,
     exchange: &mut Exchange,
 ) -> Result<(), Error> {
+    let Upload {
+        body,
+        bodyless,
+        tunnel,
+    } = upload;
     let mut sent = 0;
     let outcome = {
-        let upload = pin!(pump::send_body(body, stream, Reason::ClientGone, &mut sent));
-        let answer = pin!(answer(stream, respond, exchange));
-        both_ways(bodyless, upload, answer).await
+        let mut upload = pin!(pump::send_body(body, stream, Reason::ClientGone, &mut sent));
+        let answer = pin!(answer(stream, &tunnel, respond, exchange));
+        match both_ways(bodyless, upload.as_mut(), answer).await {
+            // Each direction of a tunnel ends on its own.
+            Ok((true, false)) => upload.await,
+            outcome => outcome.map(|_| ()),
+        }
     };
     exchange.sent(sent);
-    outcome.map(|_| ())
+    outcome
 }
 
-/// The response, as it comes. Also ends when the client resets the stream.
+/// The response, as it comes; says whether it was a tunnel. Also ends when the client resets the stream.
 async fn answer(
     stream: &Stream,
+    tunnel: &Tunnel,
     respond: &mut SendResponse<Bytes>,
     exchange: &mut Exchange,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let gone = |error| Reason::ClientGone.because(error);
     let mut reader = Reader::default();
     loop {
@@ -211,12 +235,11 @@ async fn answer(
         }
         let (head, fields) = Response::decode(received.payload)
             .map_err(|error| Reason::PeerProtocol.because(error))?;
-        let response = heads::response(head.status, fields)?;
+        let response = heads::response(head.status, fields, tunnel)?;
         let end = received.end;
         exchange.answered(head.status);
-        match head.status {
-            // A switch of protocols does not exist in HTTP/2 (RFC 9113 section 8.6).
-            101 => return Err(Reason::PeerProtocol.into()),
+        let opens = head.upgrade && *tunnel != Tunnel::None;
+        match response.status().as_u16() {
             100..200 if !end => respond.send_informational(response).map_err(gone)?,
             100..200 => return Err(Reason::PeerProtocol.into()),
             _ => {
@@ -231,7 +254,7 @@ async fn answer(
                 )
                 .await;
                 exchange.received(received);
-                return outcome;
+                return outcome.map(|()| opens);
             }
         }
     }

@@ -10,23 +10,23 @@ use anyhow::Context;
 use socket2::SockRef;
 
 /// RFC 9113 section 3.4.
-pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// RFC 9113 section 7.
-pub(super) const ENHANCE_YOUR_CALM: u32 = 11;
+pub(crate) const ENHANCE_YOUR_CALM: u32 = 11;
 
-pub(super) const DATA: u8 = 0;
-pub(super) const HEADERS: u8 = 1;
-pub(super) const PRIORITY: u8 = 2;
-pub(super) const RST_STREAM: u8 = 3;
-pub(super) const SETTINGS: u8 = 4;
-pub(super) const PING: u8 = 6;
-pub(super) const GOAWAY: u8 = 7;
-pub(super) const WINDOW_UPDATE: u8 = 8;
-pub(super) const CONTINUATION: u8 = 9;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const PRIORITY: u8 = 2;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PING: u8 = 6;
+pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
+pub(crate) const CONTINUATION: u8 = 9;
 /// Flags.
-pub(super) const ACK: u8 = 1;
-pub(super) const END_STREAM: u8 = 1;
-pub(super) const END_HEADERS: u8 = 4;
+pub(crate) const ACK: u8 = 1;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
 
 /// Written at once, and buffered by our kernel: little, so that most of what was sent was read.
 const BATCH_BYTES: usize = 2 * 1024;
@@ -34,7 +34,7 @@ const BUFFER_BYTES: usize = 16 * 1024;
 /// A flood that nobody ended by then was not ended.
 const FLOOD_LIMIT: Duration = Duration::from_secs(20);
 
-pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len())
         .unwrap_or(u32::MAX)
         .to_be_bytes();
@@ -46,7 +46,7 @@ pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
 }
 
 /// A header block (RFC 7541) of a request for `path`, without entries in a table.
-pub(super) fn request_block(method: &str, path: &str) -> Vec<u8> {
+pub(crate) fn request_block(method: &str, path: &str) -> Vec<u8> {
     // :scheme http by its index; the others as literals with an indexed name.
     let mut block = vec![0x86];
     for (name, value) in [(0x01, "shop"), (0x02, method), (0x04, path)] {
@@ -57,20 +57,63 @@ pub(super) fn request_block(method: &str, path: &str) -> Vec<u8> {
     block
 }
 
+/// One frame that arrived.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) stream: u32,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// The next frame.
+pub(crate) fn read(mut stream: &TcpStream) -> std::io::Result<Frame> {
+    let mut header = [0; 9];
+    stream.read_exact(&mut header)?;
+    let [l0, l1, l2, kind, flags, s0, s1, s2, s3] = header;
+    let mut payload = vec![0; u32::from_be_bytes([0, l0, l1, l2]) as usize];
+    stream.read_exact(&mut payload)?;
+    Ok(Frame {
+        kind,
+        flags,
+        stream: u32::from_be_bytes([s0, s1, s2, s3]),
+        payload,
+    })
+}
+
+/// The next frame of that kind; settings and pings before it are answered.
+pub(crate) fn read_until(mut stream: &TcpStream, kind: u8) -> anyhow::Result<Frame> {
+    loop {
+        let found = read(stream).with_context(|| format!("no frame of kind {kind}"))?;
+        if found.kind == kind {
+            return Ok(found);
+        }
+        match found.kind {
+            SETTINGS if found.flags & ACK == 0 => {
+                stream.write_all(&frame(SETTINGS, ACK, 0, &[]))?
+            }
+            PING if found.flags & ACK == 0 => {
+                stream.write_all(&frame(PING, ACK, 0, &found.payload))?;
+            }
+            _ => {}
+        }
+    }
+}
+
 /// What became of a flood.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Flooded {
+pub(crate) struct Flooded {
     /// Frames that were written until the other side hung up.
-    pub(super) frames: u64,
+    pub(crate) frames: u64,
     /// The code of its GOAWAY, if one came.
-    pub(super) goaway: Option<u32>,
+    pub(crate) goaway: Option<u32>,
     /// It hung up.
-    pub(super) ended: bool,
+    pub(crate) ended: bool,
 }
 
 /// Says `opening`, then what `next` makes, frame after frame, until the other side hangs up or `frames_max` are sent.
 /// `next` is told how many were made before.
-pub(super) fn flood(
+pub(crate) fn flood(
     mut stream: &TcpStream,
     opening: &[u8],
     frames_max: u64,
@@ -114,17 +157,11 @@ pub(super) fn flood(
 }
 
 /// Reads to the end; says with which code the other side went away.
-pub(super) fn listen(mut stream: &TcpStream) -> Option<u32> {
+pub(crate) fn listen(stream: &TcpStream) -> Option<u32> {
     let mut goaway = None;
-    let mut header = [0; 9];
-    while stream.read_exact(&mut header).is_ok() {
-        let [l0, l1, l2, kind, ..] = header;
-        let mut payload = vec![0; u32::from_be_bytes([0, l0, l1, l2]) as usize];
-        if stream.read_exact(&mut payload).is_err() {
-            break;
-        }
-        if kind == GOAWAY
-            && let Some(code) = payload.get(4..8)
+    while let Ok(found) = read(stream) {
+        if found.kind == GOAWAY
+            && let Some(code) = found.payload.get(4..8)
         {
             let code = u32::from_be_bytes([code[0], code[1], code[2], code[3]]);
             // The one that says why is worth more than a polite one.
