@@ -169,6 +169,7 @@ fn pod_destination(pod: &PodEntry, address: SocketAddr) -> DestinationKind {
             address,
             workload: pod.name.clone(),
             identity: pod.identity.clone(),
+            zone_hints: Vec::new(),
         }],
     })
 }

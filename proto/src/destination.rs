@@ -1,4 +1,4 @@
-//! What is behind an address that an app dials. At most 10 000 endpoints a service.
+//! What is behind an address that an app dials. At most 10 000 endpoints a service, each with at most 8 zones.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,6 +8,9 @@ use crate::{Invalid, pb};
 
 /// Endpoints of one service.
 pub const ENDPOINTS_MAX: usize = 10_000;
+
+/// Hints of one endpoint: as many as Kubernetes allows.
+pub const ZONE_HINTS_MAX: usize = 8;
 
 /// One address an app dials, and what answers there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +52,8 @@ pub struct Endpoint {
     pub workload: WorkloadName,
     /// The identity its sidecar must prove; none for a pod outside the mesh, which only plaintext reaches.
     pub identity: Option<SpiffeId>,
+    /// Zones whose clients should use it (`EndpointSlice` v1, `hints.forZones`); empty without a hint.
+    pub zone_hints: Vec<Box<str>>,
 }
 
 /// The name under which an address is subscribed to: the one text form of it.
@@ -156,7 +161,18 @@ impl TryFrom<pb::Endpoint> for Endpoint {
             "" => None,
             text => Some(text.parse()?),
         };
+        if wire.zone_hints.len() > ZONE_HINTS_MAX {
+            return Err(Invalid::new("zone_hints", "are more than 8"));
+        }
+        let hints = wire.zone_hints.into_iter();
+        let zone_hints = hints
+            .map(|hint| {
+                workload::zone("zone_hints", hint)?
+                    .ok_or_else(|| Invalid::new("zone_hints", "is empty"))
+            })
+            .collect::<Result<_, _>>()?;
         Ok(Self {
+            zone_hints,
             address: SocketAddr::new(ip.to_canonical(), port),
             workload: workload
                 .try_into()
@@ -177,6 +193,7 @@ impl From<&Endpoint> for pb::Endpoint {
                 .as_ref()
                 .map(SpiffeId::to_string)
                 .unwrap_or_default(),
+            zone_hints: checked.zone_hints.iter().map(ToString::to_string).collect(),
         }
     }
 }

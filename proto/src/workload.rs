@@ -12,6 +12,8 @@ pub const PORTS_MAX: usize = 256;
 pub const PROBES_MAX: usize = 64;
 /// Bytes of a probe's path.
 pub const PROBE_PATH_BYTES_MAX: usize = 2048;
+/// Bytes of a zone's name: it is the value of a label.
+pub const ZONE_BYTES_MAX: usize = 63;
 
 /// What a port speaks, as far as somebody said so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -57,6 +59,8 @@ pub struct Workload {
     pub ports: BTreeMap<NonZeroU16, Protocol>,
     /// Plaintext probes to let through.
     pub probes: Vec<Probe>,
+    /// Where it runs (`topology.kubernetes.io/zone`), if anybody said so.
+    pub zone: Option<Box<str>>,
 }
 
 impl Workload {
@@ -112,6 +116,7 @@ impl TryFrom<pb::Workload> for Workload {
                 .into_iter()
                 .map(Probe::try_from)
                 .collect::<Result<_, _>>()?,
+            zone: zone("zone", wire.zone)?,
         })
     }
 }
@@ -136,6 +141,7 @@ impl From<&Workload> for pb::Workload {
             inbound_mode: inbound_mode.into(),
             ports: checked.ports.iter().map(declared).collect(),
             probes: checked.probes.iter().map(probe).collect(),
+            zone: checked.zone.as_deref().unwrap_or_default().to_owned(),
         }
     }
 }
@@ -181,6 +187,14 @@ pub(crate) fn protocol(field: &str, wire: i32) -> Result<Protocol, Invalid> {
             format!("{wire} is none this version knows"),
         )),
     }
+}
+
+/// None when it is empty.
+pub(crate) fn zone(field: &str, wire: String) -> Result<Option<Box<str>>, Invalid> {
+    if wire.len() > ZONE_BYTES_MAX {
+        return Err(Invalid::new(field, "is longer than 63 bytes"));
+    }
+    Ok((!wire.is_empty()).then(|| wire.into()))
 }
 
 pub(crate) fn port(field: &str, wire: u32) -> Result<NonZeroU16, Invalid> {

@@ -82,6 +82,8 @@ reasons! {
     12 AppMalformed        "app_malformed"        App        502 13 "the application's response breaks RFC 9110 or RFC 9112"
     13 AppFlood            "app_flood"           App        502 8  "the application sent more control frames or resets than its answers call for"
     14 AppRefused          "app_refused"         App        503 14 "the application refused the request before it processed it"
+    18 RequestTimeout      "request_timeout"      App        504 4  "the request's time ran out before the response was complete"
+    19 BackendTimeout      "backend_timeout"      App        504 4  "the time for one try ran out before the response was complete"
     20 PeerUnreachable     "peer_unreachable"     Peer       503 14 "the proxy of the destination did not accept the connection in time"
     21 PeerIdentity        "peer_identity"        Peer       503 14 "the destination did not prove the identity it should have"
     22 PeerGone            "peer_gone"            Peer       502 14 "the connection to the peer's proxy broke"

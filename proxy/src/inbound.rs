@@ -191,7 +191,7 @@ impl Session {
         } else {
             Protocol::Http1
         };
-        let mut exchange = Exchange::begin(self.traffic(worker, protocol));
+        let mut exchange = Exchange::begin(self.traffic(worker, protocol), Instant::now());
         let forwarded = match http2 {
             true => {
                 Box::pin(h2::forward::forward(

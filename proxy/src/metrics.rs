@@ -7,6 +7,9 @@
 /// What is counted of requests and connections, and by which labels.
 pub(crate) mod traffic;
 
+/// What is counted of endpoints and of trying again.
+mod upstream;
+
 /// Counters and histograms, sharded by worker.
 pub(crate) mod sharded;
 
@@ -19,6 +22,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::error::Reason;
 use sharded::{Counter, Histogram, Shards};
+use upstream::Upstream;
 
 pub(crate) use sharded::enter_shard;
 pub(crate) use traffic::{Direction, Outcome, Protocol, Tls, Traffic};
@@ -101,6 +105,7 @@ pub(crate) struct Metrics {
     handshakes: Counters<HandshakeLabels>,
     handshake_latency: Family<DirectionLabels, Histogram, Shards>,
     detections: Counters<DetectionLabels>,
+    upstream: Upstream,
     /// Seconds since the Unix epoch at which our certificate ends.
     pub(crate) certificate_expiry: Gauge,
     renewals: Counters<ResultLabels>,
@@ -164,6 +169,7 @@ impl Metrics {
             "detections",
             "Protocols of outbound connections, declared or detected"
         );
+        let upstream = Upstream::register(&mut registry, shards);
         let certificate_expiry = register!(
             Gauge::default(),
             "certificate_expiry_timestamp",
@@ -202,6 +208,7 @@ impl Metrics {
             handshakes,
             handshake_latency,
             detections,
+            upstream,
             certificate_expiry,
             renewals,
             control_connected,
@@ -375,6 +382,9 @@ mod tests {
         metrics.refused(Direction::Inbound, Reason::MtlsRequired);
         metrics.handshake(Direction::Inbound, Ok(("group", Duration::ZERO)));
         metrics.detected(Protocol::Tcp, "declared");
+        metrics.endpoint_ejected("peer", "connect");
+        metrics.endpoint_taken_back("peer");
+        metrics.retried("refused", "sent");
         metrics.renewed("ok");
         metrics.updated("ack");
         let rendered = metrics.render().expect("renders");

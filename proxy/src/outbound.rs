@@ -17,10 +17,10 @@ use crate::detect::{Verdict, detect};
 use crate::error::{Blamed, Error, Reason};
 use crate::http::{h1, h2};
 use crate::listen;
-use crate::metrics::{Direction, NO_IDENTITY, Outcome, Protocol, Tls, Traffic};
-use crate::peer::stream::{Reader, Stream};
+use crate::metrics::{Direction, NO_IDENTITY, Outcome, Protocol, Tls};
+use crate::peer::stream::Reader;
 use crate::tcp;
-use crate::upstream::{Caller, Way, open_tcp, way};
+use crate::upstream::{Caller, Carrier, Way, open_tcp, way};
 use crate::worker::Worker;
 
 /// How long a client may be silent before we ask the server whether it speaks first.
@@ -85,16 +85,12 @@ async fn forward(
         Spoken::Http1 => h1::serve::serve(worker, &caller, socket, input).await,
         Spoken::Http2 => Box::pin(h2::serve::serve(worker, caller, socket, input)).await,
         Spoken::Tcp(None) => {
-            let (stream, traffic) = open_tcp(worker, &caller).await.inspect_err(counted)?;
-            opaque(worker, socket, input, stream, Reader::default(), &traffic).await
+            let carrier = open_tcp(worker, &caller).await.inspect_err(counted)?;
+            opaque(worker, socket, input, carrier, Reader::default()).await
         }
         Spoken::Tcp(Some(opened)) => {
-            let Opened {
-                stream,
-                reader,
-                traffic,
-            } = *opened;
-            opaque(worker, socket, input, stream, reader, &traffic).await
+            let Opened { carrier, reader } = *opened;
+            opaque(worker, socket, input, carrier, reader).await
         }
     }
 }
@@ -124,9 +120,8 @@ enum Spoken {
 
 /// An opaque stream on which the server may have spoken.
 struct Opened {
-    stream: Stream,
+    carrier: Carrier,
     reader: Reader,
-    traffic: Rc<Traffic>,
 }
 
 impl Spoken {
@@ -169,18 +164,14 @@ async fn protocol(
     if !input.is_empty() {
         return Ok((spoken(in_time(socket, input).await?, None), "first_bytes"));
     }
-    let (stream, traffic) = open_tcp(worker, caller).await?;
+    let carrier = open_tcp(worker, caller).await?;
     let mut reader = Reader::default();
     let server_first = tokio::select! {
         biased;
-        heard = std::future::poll_fn(|cx| stream.poll_receivable(cx, &mut reader)) => { heard?; true }
+        heard = std::future::poll_fn(|cx| carrier.stream.poll_receivable(cx, &mut reader)) => { heard?; true }
         filled = input.fill(socket) => { filled.blame(Reason::ClientGone)?; false }
     };
-    let opened = Box::new(Opened {
-        stream,
-        reader,
-        traffic,
-    });
+    let opened = Box::new(Opened { carrier, reader });
     if server_first {
         return Ok((Spoken::Tcp(Some(opened)), "server_first"));
     }
@@ -248,16 +239,18 @@ async fn opaque(
     worker: &Worker,
     socket: &mut TcpStream,
     mut input: Buffer,
-    stream: Stream,
+    carrier: Carrier,
     mut reader: Reader,
-    traffic: &Traffic,
 ) -> Result<(), Error> {
+    let Carrier {
+        stream, traffic, ..
+    } = &carrier;
     let (mut from, mut to) = socket.split();
     let ends = (&mut from, &mut to);
     let outcome = tcp::with_stream(
         ends,
         &mut input,
-        &stream,
+        stream,
         &mut reader,
         traffic,
         Reason::ClientGone,
@@ -269,6 +262,7 @@ async fn opaque(
             worker.metrics.refused(Direction::Outbound, error.reason);
             traffic.connection(Outcome::of_reason(error.reason));
             stream.fail(error.reason);
+            carrier.broke(worker, error.reason);
             // A reset on one side is a reset on the other.
             let _ = socket.set_zero_linger();
         }

@@ -16,6 +16,9 @@ pub(crate) mod inbox;
 /// What one stream has with its connection.
 mod half;
 
+/// What was sent on a stream, to be sent again.
+mod record;
+
 /// One stream, as the code that serves it sees it.
 pub(crate) mod stream;
 

@@ -92,6 +92,14 @@ impl Snapshot {
             .unwrap_or_else(|_| Err(Reason::UnknownDestination.into()))
     }
 
+    /// Whether that is still what is behind its address.
+    pub(crate) fn is_current(&self, destination: &Arc<Destination>) -> bool {
+        let known = self.destinations.load();
+        known
+            .get(&destination.address)
+            .is_some_and(|current| Arc::ptr_eq(current, destination))
+    }
+
     /// Tells of every change of anything here.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()

@@ -241,7 +241,11 @@ async fn keep_tidy(worker: &Worker) {
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
     loop {
         tokio::select! {
-            _ = sweep.tick() => worker.apps.sweep(),
+            _ = sweep.tick() => {
+                worker.apps.sweep();
+                worker.peers.sweep();
+                worker.services.sweep(&worker.snapshot);
+            }
             changed = changes.changed() => {
                 if changed.is_err() {
                     return;

@@ -1,24 +1,57 @@
 //! Where a request or a connection of our app goes: from the address it dialled to a stream to one pod's proxy.
 //!
-//! Limit: [`ATTEMPTS_MAX`] pods are tried before a request is refused; nothing was sent to those that failed.
+//! A service is resolved once for each change of it (`services`) into endpoints, which outlive such changes: each has
+//! its load and its health, by which one is picked for each request (`balance`). The request is a `call` until it is
+//! answered, and may be moved to another endpoint until then (`retry`, `budget`), as its route says (`policy`).
+
+/// What a route says about time and trying again.
+pub(crate) mod policy;
+
+/// Services, resolved.
+pub(crate) mod services;
+
+/// A request until it is answered.
+pub(crate) mod call;
+
+/// Whether to try again.
+pub(crate) mod retry;
+
+/// How often a service can bear that.
+mod budget;
+
+/// Which endpoint.
+mod balance;
+
+/// One endpoint.
+mod endpoint;
+
+/// How much it has to do.
+mod load;
+
+/// Whether it is asked at all.
+mod health;
 
 /// Connections to other proxies.
 pub(crate) mod peers;
 
+use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
 
-use ringmail_proto::destination::{DestinationKind, Endpoint, Service};
+use ringmail_proto::destination::{Destination, DestinationKind, Endpoint, Service};
 use ringmail_proto::identity::SpiffeId;
 
-use crate::error::{Blame, Error, Reason};
+use crate::error::{Error, Reason};
 use crate::metrics::{Protocol, Traffic};
-use crate::peer::open::{Kind, Open};
 use crate::peer::stream::Stream;
 use crate::worker::Worker;
-
-/// Pods that are tried for one request.
-const ATTEMPTS_MAX: usize = 3;
+use call::{Call, Outgoing};
+use endpoint::Try;
+use health::Cause;
+use policy::Policy;
+use services::Target;
 
 /// Who calls what.
 #[derive(Debug, Clone, Copy)]
@@ -68,69 +101,62 @@ fn meshed(service: &Service, caller: Caller) -> impl Iterator<Item = (&Endpoint,
     })
 }
 
-/// Opens a stream for one HTTP request, whose head is in neutral form.
-pub(crate) async fn open_http(
-    worker: &Rc<Worker>,
+/// Opens a stream for one HTTP request to `target`; [`Call::head`] then waits for the answer.
+pub(crate) async fn open_http<'a>(
+    worker: &'a Rc<Worker>,
     caller: &Caller,
-    head: &[u8],
-    end: bool,
-    protocol: Protocol,
-) -> Result<(Stream, Rc<Traffic>), Error> {
-    open(worker, caller, Kind::Http, head, end, protocol).await
+    target: Target<'_>,
+    policy: &'a Policy,
+    outgoing: Outgoing,
+) -> Result<(Call<'a>, Stream), Error> {
+    Call::open(worker, caller, target, policy, outgoing).await
 }
 
-/// Opens a stream for an opaque connection.
-pub(crate) async fn open_tcp(
-    worker: &Rc<Worker>,
-    caller: &Caller,
-) -> Result<(Stream, Rc<Traffic>), Error> {
-    open(worker, caller, Kind::Tcp, &[], false, Protocol::Tcp).await
-}
-
-async fn open(
-    worker: &Rc<Worker>,
-    caller: &Caller,
-    kind: Kind,
-    head: &[u8],
-    end: bool,
-    protocol: Protocol,
-) -> Result<(Stream, Rc<Traffic>), Error> {
-    let destination = worker.snapshot.destination(caller.destination).await?;
-    let DestinationKind::Service(service) = &destination.kind else {
-        return Err(Reason::NoEndpoints.into());
-    };
-    let count = meshed(service, *caller).count();
-    let first = worker.next_turn();
-    let mut last = Error::from(Reason::NoEndpoints);
-    for attempt in 0..ATTEMPTS_MAX.min(count) {
-        let Some((endpoint, identity)) =
-            meshed(service, *caller).nth(first.wrapping_add(attempt) % count)
-        else {
-            break;
-        };
-        let open = Open {
-            port: endpoint.address.port(),
-            kind,
-            head,
-        };
-        match worker
-            .peers
-            .open(
-                worker,
-                endpoint.address.ip(),
-                identity,
-                &open,
-                end,
-                protocol,
-            )
-            .await
-        {
-            Ok(opened) => return Ok(opened),
-            Err(error) if error.reason.row().blame == Blame::Peer => last = error,
-            Err(error) => return Err(error),
-        }
+/// The service that was dialled, where no route says otherwise.
+pub(crate) fn dialled(destination: &Arc<Destination>) -> Result<Target<'_>, Error> {
+    match &destination.kind {
+        DestinationKind::Service(service) => Ok(Target {
+            destination,
+            service,
+        }),
+        DestinationKind::External => Err(Reason::NoEndpoints.into()),
     }
-    Err(last)
+}
+
+/// An opaque connection that is under way. Dropping it ends that.
+#[derive(Debug)]
+pub(crate) struct Carrier {
+    pub(crate) stream: Stream,
+    pub(crate) traffic: Rc<Traffic>,
+    current: Try,
+}
+
+impl Carrier {
+    /// It ended so: an endpoint whose connections break is not well.
+    pub(crate) fn broke(&self, worker: &Worker, reason: Reason) {
+        let now = Instant::now();
+        self.current
+            .failed(Cause::Broken, reason, &worker.metrics, now);
+    }
+}
+
+/// Opens a stream for an opaque connection to the service that was dialled.
+pub(crate) async fn open_tcp(worker: &Rc<Worker>, caller: &Caller) -> Result<Carrier, Error> {
+    let destination = worker.snapshot.destination(caller.destination).await?;
+    let target = dialled(&destination)?;
+    let service = worker
+        .services
+        .resolve(target, caller.source, &worker.snapshot, &worker.peers);
+    let tried = RefCell::default();
+    let (current, streams) = call::begin(worker, &service, &tried, Instant::now()).await?;
+    let stream = Stream::tcp(&streams, current.endpoint().port)?;
+    current.opened(&worker.metrics);
+    let traffic = current.endpoint().peer.traffic(worker, Protocol::Tcp);
+    Ok(Carrier {
+        stream,
+        traffic,
+        current,
+    })
 }
 
 #[cfg(test)]
@@ -147,6 +173,7 @@ mod tests {
             address: address.parse().expect("valid"),
             workload: name("cart-0"),
             identity: meshed.then_some(SpiffeId::clone(&id)),
+            zone_hints: Vec::new(),
         };
         DestinationKind::Service(Service {
             name: name("cart"),

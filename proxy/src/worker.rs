@@ -14,6 +14,7 @@ use crate::http::h2::AppSessions;
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
 use crate::upstream::peers::Peers;
+use crate::upstream::services::Services;
 
 /// Connections that did not prove who they are yet, of one worker; more wait for their turn.
 const STRANGERS_MAX: usize = 256;
@@ -27,6 +28,8 @@ pub(crate) struct Worker {
     pub(crate) drain: Drain,
     /// Connections to other proxies.
     pub(crate) peers: Peers,
+    /// What is known of the services that our app calls.
+    pub(crate) services: Services,
     /// HTTP/1 connections to our app.
     pub(crate) apps: Apps,
     /// HTTP/2 connections to our app.
@@ -50,6 +53,7 @@ impl Worker {
             metrics,
             drain,
             peers: Peers::default(),
+            services: Services::default(),
             apps: Apps::default(),
             app_sessions: AppSessions::default(),
             strangers: Semaphore::new(STRANGERS_MAX),

@@ -57,6 +57,9 @@ mod configuration;
 /// The end of a proxy under load.
 mod drain;
 
+/// Choices among endpoints, and what becomes of requests to those that fail.
+mod balance;
+
 /// A scenario: passes when it returns without an error.
 type Scenario = fn(Bed) -> anyhow::Result<()>;
 
@@ -89,7 +92,8 @@ fn main() -> ExitCode {
         .chain(versions::SCENARIOS)
         .chain(abuse::SCENARIOS)
         .chain(configuration::SCENARIOS)
-        .chain(drain::SCENARIOS);
+        .chain(drain::SCENARIOS)
+        .chain(balance::SCENARIOS);
     let trials =
         scenarios.map(|(name, scenario)| trial(name, *scenario, bed.as_ref().ok().copied()));
     libtest_mimic::run(&arguments, trials.collect()).exit_code()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ContainerPort, Pod};
 use ringmail_proto::identity::{SpiffeId, TrustDomain, WorkloadName};
-use ringmail_proto::workload::{InboundMode, PORTS_MAX, Probe, Protocol, Workload};
+use ringmail_proto::workload::{InboundMode, PORTS_MAX, Probe, Protocol, Workload, ZONE_BYTES_MAX};
 
 use super::probes;
 use super::protocol::Declared;
@@ -16,6 +16,9 @@ use crate::source::annotations::{Annotations, Inject};
 
 /// Addresses of one pod: one of each family, as Kubernetes allows.
 const ADDRESSES_MAX: usize = 2;
+
+/// Copied from the node to its pods by Kubernetes.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// One live pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub struct PodEntry {
     /// Declared by the services that cover them.
     ports: BTreeMap<NonZeroU16, Protocol>,
     probes: Vec<Probe>,
+    /// Of its label; failing that, of a slice that has it.
+    zone: Option<Box<str>>,
 }
 
 impl PodEntry {
@@ -97,6 +102,7 @@ impl PodEntry {
             inbound_mode: self.annotations.inbound.unwrap_or(InboundMode::Strict),
             ports,
             probes: self.probes.clone(),
+            zone: self.zone.clone(),
         }
     }
 }
@@ -154,6 +160,16 @@ impl Pods {
                 true
             }
             Some(other) => *other == protocol || protocol == Protocol::Detect,
+        }
+    }
+
+    /// A slice says where a pod runs; the pod itself knows better.
+    pub(super) fn locate(&mut self, name: &WorkloadName, zone: &str) {
+        if let Some(index) = self.by_name.get(name) {
+            let known = &mut self.entries[*index].zone;
+            if known.is_none() {
+                *known = zone_name(zone);
+            }
         }
     }
 
@@ -278,7 +294,21 @@ fn entry(
         container_ports,
         ports: BTreeMap::new(),
         probes: probes::of(&spec),
+        zone: pod
+            .metadata
+            .labels
+            .iter()
+            .flatten()
+            .find(|(key, _)| *key == ZONE_LABEL)
+            .and_then(|(_, zone)| zone_name(zone)),
     }))
+}
+
+/// None for what cannot be the value of a label.
+pub(super) fn zone_name(text: &str) -> Option<Box<str>> {
+    (1..=ZONE_BYTES_MAX)
+        .contains(&text.len())
+        .then(|| text.into())
 }
 
 fn container_port(port: &ContainerPort) -> Option<(NonZeroU16, Option<String>)> {

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Service as Declaration, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use ringmail_proto::destination::{ENDPOINTS_MAX, Endpoint, Service};
+use ringmail_proto::destination::{ENDPOINTS_MAX, Endpoint, Service, ZONE_HINTS_MAX};
 use ringmail_proto::identity::WorkloadName;
 use ringmail_proto::workload::Protocol;
 
-use super::pods::{PodEntry, Pods};
+use super::pods::{PodEntry, Pods, zone_name};
 use super::protocol::Declared;
 use crate::source::Objects;
 use crate::source::annotations::Annotations;
@@ -40,6 +40,7 @@ pub(super) fn read(
     problems: &mut Vec<String>,
 ) -> HashMap<SocketAddr, Arc<Service>> {
     let slices = slices(objects);
+    locate(&slices, pods);
     let mut found: HashMap<SocketAddr, Arc<Service>> = HashMap::new();
     for declaration in objects.services() {
         let metadata = &declaration.metadata;
@@ -90,6 +91,23 @@ fn slices(objects: &Objects) -> Slices<'_> {
         }
     }
     slices
+}
+
+/// Pods are told their zones as the slices of their services have them.
+fn locate(slices: &Slices<'_>, pods: &mut Pods) {
+    for ((namespace, _), slices) in slices {
+        let endpoints = slices.iter().flat_map(|one| one.endpoints.iter().flatten());
+        for endpoint in endpoints {
+            let target = endpoint.target_ref.as_ref();
+            let target = target.filter(|one| one.kind.as_deref() == Some("Pod"));
+            let name = target.and_then(|one| one.name.as_deref());
+            if let (Some(name), Some(zone)) = (name, endpoint.zone.as_deref())
+                && let Ok(name) = WorkloadName::new(namespace, name)
+            {
+                pods.locate(&name, zone);
+            }
+        }
+    }
 }
 
 impl Reading<'_> {
@@ -257,14 +275,21 @@ impl Reading<'_> {
             }
             None => pods.at(address),
         };
-        Ok(match pod {
+        let resolved = match pod {
             Some(pod) => of_pod(pod, address, port),
             // A server outside the mesh, under the only name there is for it.
             None => Endpoint {
                 address: SocketAddr::new(address, port.get()),
                 workload: self.name.clone(),
                 identity: None,
+                zone_hints: Vec::new(),
             },
+        };
+        let hints = endpoint.hints.iter().flat_map(|hints| &hints.for_zones);
+        let zones = hints.flatten().filter_map(|zone| zone_name(&zone.name));
+        Ok(Endpoint {
+            zone_hints: zones.take(ZONE_HINTS_MAX).collect(),
+            ..resolved
         })
     }
 
@@ -317,6 +342,7 @@ fn of_pod(pod: &PodEntry, address: IpAddr, port: NonZeroU16) -> Endpoint {
         address: SocketAddr::new(address, port.get()),
         workload: pod.name.clone(),
         identity: pod.identity.clone(),
+        zone_hints: Vec::new(),
     }
 }
 

@@ -338,3 +338,54 @@ fn the_same_objects_share_what_did_not_change() {
     };
     assert!(Arc::ptr_eq(&a, &b));
 }
+
+#[test]
+fn zones_of_pods_and_hints_of_endpoints() {
+    let labelled = pod("a", "10.1.0.1", "").replace(
+        "labels: {app: cart}",
+        "labels: {app: cart, topology.kubernetes.io/zone: x}",
+    );
+    let endpoint = |name: &str, ip: &str, hints: &str| {
+        format!(
+            "{{addresses: [{ip}], zone: y, hints: {{forZones: [{hints}]}}, targetRef: {{kind: Pod, name: {name}}}}}"
+        )
+    };
+    let endpoints = [
+        endpoint("a", "10.1.0.1", "{name: x}, {name: y}"),
+        endpoint("b", "10.1.0.2", ""),
+    ];
+    let mesh = mesh(
+        &(service(SELECTED)
+            + &labelled
+            + &pod("b", "10.1.0.2", "")
+            + &slice(&endpoints.join(", "))),
+    );
+    let zone = |name| {
+        let name = WorkloadName::new("shop", name).expect("valid");
+        mesh.workload(&name).expect("alive").zone.clone()
+    };
+    // The pod's own label, else what a slice says of it.
+    assert_eq!(zone("a").as_deref(), Some("x"));
+    assert_eq!(zone("b").as_deref(), Some("y"));
+    let address = "10.96.0.5:80".parse().expect("address");
+    let service = match mesh.answer(address) {
+        Answer::Service(service) => Some(service),
+        Answer::Pod(_) | Answer::External => None,
+    };
+    let service = service.expect("a service");
+    let hints: Vec<_> = service
+        .endpoints
+        .iter()
+        .map(|one| one.zone_hints.join(" "))
+        .collect();
+    assert_eq!(hints, ["x y", ""]);
+    // And they cross.
+    for endpoint in &service.endpoints {
+        let wire = ringmail_proto::pb::Endpoint::from(endpoint);
+        assert_eq!(Endpoint::try_from(wire).as_ref(), Ok(endpoint));
+    }
+    let b = WorkloadName::new("shop", "b").expect("valid");
+    let workload = mesh.workload(&b).expect("alive");
+    let wire = ringmail_proto::pb::Workload::from(&*workload);
+    assert_eq!(Workload::try_from(wire).as_ref(), Ok(&*workload));
+}

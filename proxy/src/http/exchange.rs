@@ -22,11 +22,11 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    /// The request's head is complete.
-    pub(crate) fn begin(traffic: Rc<Traffic>) -> Self {
+    /// The request's head was complete at `begun`.
+    pub(crate) fn begin(traffic: Rc<Traffic>, begun: Instant) -> Self {
         Self {
             traffic,
-            begun: Instant::now(),
+            begun,
             status: None,
             sent: 0,
             received: 0,
@@ -34,11 +34,17 @@ impl Exchange {
         }
     }
 
-    /// A response head was there; informational ones do not count as an answer.
-    pub(crate) fn answered(&mut self, status: u16) {
+    /// Somebody else answers than was asked at first.
+    pub(crate) fn moved_to(&mut self, traffic: Rc<Traffic>) {
+        self.traffic = traffic;
+    }
+
+    /// A response head was there at `now`; informational ones do not count as an answer.
+    pub(crate) fn answered(&mut self, status: u16, now: Instant) {
         if status >= 200 || status == 101 {
             self.status = Some(status);
-            self.traffic.answered(self.begun.elapsed());
+            let after = now.saturating_duration_since(self.begun);
+            self.traffic.answered(after);
         }
     }
 

@@ -58,6 +58,14 @@ pub(crate) struct Fields<'a>(&'a [u8]);
 pub(crate) struct Malformed(&'static str);
 
 impl<'a> Request<'a> {
+    /// Whether it may be sent twice (RFC 9110 section 9.2.2).
+    pub(crate) fn is_idempotent(&self) -> bool {
+        matches!(
+            self.method,
+            "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
+        )
+    }
+
     /// Appends the head; fields follow by [`put_field`].
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&[self.version as u8, u8::from(self.upgrade) * UPGRADE]);
@@ -97,6 +105,12 @@ impl<'a> Response<'a> {
         out.extend_from_slice(&[self.version as u8, u8::from(self.upgrade) * UPGRADE]);
         out.extend_from_slice(&self.status.to_be_bytes());
         put_string(out, self.phrase);
+    }
+
+    /// The status of a head that may yet turn out to be malformed.
+    pub(crate) fn status_of(head: &[u8]) -> Option<u16> {
+        let &[_, _, high, low] = head.first_chunk()?;
+        Some(u16::from_be_bytes([high, low]))
     }
 
     pub(crate) fn decode(mut bytes: &'a [u8]) -> Result<(Self, Fields<'a>), Malformed> {

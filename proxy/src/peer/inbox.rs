@@ -62,7 +62,18 @@ impl Inbox {
 
     /// The next frame, if there is one.
     pub(crate) fn next(&mut self) -> Option<Received<'_>> {
-        let (header, rest) = self.entries[self.read..].split_first_chunk::<HEADER_BYTES>()?;
+        let start = self.read;
+        self.read += HEADER_BYTES + self.peek()?.payload.len();
+        Self::entry(&self.entries[start..])
+    }
+
+    /// The same, and leaves it there.
+    pub(crate) fn peek(&self) -> Option<Received<'_>> {
+        Self::entry(&self.entries[self.read..])
+    }
+
+    fn entry(entries: &[u8]) -> Option<Received<'_>> {
+        let (header, rest) = entries.split_first_chunk::<HEADER_BYTES>()?;
         let [kind, end, l0, l1, l2, l3] = *header;
         let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
         let kind = match kind {
@@ -70,7 +81,6 @@ impl Inbox {
             kind if kind == Kind::Trailers as u8 => Kind::Trailers,
             _ => Kind::Data,
         };
-        self.read += HEADER_BYTES + length;
         Some(Received {
             kind,
             end: end != 0,

@@ -2,23 +2,36 @@
 //!
 //! Dropping a stream that has not ended in both directions resets it, with the reason it was given by
 //! [`Stream::fail`], else "gone". Reading and sending may go on side by side through `&self` and [`Reader`].
+//!
+//! A request's stream is recorded until it is answered ([`Stream::forget`]), so that it can be taken from a connection
+//! ([`Stream::detach`]) and placed on another ([`Stream::place`]): whoever sends the body does not notice, and waits
+//! meanwhile.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
-use super::frame::Kind;
+use super::frame::{DATA_BYTES_MAX, Kind};
 use super::inbox::{Inbox, Received};
+use super::open::{self, Open};
+use super::record::Record;
 use super::streams::Streams;
 use crate::error::Reason;
 
 /// The sending half, and the stream's owner.
 #[derive(Debug)]
 pub(crate) struct Stream {
+    place: RefCell<Option<Place>>,
+    record: RefCell<Option<Record>>,
+    failed: Cell<Reason>,
+}
+
+/// A stream of one connection.
+#[derive(Debug)]
+struct Place {
     streams: Rc<Streams>,
     id: u32,
-    failed: Cell<Reason>,
 }
 
 /// What arrives on a stream.
@@ -30,12 +43,83 @@ pub(crate) struct Reader {
 }
 
 impl Stream {
-    pub(crate) fn new(streams: Rc<Streams>, id: u32) -> Self {
+    /// One that the peer opened.
+    pub(super) fn accepted(streams: Rc<Streams>, id: u32) -> Self {
         Self {
-            streams,
-            id,
+            place: RefCell::new(Some(Place { streams, id })),
+            record: RefCell::default(),
             failed: Cell::new(Reason::ClientGone),
         }
+    }
+
+    /// An HTTP request that is yet to be placed; its head is in neutral form.
+    pub(crate) fn request(head: Vec<u8>, ended: bool) -> Self {
+        Self {
+            place: RefCell::default(),
+            record: RefCell::new(Some(Record::new(head, ended))),
+            failed: Cell::new(Reason::ClientGone),
+        }
+    }
+
+    /// Opens a stream for an opaque connection to `port` of the pod behind the peer.
+    pub(crate) fn tcp(streams: &Rc<Streams>, port: u16) -> Result<Self, Reason> {
+        let open = Open {
+            port,
+            kind: open::Kind::Tcp,
+            head: &[],
+        };
+        let id = streams.open(false, |out| open.encode(out))?;
+        Ok(Self::accepted(streams.clone(), id))
+    }
+
+    /// Sends what was recorded to `port` of the pod behind the peer, and from now on what follows.
+    pub(crate) fn place(&self, streams: &Rc<Streams>, port: u16) -> Result<(), Reason> {
+        let mut record = self.record.borrow_mut();
+        let record = record.as_mut().ok_or(Reason::Internal)?;
+        let open = Open {
+            port,
+            kind: open::Kind::Http,
+            head: &record.head,
+        };
+        let bodyless = record.body.is_empty() && record.trailers.is_none();
+        let id = streams.open(record.ended && bodyless, |out| open.encode(out))?;
+        let mut rest = record.body.chunks(DATA_BYTES_MAX).peekable();
+        while let Some(data) = rest.next() {
+            let end = record.ended && rest.peek().is_none() && record.trailers.is_none();
+            streams.send(id, Kind::Data, end, |out| out.extend_from_slice(data));
+        }
+        if let Some(trailers) = &record.trailers {
+            streams.send(id, Kind::Trailers, true, |out| {
+                out.extend_from_slice(trailers)
+            });
+        }
+        let streams = streams.clone();
+        *self.place.borrow_mut() = Some(Place { streams, id });
+        if let Some(sender) = record.sender.take() {
+            sender.wake();
+        }
+        Ok(())
+    }
+
+    /// Takes the stream from its connection, where it is reset for `reason` unless it is over. What is sent meanwhile
+    /// is recorded.
+    pub(crate) fn detach(&self, reason: Reason) {
+        if let Some(Place { streams, id }) = self.place.borrow_mut().take() {
+            streams.release(id, reason);
+        }
+    }
+
+    /// Looks at the recorded head; none when not all that was sent is recorded.
+    pub(crate) fn recorded<T>(&self, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        self.record
+            .borrow()
+            .as_ref()
+            .map(|record| look(&record.head))
+    }
+
+    /// The stream stays where it is: nothing is recorded any more.
+    pub(crate) fn forget(&self) {
+        self.record.take();
     }
 
     /// Why the peer is told that the stream is reset, if it has to be.
@@ -45,22 +129,53 @@ impl Stream {
 
     /// Sends a head or trailers, made by `write`.
     pub(crate) fn send_head(&self, kind: Kind, end: bool, write: impl FnOnce(&mut Vec<u8>)) {
-        self.streams.send(self.id, kind, end, write);
+        let mut record = self.record.borrow_mut();
+        let Some(record) = record.as_mut() else {
+            return self.send(kind, end, write);
+        };
+        let mut section = Vec::new();
+        write(&mut section);
+        self.send(kind, end, |out| out.extend_from_slice(&section));
+        record.trailers = Some(section);
+        record.ended = end;
     }
 
     /// How many bytes [`Self::send_data`] takes now; waits until it takes some.
     pub(crate) fn poll_sendable(&self, cx: &Context<'_>) -> Poll<Result<usize, Reason>> {
-        match self.streams.sendable(self.id, cx.waker()) {
+        let place = self.place.borrow();
+        let sendable = place.as_ref().map_or(Err(Reason::PeerGone), |place| {
+            place.streams.sendable(place.id, cx.waker())
+        });
+        match sendable {
             Ok(Some(n)) => Poll::Ready(Ok(n)),
             Ok(None) => Poll::Pending,
-            Err(reason) => Poll::Ready(Err(reason)),
+            Err(reason) => self.poll_lost(reason, cx.waker()),
+        }
+    }
+
+    /// A stream that can be placed anew may be: whoever reads it decides.
+    fn poll_lost(&self, reason: Reason, sender: &Waker) -> Poll<Result<usize, Reason>> {
+        match self.record.borrow_mut().as_mut() {
+            Some(record) => {
+                record.sender = Some(sender.clone());
+                Poll::Pending
+            }
+            None => Poll::Ready(Err(reason)),
         }
     }
 
     /// Sends bytes, at most as many as [`Self::poll_sendable`] said.
     pub(crate) fn send_data(&self, data: &[u8], end: bool) {
-        self.streams
-            .send(self.id, Kind::Data, end, |out| out.extend_from_slice(data));
+        self.record
+            .borrow_mut()
+            .take_if(|record| !record.data(data, end));
+        self.send(Kind::Data, end, |out| out.extend_from_slice(data));
+    }
+
+    fn send(&self, kind: Kind, end: bool, write: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(place) = &*self.place.borrow() {
+            place.streams.send(place.id, kind, end, write);
+        }
     }
 
     /// Sends all of `data`, as credit allows. Dropping the future sends the rest never: fail the stream then.
@@ -81,15 +196,20 @@ impl Stream {
 
     /// Ready when the stream was reset, or its connection is gone.
     pub(crate) fn poll_reset(&self, cx: &Context<'_>) -> Poll<Reason> {
-        self.streams.poll_reset(self.id, cx.waker())
+        match &*self.place.borrow() {
+            Some(place) => place.streams.poll_reset(place.id, cx.waker()),
+            None => Poll::Ready(Reason::PeerGone),
+        }
     }
 
     /// The next frame. Dropping the future loses nothing.
     pub(crate) async fn receive<'a>(&self, reader: &'a mut Reader) -> Result<Received<'a>, Reason> {
         poll_fn(|cx| self.poll_receivable(cx, reader)).await?;
         let received = reader.next().ok_or(Reason::Internal)?;
-        if received.kind == Kind::Data {
-            self.streams.consumed(self.id, received.payload.len());
+        if received.kind == Kind::Data
+            && let Some(place) = &*self.place.borrow()
+        {
+            place.streams.consumed(place.id, received.payload.len());
         }
         Ok(received)
     }
@@ -106,10 +226,11 @@ impl Stream {
         if reader.ended {
             return Poll::Ready(Err(Reason::PeerProtocol));
         }
-        match self
-            .streams
-            .take_inbox(self.id, &mut reader.inbox, cx.waker())
-        {
+        let place = self.place.borrow();
+        let Some(Place { streams, id }) = &*place else {
+            return Poll::Ready(Err(Reason::PeerGone));
+        };
+        match streams.take_inbox(*id, &mut reader.inbox, cx.waker()) {
             Ok(true) => Poll::Ready(Ok(())),
             Ok(false) => Poll::Pending,
             Err(reason) => Poll::Ready(Err(reason)),
@@ -120,7 +241,7 @@ impl Stream {
 impl Drop for Stream {
     /// Resets the stream unless both directions have ended.
     fn drop(&mut self) {
-        self.streams.release(self.id, self.failed.get());
+        self.detach(self.failed.get());
     }
 }
 
@@ -141,6 +262,11 @@ impl Reader {
     /// Whether a frame is at hand without waiting.
     pub(crate) fn has_unread(&self) -> bool {
         !self.inbox.is_empty()
+    }
+
+    /// The frame that [`Stream::receive`] gives next, if it is at hand.
+    pub(crate) fn peek(&self) -> Option<Received<'_>> {
+        self.inbox.peek()
     }
 
     fn next(&mut self) -> Option<Received<'_>> {

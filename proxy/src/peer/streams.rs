@@ -96,12 +96,8 @@ impl Streams {
         })
     }
 
-    /// Opens a stream with its first frame, or says why not. Dialling side only.
-    pub(crate) fn open(
-        self: &Rc<Self>,
-        end: bool,
-        write: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<Stream, Reason> {
+    /// Opens a stream with its first frame, or says why not. Dialling side only; whoever opens it releases it.
+    pub(super) fn open(&self, end: bool, write: impl FnOnce(&mut Vec<u8>)) -> Result<u32, Reason> {
         let mut state = self.state.borrow_mut();
         if let Some(reason) = state.closed {
             return Err(reason);
@@ -112,7 +108,12 @@ impl Streams {
         half.send_ended = end;
         state.by_id.insert(id, half);
         state.send(id, Kind::Open, end, write);
-        Ok(Stream::new(self.clone(), id))
+        Ok(id)
+    }
+
+    /// Whether so much waits to be sent that a new stream would wait behind it.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.state.borrow().out.len() >= SEND_QUEUE_BYTES
     }
 
     /// Whether a new stream fits. Ids are used once; a connection that ran out of them is replaced.
@@ -218,7 +219,7 @@ impl Streams {
         half.receive_ended = frame.end;
         state.by_id.insert(frame.stream, half);
         drop(state);
-        Ok(Some(Stream::new(self.clone(), frame.stream)))
+        Ok(Some(Stream::accepted(self.clone(), frame.stream)))
     }
 
     /// Queues a frame about the connection itself.

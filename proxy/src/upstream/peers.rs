@@ -1,7 +1,10 @@
 //! Connections to other proxies: one for all streams to a pod, dialled once however many requests wait for it, and
-//! replaced when our certificate is.
+//! replaced when our certificate is. Another one is made when the first is full or a large flow holds it up.
 //!
-//! Limits: [`CONNECT_TIMEOUT`]; a peer that could not be reached is not dialled again for [`REDIAL_AFTER`].
+//! Limits: [`CONNECT_TIMEOUT`]; a peer that could not be reached is not dialled again for [`REDIAL_AFTER`];
+//! [`CONNECTIONS_MAX`] to one peer, so [`STREAMS_MAX`] times as many streams; [`WAITING_MAX`] requests wait for one.
+//!
+//! [`STREAMS_MAX`]: crate::peer::streams::STREAMS_MAX
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
@@ -20,8 +23,6 @@ use crate::error::{Error, Reason};
 use crate::listen;
 use crate::metrics::{Direction, Protocol, Tls, Traffic};
 use crate::peer::connection;
-use crate::peer::open::Open;
-use crate::peer::stream::Stream;
 use crate::peer::streams::{Side, Streams};
 use crate::tls::identity::Identity;
 use crate::tls::stream::TlsStream;
@@ -31,6 +32,10 @@ use crate::worker::Worker;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A failed peer is left alone for so long, so that requests turn to others at once.
 const REDIAL_AFTER: Duration = Duration::from_millis(500);
+/// Connections of one worker to one peer.
+const CONNECTIONS_MAX: usize = 4;
+/// Requests that wait for a connection to one peer.
+const WAITING_MAX: usize = 1024;
 
 /// Every peer that was dialled, by address and the identity that it must prove.
 #[derive(Debug, Default)]
@@ -38,16 +43,30 @@ pub(crate) struct Peers {
     by_endpoint: RefCell<HashMap<(IpAddr, SpiffeId), Rc<Peer>>>,
 }
 
+/// One pod's proxy.
 #[derive(Debug)]
-struct Peer {
+pub(crate) struct Peer {
     address: SocketAddr,
     identity: SpiffeId,
     connections: RefCell<Vec<Connection>>,
     dialing: RefCell<Option<Rc<Dial>>>,
+    waiting: Cell<usize>,
     failed: Cell<Option<(Instant, Reason)>>,
     http1: OnceCell<Rc<Traffic>>,
     http2: OnceCell<Rc<Traffic>>,
     tcp: OnceCell<Rc<Traffic>>,
+}
+
+/// What there is for one more stream.
+#[derive(Debug)]
+enum Usable {
+    Now(Rc<Streams>),
+    /// A connection on which much waits to be sent.
+    Behind(Rc<Streams>),
+    /// Another connection has to be made.
+    None,
+    /// And none may be.
+    Full,
 }
 
 #[derive(Debug)]
@@ -70,6 +89,25 @@ impl Drop for Dialing {
     }
 }
 
+/// Somebody who waits for a connection. Dropping it ends the wait.
+struct Waiting<'a>(&'a Cell<usize>);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a Cell<usize>) -> Result<Self, Reason> {
+        if count.get() >= WAITING_MAX {
+            return Err(Reason::Overloaded);
+        }
+        count.set(count.get() + 1);
+        Ok(Self(count))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
 /// A connection being made. Everyone who needs it waits for the same.
 #[derive(Debug, Default)]
 struct Dial {
@@ -78,27 +116,6 @@ struct Dial {
 }
 
 impl Peers {
-    /// Opens a stream to the pod at `address`, whose proxy must be `identity`.
-    pub(crate) async fn open(
-        &self,
-        worker: &Rc<Worker>,
-        address: IpAddr,
-        identity: &SpiffeId,
-        open: &Open<'_>,
-        end: bool,
-        protocol: Protocol,
-    ) -> Result<(Stream, Rc<Traffic>), Error> {
-        let ourselves = worker.snapshot.identity()?;
-        let peer = self.peer(address, identity);
-        loop {
-            if let Some(streams) = peer.usable(ourselves.generation) {
-                let stream = streams.open(end, |out| open.encode(out))?;
-                return Ok((stream, peer.traffic(worker, protocol)));
-            }
-            peer.dial(worker, &ourselves).await?;
-        }
-    }
-
     /// Retires connections that were made with an older identity, and forgets peers without any.
     pub(crate) fn retire_before(&self, generation: u64) {
         self.by_endpoint.borrow_mut().retain(|_, peer| {
@@ -110,7 +127,22 @@ impl Peers {
         });
     }
 
-    fn peer(&self, address: IpAddr, identity: &SpiffeId) -> Rc<Peer> {
+    /// Retires what large flows needed and is idle now.
+    pub(crate) fn sweep(&self) {
+        for peer in self.by_endpoint.borrow().values() {
+            let connections = peer.connections.borrow();
+            let mut connections = connections.iter();
+            if connections.next().is_none_or(|one| one.streams.is_behind()) {
+                continue;
+            }
+            for connection in connections.filter(|one| one.streams.count() == 0) {
+                connection.streams.retire();
+            }
+        }
+    }
+
+    /// The pod at `address`, whose proxy must be `identity`.
+    pub(crate) fn peer(&self, address: IpAddr, identity: &SpiffeId) -> Rc<Peer> {
         let mut peers = self.by_endpoint.borrow_mut();
         let peer = peers.entry((address, identity.clone())).or_insert_with(|| {
             Rc::new(Peer {
@@ -118,6 +150,7 @@ impl Peers {
                 identity: identity.clone(),
                 connections: RefCell::default(),
                 dialing: RefCell::default(),
+                waiting: Cell::new(0),
                 failed: Cell::default(),
                 http1: OnceCell::new(),
                 http2: OnceCell::new(),
@@ -129,10 +162,75 @@ impl Peers {
 }
 
 impl Peer {
-    fn usable(&self, generation: u64) -> Option<Rc<Streams>> {
+    /// From now on streams may be opened there.
+    pub(super) fn add(&self, streams: Rc<Streams>, generation: u64) {
+        let connection = Connection {
+            streams,
+            generation,
+        };
+        self.connections.borrow_mut().push(connection);
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn identity(&self) -> &str {
+        self.identity.as_str()
+    }
+
+    /// A connection with room for one more stream, if there is one.
+    pub(crate) fn ready(&self, worker: &Worker) -> Result<Option<Rc<Streams>>, Error> {
+        let ourselves = worker.snapshot.identity()?;
+        Ok(match self.usable(ourselves.generation) {
+            Usable::Now(streams) => Some(streams),
+            Usable::Behind(_) | Usable::None | Usable::Full => None,
+        })
+    }
+
+    /// The same; waits for it to be made if there is none.
+    pub(crate) async fn connection(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+    ) -> Result<Rc<Streams>, Error> {
+        let ourselves = worker.snapshot.identity()?;
+        loop {
+            match self.usable(ourselves.generation) {
+                Usable::Now(streams) => return Ok(streams),
+                Usable::Behind(streams) => {
+                    // Another one is for those that come later.
+                    if self.failed_lately().is_none() {
+                        self.begin_once(worker, &ourselves);
+                    }
+                    return Ok(streams);
+                }
+                Usable::Full => return Err(Reason::Overloaded.into()),
+                Usable::None => self.dial(worker, &ourselves).await?,
+            }
+        }
+    }
+
+    fn usable(&self, generation: u64) -> Usable {
         let connections = self.connections.borrow();
-        let fits = |one: &&Connection| one.generation == generation && one.streams.has_room();
-        connections.iter().find(fits).map(|one| one.streams.clone())
+        let live = |one: &&Connection| {
+            one.generation == generation && !one.streams.is_retired() && !one.streams.is_closed()
+        };
+        let mut behind = None;
+        let mut count = 0;
+        for one in connections.iter().filter(live) {
+            count += 1;
+            match (one.streams.has_room(), one.streams.is_behind()) {
+                (true, false) => return Usable::Now(one.streams.clone()),
+                (true, true) => behind = behind.or(Some(&one.streams)),
+                (false, _) => {}
+            }
+        }
+        match behind {
+            Some(streams) if count < CONNECTIONS_MAX => Usable::Behind(streams.clone()),
+            Some(streams) => Usable::Now(streams.clone()),
+            None if count < CONNECTIONS_MAX => Usable::None,
+            None => Usable::Full,
+        }
     }
 
     fn retire_before(&self, generation: u64) {
@@ -146,22 +244,23 @@ impl Peer {
         }
     }
 
+    /// Why the last attempt failed, if that is not long ago.
+    fn failed_lately(&self) -> Option<Reason> {
+        let (at, reason) = self.failed.get()?;
+        (at.elapsed() < REDIAL_AFTER).then_some(reason)
+    }
+
     /// Waits for a new connection.
     async fn dial(
         self: &Rc<Self>,
         worker: &Rc<Worker>,
         ourselves: &Arc<Identity>,
     ) -> Result<(), Error> {
-        if let Some((at, reason)) = self.failed.get()
-            && at.elapsed() < REDIAL_AFTER
-        {
+        if let Some(reason) = self.failed_lately() {
             return Err(reason.into());
         }
-        let dial = self
-            .dialing
-            .borrow_mut()
-            .get_or_insert_with(|| self.begin(worker, ourselves))
-            .clone();
+        let _waiting = Waiting::begin(&self.waiting)?;
+        let dial = self.begin_once(worker, ourselves);
         let done = dial.done.notified();
         if dial.outcome.get().is_none() {
             done.await;
@@ -170,6 +269,13 @@ impl Peer {
             .get()
             .unwrap_or(Err(Reason::Internal))
             .map_err(Error::from)
+    }
+
+    fn begin_once(self: &Rc<Self>, worker: &Rc<Worker>, ourselves: &Arc<Identity>) -> Rc<Dial> {
+        self.dialing
+            .borrow_mut()
+            .get_or_insert_with(|| self.begin(worker, ourselves))
+            .clone()
     }
 
     /// Dials in a task of its own: it goes on when the request that asked first is given up.
@@ -224,10 +330,7 @@ impl Peer {
     /// Serves a new connection until it ends.
     fn adopt(self: &Rc<Self>, tls: TlsStream, generation: u64) {
         let streams = Streams::new(Side::Dialer);
-        self.connections.borrow_mut().push(Connection {
-            streams: streams.clone(),
-            generation,
-        });
+        self.add(streams.clone(), generation);
         let peer = self.clone();
         spawn_local(async move {
             // The wire refuses streams that the answering side opens.
@@ -241,7 +344,8 @@ impl Peer {
         });
     }
 
-    fn traffic(&self, worker: &Worker, protocol: Protocol) -> Rc<Traffic> {
+    /// The handles for what passes between our app and this peer.
+    pub(crate) fn traffic(&self, worker: &Worker, protocol: Protocol) -> Rc<Traffic> {
         let cell = match protocol {
             Protocol::Http1 => &self.http1,
             Protocol::Http2 => &self.http2,
@@ -256,5 +360,65 @@ impl Peer {
             )
         };
         cell.get_or_init(resolve).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::stream::Stream;
+    use crate::peer::streams::STREAMS_MAX;
+
+    #[test]
+    fn another_connection_for_those_that_would_wait_and_an_end_to_that() {
+        let identity = "spiffe://mesh.local/ns/shop/sa/cart".parse();
+        let peers = Peers::default();
+        let peer = peers.peer([10, 0, 0, 2].into(), &identity.expect("valid"));
+        let check = |expected: &str| {
+            let found = format!("{:?}", peer.usable(1));
+            let name = found.split('(').next();
+            assert_eq!(name, Some(expected));
+        };
+        check("None");
+        let large = Streams::new(Side::Dialer);
+        peer.add(large.clone(), 1);
+        check("Now");
+        // Much waits to be sent there: whoever comes now goes there, and others elsewhere.
+        let flows: Vec<_> = (0..5)
+            .map(|_| Stream::tcp(&large, 80).expect("opened"))
+            .collect();
+        for flow in &flows {
+            flow.send_data(&[0; 60_000], false);
+        }
+        check("Behind");
+        peer.add(Streams::new(Side::Dialer), 1);
+        check("Now");
+        // What is retired, of another certificate, or full takes no more.
+        assert!(matches!(peer.usable(2), Usable::None));
+        large.retire();
+        let mut all = Vec::new();
+        for count in 1..=CONNECTIONS_MAX {
+            check("Now");
+            if let Usable::Now(streams) = peer.usable(1) {
+                all.extend((0..STREAMS_MAX).map(|_| Stream::tcp(&streams, 80)));
+            }
+            if count < CONNECTIONS_MAX {
+                check("None");
+                peer.add(Streams::new(Side::Dialer), 1);
+            }
+        }
+        check("Full");
+    }
+
+    #[test]
+    fn no_more_than_so_many_wait() {
+        let count = Cell::new(0);
+        let waiting: Vec<_> = (0..WAITING_MAX)
+            .map(|_| Waiting::begin(&count).ok())
+            .collect();
+        assert!(waiting.iter().all(Option::is_some));
+        assert_eq!(Waiting::begin(&count).err(), Some(Reason::Overloaded));
+        drop(waiting);
+        assert_eq!(count.get(), 0);
     }
 }

@@ -131,7 +131,7 @@ pub(crate) async fn forward(
         .await;
     // The app closed a kept connection just as we used it: nothing was processed, so a request that may be repeated is.
     let may_repeat =
-        reused && bodyless && is_idempotent(request.method) && !forwarding.exchange.is_answered();
+        reused && bodyless && request.is_idempotent() && !forwarding.exchange.is_answered();
     if may_repeat
         && outcome
             .as_ref()
@@ -147,14 +147,6 @@ pub(crate) async fn forward(
         worker.apps.put(app, socket);
     }
     Ok(())
-}
-
-/// RFC 9110 section 9.2.2.
-fn is_idempotent(method: &str) -> bool {
-    matches!(
-        method,
-        "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
-    )
 }
 
 struct Forwarding<'a> {
@@ -278,7 +270,7 @@ async fn respond(
     let head = loop {
         let head = response_head(asked, from, input, &mut neutral).await?;
         input.consume(head.bytes);
-        exchange.answered(head.status);
+        exchange.answered(head.status, Instant::now());
         let end = head.body.is_over() && head.status >= 200 && !head.upgrade;
         stream.send_head(Kind::Head, end, |out| out.extend_from_slice(&neutral));
         if head.status >= 200 || head.upgrade {

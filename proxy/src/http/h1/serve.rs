@@ -24,7 +24,9 @@ use crate::metrics::{Direction, Protocol};
 use crate::peer::frame::Kind;
 use crate::peer::stream::{Reader, Stream};
 use crate::tcp;
-use crate::upstream::{Caller, open_http};
+use crate::upstream::call::{Call, Outgoing};
+use crate::upstream::policy::Policy;
+use crate::upstream::{Caller, dialled, open_http};
 use crate::worker::Worker;
 
 /// From a request's first byte to the end of its head.
@@ -71,7 +73,7 @@ pub(crate) async fn serve(
             input: &mut input,
             output: &mut output,
         };
-        let next = exchange(worker, caller, &head, &neutral, &mut connection).await?;
+        let next = exchange(worker, caller, &head, neutral, &mut connection).await?;
         output.clear();
         output.shrink_to(KEPT_WRITE_BYTES);
         match next {
@@ -158,35 +160,37 @@ async fn exchange(
     worker: &Rc<Worker>,
     caller: &Caller,
     head: &RequestHead,
-    neutral: &[u8],
+    neutral: Vec<u8>,
     connection: &mut Connection<'_, '_>,
 ) -> Result<Next, Error> {
     connection.input.consume(head.bytes);
-    let bodyless = head.body.is_over() && !head.upgrade;
-    let opened = open_http(worker, caller, neutral, bodyless, Protocol::Http1).await;
-    let (stream, traffic) = match opened {
-        Ok(opened) => opened,
-        Err(error) => {
-            worker.metrics.refused(Direction::Outbound, error.reason);
-            tracing::debug!(destination = %caller.destination, ?error, "request refused");
-            let answer = answer(head, &worker.drain);
-            let answer = Answer {
-                persistent: answer.persistent && head.body.is_over(),
-                ..answer
-            };
-            write::refusal(&error, answer, connection.output);
-            write_all(connection.to, connection.output)
-                .await
-                .blame(Reason::ClientGone)?;
-            return Ok(match (answer.persistent, head.body.is_over()) {
-                (true, _) => Next::Request,
-                (false, true) => Next::Close,
-                (false, false) => Next::Linger,
-            });
-        }
+    let outgoing = Outgoing {
+        head: neutral,
+        end: head.body.is_over() && !head.upgrade,
+        protocol: Protocol::Http1,
+        patience: None,
     };
-    let mut exchange = Exchange::begin(traffic);
-    match carry(&stream, head, &worker.drain, &mut exchange, connection).await {
+    let policy = Policy::default();
+    let opened = async {
+        let destination = worker.snapshot.destination(caller.destination).await?;
+        open_http(worker, caller, dialled(&destination)?, &policy, outgoing).await
+    }
+    .await;
+    let (call, stream) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return refuse_request(worker, caller, head, &error, connection).await,
+    };
+    let mut exchange = Exchange::begin(call.traffic()?, call.begun());
+    match carry(
+        &call,
+        &stream,
+        head,
+        &worker.drain,
+        &mut exchange,
+        connection,
+    )
+    .await
+    {
         Ok(next) => {
             exchange.finish();
             Ok(next)
@@ -204,8 +208,35 @@ async fn exchange(
     }
 }
 
+/// Tells the client why its request goes nowhere. Its connection may go on.
+async fn refuse_request(
+    worker: &Worker,
+    caller: &Caller,
+    head: &RequestHead,
+    error: &Error,
+    connection: &mut Connection<'_, '_>,
+) -> Result<Next, Error> {
+    worker.metrics.refused(Direction::Outbound, error.reason);
+    tracing::debug!(destination = %caller.destination, ?error, "request refused");
+    let answer = answer(head, &worker.drain);
+    let answer = Answer {
+        persistent: answer.persistent && head.body.is_over(),
+        ..answer
+    };
+    write::refusal(error, answer, connection.output);
+    write_all(connection.to, connection.output)
+        .await
+        .blame(Reason::ClientGone)?;
+    Ok(match (answer.persistent, head.body.is_over()) {
+        (true, _) => Next::Request,
+        (false, true) => Next::Close,
+        (false, false) => Next::Linger,
+    })
+}
+
 /// Body up and response down at the same time.
 async fn carry(
+    call: &Call<'_>,
     stream: &Stream,
     head: &RequestHead,
     drain: &Drain,
@@ -234,7 +265,7 @@ async fn carry(
             &mut uploaded
         ));
         let answered = pin!(respond(
-            stream,
+            (call, stream),
             &mut reader,
             head,
             drain,
@@ -242,7 +273,8 @@ async fn carry(
             output,
             exchange
         ));
-        both_ways(head.body.is_over(), upload, answered).await?
+        let both = pin!(both_ways(head.body.is_over(), upload, answered));
+        call.in_time(both).await?
     };
     exchange.sent(uploaded);
     match done {
@@ -285,7 +317,7 @@ enum Responded {
 
 /// Writes the response as it comes; what is there at once is written at once.
 async fn respond(
-    stream: &Stream,
+    (call, stream): (&Call<'_>, &Stream),
     reader: &mut Reader,
     asked: &RequestHead,
     drain: &Drain,
@@ -295,7 +327,11 @@ async fn respond(
 ) -> Result<Responded, Error> {
     let mut framing = None;
     let mut persistent = false;
+    let mut heard = call.begun();
     loop {
+        if framing.is_none() {
+            heard = call.head(stream, reader, exchange).await?;
+        }
         let received = stream.receive(reader).await?;
         let end = received.end;
         let mut switched = false;
@@ -308,7 +344,7 @@ async fn respond(
                 let answer = answer(asked, drain);
                 let written = write::response(&head, fields, has_body, answer, output)?;
                 persistent = answer.persistent && written != Framing::Raw;
-                exchange.answered(head.status);
+                exchange.answered(head.status, heard);
                 if head.upgrade != asked.is_answered_by_upgrade(head.status) {
                     return Err(Reason::PeerProtocol.into());
                 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use h2::RecvStream;
 use h2::client::ResponseFuture;
@@ -48,7 +49,7 @@ pub(crate) async fn forward(
         return outcome;
     };
     let untouched = forwarding.received == 0 && !forwarding.exchange.is_answered();
-    let repeatable = reused && forwarding.bodyless && is_idempotent(head.0.method);
+    let repeatable = reused && forwarding.bodyless && head.0.is_idempotent();
     let may_repeat = match error.reason {
         Reason::AppRefused => untouched,
         Reason::AppGone => untouched && repeatable,
@@ -105,14 +106,6 @@ impl Forwarding<'_> {
     }
 }
 
-/// RFC 9110 section 9.2.2.
-fn is_idempotent(method: &str) -> bool {
-    matches!(
-        method,
-        "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
-    )
-}
-
 /// The app's response, as it comes; says whether it opened the tunnel.
 async fn answer(
     mut response: ResponseFuture,
@@ -140,7 +133,7 @@ async fn answer(
     let opens = heads::put_response(head.status, &head.headers, tunnel, &mut neutral)
         .map_err(|_| Reason::AppMalformed)?;
     let end = body.is_end_stream();
-    exchange.answered(head.status.as_u16());
+    exchange.answered(head.status.as_u16(), Instant::now());
     stream.send_head(Kind::Head, end, |out| out.extend_from_slice(&neutral));
     if end {
         return Ok(opens);

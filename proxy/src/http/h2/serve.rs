@@ -26,7 +26,10 @@ use crate::http::neutral::Response;
 use crate::metrics::{Direction, Protocol};
 use crate::peer::frame::Kind;
 use crate::peer::stream::{Reader, Stream};
-use crate::upstream::{Caller, open_http};
+use crate::upstream::call::{Call, Outgoing};
+use crate::upstream::policy::Policy;
+use crate::upstream::retry::grpc_timeout;
+use crate::upstream::{Caller, dialled, open_http};
 use crate::worker::Worker;
 
 /// For the client's preface.
@@ -146,12 +149,22 @@ async fn exchange(
         .is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
     let mut neutral = Vec::with_capacity(512);
     let bodyless = body.is_end_stream();
+    let policy = Policy::default();
     let opened = async {
         let tunnel = heads::put_request(&head, &mut neutral)?;
-        let opened = open_http(worker, &caller, &neutral, bodyless, Protocol::Http2).await?;
+        let timeout = head.headers.get("grpc-timeout").filter(|_| is_grpc);
+        let outgoing = Outgoing {
+            head: neutral,
+            end: bodyless,
+            protocol: Protocol::Http2,
+            patience: timeout.and_then(|timeout| grpc_timeout(timeout.as_bytes())),
+        };
+        let destination = worker.snapshot.destination(caller.destination).await?;
+        let opened = open_http(worker, &caller, dialled(&destination)?, &policy, outgoing).await?;
         Ok::<_, Error>((tunnel, opened))
-    };
-    let (tunnel, (stream, traffic)) = match opened.await {
+    }
+    .await;
+    let (tunnel, (call, stream)) = match opened {
         Ok(opened) => opened,
         Err(error) => {
             tracing::debug!(destination = %caller.destination, ?error, "request refused");
@@ -160,14 +173,17 @@ async fn exchange(
             return;
         }
     };
-    drop(neutral);
-    let mut exchange = Exchange::begin(traffic);
+    let traffic = match call.traffic() {
+        Ok(traffic) => traffic,
+        Err(error) => return refuse(&mut respond, &error, is_grpc),
+    };
+    let mut exchange = Exchange::begin(traffic, call.begun());
     let upload = Upload {
         body,
         bodyless,
         tunnel,
     };
-    let carried = carry(&stream, upload, &mut respond, &mut exchange).await;
+    let carried = carry(&call, &stream, upload, &mut respond, &mut exchange).await;
     match carried {
         Ok(()) => exchange.finish(),
         Err(error) => {
@@ -191,6 +207,7 @@ struct Upload {
 
 /// Body up and response down at the same time.
 async fn carry(
+    call: &Call<'_>,
     stream: &Stream,
     upload: Upload,
     respond: &mut SendResponse<Bytes>,
@@ -204,9 +221,13 @@ async fn carry(
     let mut sent = 0;
     let outcome = {
         let mut upload = pin!(pump::send_body(body, stream, Reason::ClientGone, &mut sent));
-        let answer = pin!(answer(stream, &tunnel, respond, exchange));
-        match both_ways(bodyless, upload.as_mut(), answer).await {
-            // Each direction of a tunnel ends on its own.
+        let answer = pin!(answer(call, stream, &tunnel, respond, exchange));
+        let both = {
+            let both = pin!(both_ways(bodyless, upload.as_mut(), answer));
+            call.in_time(both).await
+        };
+        match both {
+            // Each direction of a tunnel ends on its own, and takes its time.
             Ok((true, false)) => upload.await,
             outcome => outcome.map(|_| ()),
         }
@@ -217,6 +238,7 @@ async fn carry(
 
 /// The response, as it comes; says whether it was a tunnel. Also ends when the client resets the stream.
 async fn answer(
+    call: &Call<'_>,
     stream: &Stream,
     tunnel: &Tunnel,
     respond: &mut SendResponse<Bytes>,
@@ -225,11 +247,12 @@ async fn answer(
     let gone = |error| Reason::ClientGone.because(error);
     let mut reader = Reader::default();
     loop {
-        let received = tokio::select! {
+        let heard = tokio::select! {
             biased;
-            received = stream.receive(&mut reader) => received?,
+            heard = call.head(stream, &mut reader, exchange) => heard?,
             _ = poll_fn(|cx| respond.poll_reset(cx)) => return Err(Reason::ClientGone.into()),
         };
+        let received = stream.receive(&mut reader).await?;
         if received.kind != Kind::Head {
             return Err(Reason::PeerProtocol.into());
         }
@@ -237,7 +260,7 @@ async fn answer(
             .map_err(|error| Reason::PeerProtocol.because(error))?;
         let response = heads::response(head.status, fields, tunnel)?;
         let end = received.end;
-        exchange.answered(head.status);
+        exchange.answered(head.status, heard);
         let opens = head.upgrade && *tunnel != Tunnel::None;
         match response.status().as_u16() {
             100..200 if !end => respond.send_informational(response).map_err(gone)?,

@@ -42,7 +42,7 @@ impl Wire {
 
     /// A stream, seen from both ends.
     fn open(&mut self) -> (Stream, (Stream, Reader)) {
-        let ours = self.dialer.open(false, |_| {}).expect("open");
+        let ours = Stream::tcp(&self.dialer, 80).expect("open");
         (ours, self.carry().pop().expect("opened"))
     }
 }
@@ -199,10 +199,7 @@ fn streams_beyond_the_limit_are_refused_not_the_connection() {
         !wire.dialer.has_room(),
         "a dialer of ours turns to another connection"
     );
-    let refused = wire
-        .dialer
-        .open(false, |_| {})
-        .expect("a hostile one does not");
+    let refused = Stream::tcp(&wire.dialer, 80).expect("a hostile one does not");
     assert!(wire.carry().is_empty());
     let outcome = refused.poll_receivable(&context(), &mut Reader::default());
     assert_eq!(outcome, Poll::Ready(Err(Reason::Overloaded)));
@@ -219,4 +216,74 @@ fn streams_that_were_reset_do_not_count_as_open() {
     }
     // Nobody has noticed the resets yet; others are served all the same.
     let (_ours, _theirs) = wire.open();
+}
+
+/// What arrived on a stream, as text: frames with their payload, and where it ended.
+fn told(stream: &Stream, reader: &mut Reader) -> String {
+    let mut text = String::new();
+    while stream.poll_receivable(&context(), reader) == Poll::Ready(Ok(())) {
+        let received = std::pin::pin!(stream.receive(reader)).poll(&mut context());
+        let Poll::Ready(Ok(received)) = received else {
+            break;
+        };
+        let payload = String::from_utf8_lossy(received.payload);
+        text += &format!(
+            "{:?} {payload}{} ",
+            received.kind,
+            if received.end { "." } else { "" }
+        );
+    }
+    text
+}
+
+#[test]
+fn a_request_is_sent_again_on_another_connection_as_far_as_it_got() {
+    let (mut old, mut new) = (Wire::new(), Wire::new());
+    let request = Stream::request(b"head".to_vec(), false);
+    request.place(&old.dialer, 80).expect("placed");
+    request.send_data(b"one,", false);
+    let (at_old, mut old_reader) = old.carry().pop().expect("opened");
+    assert_eq!(told(&at_old, &mut old_reader), "Data one, ");
+
+    // The old place is gone: nobody is told, and what is sent meanwhile is kept.
+    old.dialer.close(Reason::PeerGone);
+    assert!(request.poll_sendable(&context()).is_pending());
+    request.detach(Reason::PeerGone);
+    request.send_data(b"two", false);
+    request.send_head(Kind::Trailers, true, |out| out.extend_from_slice(b"three"));
+
+    request.place(&new.dialer, 80).expect("placed");
+    let (at_new, mut new_reader) = new.carry().pop().expect("opened");
+    let expected = "Data one,two Trailers three. ";
+    assert_eq!(told(&at_new, &mut new_reader), expected);
+    at_new.send_head(Kind::Head, true, |_| {});
+    new.carry();
+    let answered = request.poll_receivable(&context(), &mut Reader::default());
+    assert_eq!(answered, Poll::Ready(Ok(())));
+}
+
+#[test]
+fn what_is_too_long_or_answered_is_not_sent_again() {
+    let (old, mut new) = (Wire::new(), Wire::new());
+    let request = Stream::request(Vec::new(), false);
+    request.place(&old.dialer, 80).expect("placed");
+    assert_eq!(send_all_now(&request, b'x'), WINDOW_BYTES);
+    assert!(request.recorded(|_| ()).is_some(), "just fits");
+    request.detach(Reason::ClientGone);
+    request
+        .place(&new.dialer, 80)
+        .expect("one window never waits");
+    let (at_new, mut reader) = new.carry().pop().expect("opened");
+    assert_eq!(read_now(&at_new, &mut reader), WINDOW_BYTES);
+    new.carry();
+    // The other end gave more credit, and one byte more is sent.
+    request.send_data(b"x", false);
+    assert!(request.recorded(|_| ()).is_none(), "too long");
+    new.dialer.close(Reason::PeerGone);
+    let sendable = request.poll_sendable(&context());
+    assert_eq!(sendable, Poll::Ready(Err(Reason::PeerGone)));
+
+    let answered = Stream::request(Vec::new(), true);
+    answered.forget();
+    assert_eq!(answered.place(&old.dialer, 80), Err(Reason::Internal));
 }

@@ -1,0 +1,104 @@
+//! Which endpoint takes a request: of two at random the one that costs less, so that a choice takes the same time
+//! however many there are, and nobody herds to the best. Pure.
+//!
+//! An endpoint that was ejected is asked again, once its time is up, by the first request that comes across it. Only
+//! when both of the two are out are all looked at; when all are out, the one whose time is up first is the least bad.
+
+use std::time::Instant;
+
+/// Costs closer to each other than this are the same: to prefer the slightly better one always is to use one endpoint.
+const CLEARLY_LESS: f64 = 0.8;
+
+/// What an endpoint looks like to whoever chooses.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Standing {
+    /// Takes requests, at a cost.
+    Open(f64),
+    /// Was ejected, and is to be asked with one request.
+    Due,
+    /// Is ejected.
+    Out(Instant),
+}
+
+/// A choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Picked {
+    pub(crate) index: usize,
+    /// The request finds out whether an ejected endpoint is well again.
+    pub(crate) is_probe: bool,
+}
+
+/// One of `count` endpoints; `standing` is none for those that must not be picked.
+pub(crate) fn pick(
+    count: usize,
+    random: u64,
+    standing: impl Fn(usize) -> Option<Standing>,
+) -> Option<Picked> {
+    let (first, second) = two(count, random)?;
+    let chosen = |index, is_probe| Some(Picked { index, is_probe });
+    match (standing(first), standing(second)) {
+        (Some(Standing::Due), _) => chosen(first, true),
+        (_, Some(Standing::Due)) => chosen(second, true),
+        (Some(Standing::Open(cost)), Some(Standing::Open(other)))
+            if other < cost * CLEARLY_LESS =>
+        {
+            chosen(second, false)
+        }
+        (Some(Standing::Open(_)), _) => chosen(first, false),
+        (_, Some(Standing::Open(_))) => chosen(second, false),
+        (None | Some(Standing::Out(_)), None | Some(Standing::Out(_))) => {
+            least_bad(count, first, standing)
+        }
+    }
+}
+
+/// Two places among `count`, not the same where there are two.
+fn two(count: usize, random: u64) -> Option<(usize, usize)> {
+    let below = |random: u64, limit: usize| {
+        let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+        usize::try_from(((random & 0xffff_ffff) * limit) >> 32).unwrap_or_default()
+    };
+    match count {
+        0 => None,
+        1 => Some((0, 0)),
+        _ => {
+            let first = below(random, count);
+            let second = below(random >> 32, count - 1);
+            Some((first, second + usize::from(second >= first)))
+        }
+    }
+}
+
+fn least_bad(
+    count: usize,
+    from: usize,
+    standing: impl Fn(usize) -> Option<Standing>,
+) -> Option<Picked> {
+    let mut best: Option<(usize, Standing)> = None;
+    for index in (from..count).chain(0..from) {
+        let Some(here) = standing(index) else {
+            continue;
+        };
+        if best.is_none_or(|(_, best)| is_better(here, best)) {
+            best = Some((index, here));
+        }
+    }
+    best.map(|(index, standing)| Picked {
+        index,
+        is_probe: standing == Standing::Due,
+    })
+}
+
+fn is_better(this: Standing, than: Standing) -> bool {
+    match (this, than) {
+        (Standing::Due, than) => than != Standing::Due,
+        (Standing::Open(cost), Standing::Open(other)) => cost < other,
+        (Standing::Open(_), Standing::Due) => false,
+        (Standing::Open(_), Standing::Out(_)) => true,
+        (Standing::Out(until), Standing::Out(other)) => until < other,
+        (Standing::Out(_), Standing::Open(_) | Standing::Due) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

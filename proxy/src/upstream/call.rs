@@ -1,0 +1,338 @@
+//! One request on its way to a service, until the head of its response can be read: the endpoint that was chosen, the
+//! time it has, and the next endpoint if the first one fails.
+//!
+//! Nobody who sends the body or reads the response notices a retry: the stream stays the same, its place changes.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::time::{sleep, sleep_until, timeout_at};
+
+use super::Caller;
+use super::endpoint::{Answer, Try};
+use super::health::Cause;
+use super::policy::Policy;
+use super::retry::{self, Again, Asked, Failure};
+use super::services::{Resolved, Target, Tried};
+use crate::error::{Blame, Error, Reason};
+use crate::http::exchange::Exchange;
+use crate::http::neutral::{Fields, Request, Response};
+use crate::metrics::{Protocol, Traffic};
+use crate::peer::frame::Kind;
+use crate::peer::stream::{Reader, Stream};
+use crate::peer::streams::Streams;
+use crate::worker::Worker;
+
+/// A request that is under way. Dropping it ends that.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    worker: &'a Rc<Worker>,
+    policy: &'a Policy,
+    protocol: Protocol,
+    service: Rc<Resolved>,
+    begun: Instant,
+    /// The try under way.
+    current: RefCell<Option<Try>>,
+    /// Places of the endpoints that were tried and are not to be tried again.
+    tried: RefCell<Tried>,
+    tries: Cell<u32>,
+    /// When all must be over, and what has run out then.
+    deadline: Cell<Option<(Instant, Reason)>>,
+}
+
+/// What is asked.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    /// The request's head in neutral form.
+    pub(crate) head: Vec<u8>,
+    /// The head is all there is.
+    pub(crate) end: bool,
+    pub(crate) protocol: Protocol,
+    /// How long the client will wait, if it said so (gRPC).
+    pub(crate) patience: Option<Duration>,
+}
+
+impl<'a> Call<'a> {
+    /// Chooses an endpoint and sends it the request's head.
+    pub(super) async fn open(
+        worker: &'a Rc<Worker>,
+        caller: &Caller,
+        target: Target<'_>,
+        policy: &'a Policy,
+        outgoing: Outgoing,
+    ) -> Result<(Self, Stream), Error> {
+        let Worker {
+            services,
+            snapshot,
+            peers,
+            ..
+        } = &**worker;
+        let service = services.resolve(target, caller.source, snapshot, peers);
+        let begun = Instant::now();
+        service.budget.earn(begun);
+        let patience = [policy.request_timeout, outgoing.patience];
+        let patience = patience.into_iter().flatten().min();
+        let deadline = patience.and_then(|time| begun.checked_add(time));
+        let call = Self {
+            worker,
+            policy,
+            protocol: outgoing.protocol,
+            service,
+            begun,
+            current: RefCell::default(),
+            tried: RefCell::default(),
+            tries: Cell::new(1),
+            deadline: Cell::new(deadline.map(|at| (at, Reason::RequestTimeout))),
+        };
+        let stream = Stream::request(outgoing.head, outgoing.end);
+        call.in_time(pin!(call.place(&stream, begun))).await?;
+        Ok((call, stream))
+    }
+
+    /// When the request's head was complete.
+    pub(crate) fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// The handles of the peer that is asked now.
+    pub(crate) fn traffic(&self) -> Result<Rc<Traffic>, Error> {
+        let current = self.current.borrow();
+        let current = current.as_ref().ok_or(Reason::Internal)?;
+        Ok(current.endpoint().peer.traffic(self.worker, self.protocol))
+    }
+
+    /// Runs the whole exchange, or as much of it as there is time for. Without a limit it costs nothing.
+    pub(crate) async fn in_time<T>(
+        &self,
+        mut exchange: Pin<&mut impl Future<Output = Result<T, Error>>>,
+    ) -> Result<T, Error> {
+        let mut alarm: Option<(Instant, Pin<Box<tokio::time::Sleep>>)> = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(outcome) = exchange.as_mut().poll(cx) {
+                return Poll::Ready(outcome);
+            }
+            let Some((at, reason)) = self.deadline.get() else {
+                return Poll::Pending;
+            };
+            // The time of a try joins that of the request once it is answered.
+            if alarm.as_ref().is_some_and(|(set, _)| *set != at) {
+                alarm = None;
+            }
+            let (_, alarm) = alarm.get_or_insert_with(|| (at, Box::pin(sleep_until(at.into()))));
+            alarm.as_mut().poll(cx).map(|()| Err(reason.into()))
+        })
+        .await
+    }
+
+    /// Waits until a head of the response can be read, after as many tries as it takes, and says when that was. To be
+    /// called before each head; afterwards the request stays where it is.
+    pub(crate) async fn head(
+        &self,
+        stream: &Stream,
+        reader: &mut Reader,
+        exchange: &mut Exchange,
+    ) -> Result<Instant, Error> {
+        loop {
+            let waited = self.wait(stream, reader).await;
+            let now = Instant::now();
+            let (failure, reason) = match waited {
+                Ok(()) => match self.judge(reader, now) {
+                    Some(failure) => (Some(failure), None),
+                    None => break self.settle(stream, now),
+                },
+                Err(reason) => {
+                    self.failed(Cause::Broken, reason, now);
+                    (retry::failure(reason), Some(reason))
+                }
+            };
+            let again = failure.and_then(|failure| self.again(failure, stream, now));
+            match (again, reason) {
+                (Some(again), _) => {
+                    stream.detach(reason.unwrap_or(Reason::ClientGone));
+                    *reader = Reader::default();
+                    let retried = Box::pin(self.retry(again, stream)).await;
+                    // Where nobody is left to ask, what there was to say stands.
+                    retried.map_err(|error| reason.map_or(error, Error::from))?;
+                    exchange.moved_to(self.traffic()?);
+                }
+                (None, Some(reason)) => return Err(reason.into()),
+                // An answer, if not a good one.
+                (None, None) => break self.settle(stream, now),
+            }
+        }
+    }
+
+    /// No more tries: what is left is the response.
+    fn settle(&self, stream: &Stream, now: Instant) -> Result<Instant, Error> {
+        stream.forget();
+        if let Some(end) = self.try_end() {
+            let late = (end, Reason::BackendTimeout);
+            let sooner = self.deadline.get().filter(|(at, _)| *at <= end);
+            self.deadline.set(Some(sooner.unwrap_or(late)));
+        }
+        Ok(now)
+    }
+
+    /// When the time of the try under way ends.
+    fn try_end(&self) -> Option<Instant> {
+        let begun = self.current.borrow().as_ref()?.begun();
+        begun.checked_add(self.policy.backend_timeout?)
+    }
+
+    async fn wait(&self, stream: &Stream, reader: &mut Reader) -> Result<(), Reason> {
+        let receivable = poll_fn(|cx| stream.poll_receivable(cx, reader));
+        match self.try_end() {
+            None => receivable.await,
+            // Boxed: a timer is large, and few routes want one.
+            Some(end) => Box::pin(timeout_at(end.into(), receivable))
+                .await
+                .unwrap_or(Err(Reason::BackendTimeout)),
+        }
+    }
+
+    /// Tells the endpoint's books what its answer is worth; a failure where it might be worth another try.
+    fn judge(&self, reader: &Reader, now: Instant) -> Option<Failure> {
+        let received = reader
+            .peek()
+            .filter(|received| received.kind == Kind::Head)?;
+        let status = Response::status_of(received.payload)?;
+        if status < 200 && status != 101 {
+            return None;
+        }
+        let fields = || Some(Response::decode(received.payload).ok()?.1);
+        let grpc_status = match self.protocol {
+            Protocol::Http2 if received.end => fields().and_then(grpc_status),
+            Protocol::Http1 | Protocol::Http2 | Protocol::Tcp => None,
+        };
+        if let Some(current) = &*self.current.borrow() {
+            let answer = Answer {
+                status,
+                grpc_status,
+            };
+            current.answered(answer, &self.worker.metrics, now);
+        }
+        let listed = self.policy.retry.as_ref()?.statuses.contains(&status);
+        listed.then(|| Failure::Status {
+            status,
+            retry_after: fields()
+                .and_then(|fields| fields.first("retry-after"))
+                .and_then(retry::retry_after),
+        })
+    }
+
+    /// Whether and how to try again.
+    fn again(&self, failure: Failure, stream: &Stream, now: Instant) -> Option<Again> {
+        let is_idempotent = stream.recorded(|head| {
+            Request::decode(head).is_ok_and(|(request, _)| request.is_idempotent())
+        })?;
+        let asked = Asked {
+            tries: self.tries.get(),
+            is_idempotent,
+            retry: self.policy.retry.as_ref(),
+        };
+        let again = retry::decide(failure, asked, rand::random_range(0.0..1.0))?;
+        if again.is_paid && !self.service.budget.spend(now) {
+            self.worker.metrics.retried(again.cause, "over_budget");
+            return None;
+        }
+        Some(again)
+    }
+
+    async fn retry(&self, again: Again, stream: &Stream) -> Result<(), Error> {
+        self.current.take();
+        self.tries.set(self.tries.get() + 1);
+        if !again.after.is_zero() {
+            sleep(again.after).await;
+        }
+        let now = Instant::now();
+        let mut placed = self.place(stream, now).await;
+        let is_nobody_left = |error: &Error| error.reason == Reason::NoEndpoints;
+        if placed.as_ref().is_err_and(is_nobody_left) && !again.is_elsewhere {
+            // The one there is may be better by now.
+            self.tried.take();
+            placed = self.place(stream, now).await;
+        }
+        let result = if placed.is_ok() { "sent" } else { "nowhere" };
+        self.worker.metrics.retried(again.cause, result);
+        placed
+    }
+
+    /// Places the stream at an endpoint that can be connected to.
+    async fn place(&self, stream: &Stream, now: Instant) -> Result<(), Error> {
+        let (current, streams) = begin(self.worker, &self.service, &self.tried, now).await?;
+        let port = current.endpoint().port;
+        *self.current.borrow_mut() = Some(current);
+        Ok(stream.place(&streams, port)?)
+    }
+
+    fn failed(&self, cause: Cause, reason: Reason, now: Instant) {
+        if let Some(current) = &*self.current.borrow() {
+            current.failed(cause, reason, &self.worker.metrics, now);
+        }
+    }
+}
+
+fn grpc_status(fields: Fields<'_>) -> Option<u16> {
+    std::str::from_utf8(fields.first("grpc-status")?)
+        .ok()?
+        .parse()
+        .ok()
+}
+
+/// A try with an endpoint to which there is a connection, or the last reason why there is none. At most
+/// [`retry::TRIES_MAX`] are tried.
+pub(super) async fn begin(
+    worker: &Rc<Worker>,
+    service: &Resolved,
+    tried: &RefCell<Tried>,
+    now: Instant,
+) -> Result<(Try, Rc<Streams>), Error> {
+    let random = worker.services.roll();
+    let first = service.begin(&mut tried.borrow_mut(), random, now);
+    let first = first.ok_or(Reason::NoEndpoints)?;
+    match first.endpoint().peer.ready(worker)? {
+        Some(streams) => Ok((first, streams)),
+        // Boxed: it is seldom, and every idle connection of the app would hold room for it.
+        None => Box::pin(connect(worker, service, tried, first)).await,
+    }
+}
+
+/// Makes a connection for the try, or turns to other endpoints.
+async fn connect(
+    worker: &Rc<Worker>,
+    service: &Resolved,
+    tried: &RefCell<Tried>,
+    mut one: Try,
+) -> Result<(Try, Rc<Streams>), Error> {
+    let mut tries = 1;
+    loop {
+        let error = match one.endpoint().peer.connection(worker).await {
+            Ok(streams) => return Ok((one, streams)),
+            Err(error) => error,
+        };
+        let now = Instant::now();
+        match error.reason.row().blame {
+            Blame::Peer => one.failed(Cause::Connect, error.reason, &worker.metrics, now),
+            // It has all that we give it.
+            Blame::Us if error.reason == Reason::Overloaded => {}
+            Blame::Us | Blame::App | Blame::Client | Blame::Controller => return Err(error),
+        }
+        if tries == retry::TRIES_MAX {
+            return Err(error);
+        }
+        let random = worker.services.roll();
+        let next = service.begin(&mut tried.borrow_mut(), random, now);
+        let Some(next) = next else {
+            return Err(error);
+        };
+        one = next;
+        tries += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests;

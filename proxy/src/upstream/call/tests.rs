@@ -1,0 +1,324 @@
+//! Calls to an endpoint at the other end of a wire in memory, which does as a script says.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+use ringmail_proto::bundle::TrustBundle;
+use ringmail_proto::destination::{Destination, DestinationKind, Endpoint, Service};
+use ringmail_proto::identity::{SpiffeId, WorkloadName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::task::spawn_local;
+
+use super::*;
+use crate::config::Config;
+use crate::drain::drain;
+use crate::http::neutral::{Version, put_field};
+use crate::metrics::Metrics;
+use crate::peer::frame::Decoder;
+use crate::peer::streams::Side;
+use crate::snapshot::Snapshot;
+use crate::tls::identity::Identity;
+use crate::upstream::dialled;
+use crate::upstream::policy::Retry;
+
+const ID: &str = "spiffe://mesh.local/ns/shop/sa/cart";
+const SOURCE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+const SHORT: Duration = Duration::from_millis(50);
+
+/// What becomes of a request.
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    Answer(u16),
+    /// With `Retry-After: 0`.
+    AnswerSoon(u16),
+    Reset(Reason),
+    Silence,
+    /// A 103, then a reset.
+    HintsThenReset,
+}
+
+fn identity() -> Identity {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("key"));
+    let ca = ca.expect("CA");
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![SanType::URI(ID.try_into().expect("ASCII"))];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
+    params.is_ca = IsCa::ExplicitNoCa;
+    let key = KeyPair::generate().expect("key");
+    let leaf = params.signed_by(&key, &ca).expect("signed");
+    let root = CertificateDer::from(ca.der().to_vec());
+    let bundle = TrustBundle::single("mesh.local".parse().expect("domain"), vec![root]);
+    let key = PrivateKeyDer::try_from(key.serialize_der()).expect("PKCS 8");
+    let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).expect("P-256");
+    let chain = vec![leaf.der().clone()];
+    Identity::new(chain, key, Arc::new(bundle.expect("a CA")), 1).expect("consistent")
+}
+
+fn worker() -> Rc<Worker> {
+    let variables = |name: &str| {
+        let value = match name {
+            "RINGMAIL_TRUST_DOMAIN" => "mesh.local",
+            "RINGMAIL_CONTROLLER_ADDRESS" => "127.0.0.1:15012",
+            "RINGMAIL_BOOTSTRAP_ROOTS_FILE" => "/nowhere",
+            "RINGMAIL_WORKLOAD" => "shop/client",
+            "RINGMAIL_JOIN_TOKEN_FILE" => "/nowhere",
+            "RINGMAIL_PROXY_UID" => "1337",
+            _ => return None,
+        };
+        Some(value.to_owned())
+    };
+    let config = Config::from_variables(&variables).expect("a configuration");
+    let (snapshot, _lookups) = Snapshot::new();
+    snapshot.put_identity(identity());
+    let (_drainer, drain) = drain();
+    Worker::new(Arc::new(config), snapshot, Arc::new(Metrics::new(1)), drain)
+}
+
+fn destination() -> Arc<Destination> {
+    let name = |name| WorkloadName::new("shop", name).expect("valid");
+    let endpoint = Endpoint {
+        address: "10.0.0.2:8080".parse().expect("valid"),
+        workload: name("cart-0"),
+        identity: Some(ID.parse().expect("valid")),
+        zone_hints: Vec::new(),
+    };
+    let service = Service {
+        name: name("cart"),
+        port: 80,
+        protocol: ringmail_proto::workload::Protocol::Detect,
+        endpoints: vec![endpoint],
+    };
+    Arc::new(Destination {
+        address: "10.96.0.1:80".parse().expect("valid"),
+        kind: DestinationKind::Service(service),
+    })
+}
+
+fn head(method: &str) -> Vec<u8> {
+    let mut head = Vec::new();
+    let request = Request {
+        version: Version::Http11,
+        upgrade: false,
+        method,
+        target: "/",
+    };
+    request.encode(&mut head);
+    head
+}
+
+fn act(stream: Stream, act: Act, kept: &RefCell<Vec<Stream>>) {
+    let send = |status, fields: &[(&[u8], &[u8])]| {
+        let response = Response {
+            version: Version::Http11,
+            upgrade: false,
+            status,
+            phrase: b"",
+        };
+        stream.send_head(Kind::Head, status >= 200, |out| {
+            response.encode(out);
+            for (name, value) in fields {
+                put_field(out, name, value);
+            }
+        });
+    };
+    match act {
+        Act::Answer(status) => send(status, &[]),
+        Act::AnswerSoon(status) => send(status, &[(b"retry-after", b"0")]),
+        Act::Reset(reason) => stream.fail(reason),
+        Act::HintsThenReset => {
+            send(103, &[]);
+            stream.fail(Reason::PeerGone);
+        }
+        Act::Silence => return kept.borrow_mut().push(stream),
+    }
+}
+
+/// Puts the script's endpoint where the service's is, and lets it play.
+fn attach(worker: &Rc<Worker>, mut script: VecDeque<Act>) {
+    let (near, far) = (Streams::new(Side::Dialer), Streams::new(Side::Acceptor));
+    let id: SpiffeId = ID.parse().expect("valid");
+    let peer = worker.peers.peer([10, 0, 0, 2].into(), &id);
+    peer.add(near.clone(), 1);
+    spawn_local(async move {
+        let _peer = peer;
+        let mut decoders = [Decoder::default(), Decoder::default()];
+        let kept = RefCell::default();
+        poll_fn::<(), _>(|cx| {
+            let mut accept = |stream, _: Reader, _: &[u8]| {
+                act(stream, script.pop_front().unwrap_or(Act::Silence), &kept);
+            };
+            let mut ways = [(&near, &far), (&far, &near)].into_iter().cycle();
+            let mut idle = 0;
+            while idle < 2 {
+                let Some((from, to)) = ways.next() else {
+                    break;
+                };
+                let mut bytes = Vec::new();
+                let decoder = &mut decoders[usize::from(Rc::ptr_eq(from, &far))];
+                idle = match from.take_out(&mut bytes, cx.waker()) {
+                    true => 0,
+                    false => idle + 1,
+                };
+                let decoded = decoder.decode(&bytes, &mut |frame| {
+                    to.receive(frame, &mut accept).expect("we keep the rules");
+                });
+                decoded.expect("we make frames");
+            }
+            Poll::Pending
+        })
+        .await;
+    });
+}
+
+/// What a client sees of a request: the status, or why there is none.
+async fn outcome(policy: &Policy, method: &str, script: &[Act]) -> Result<u16, Reason> {
+    let (worker, destination) = (worker(), destination());
+    attach(&worker, script.iter().copied().collect());
+    let caller = Caller {
+        source: SOURCE,
+        destination: destination.address,
+    };
+    let outgoing = Outgoing {
+        head: head(method),
+        end: true,
+        protocol: Protocol::Http1,
+        patience: None,
+    };
+    let target = dialled(&destination).expect("a service");
+    let opened = Call::open(&worker, &caller, target, policy, outgoing).await;
+    let (call, stream) = opened.map_err(|error| error.reason)?;
+    let traffic = call.traffic().map_err(|error| error.reason)?;
+    let mut exchange = Exchange::begin(traffic, call.begun());
+    let mut reader = Reader::default();
+    let answered = async {
+        loop {
+            call.head(&stream, &mut reader, &mut exchange).await?;
+            let received = stream.receive(&mut reader).await?;
+            if let Some(status @ 200..) = Response::status_of(received.payload) {
+                return Ok(status);
+            }
+        }
+    };
+    call.in_time(pin!(answered))
+        .await
+        .map_err(|error| error.reason)
+}
+
+#[test]
+fn what_a_client_sees_of_an_endpoint_that_fails_and_then_does_not() {
+    let plain = Policy::default();
+    let retry = Some(Retry {
+        attempts: 2,
+        statuses: vec![429, 503, 504],
+        backoff: Duration::from_millis(1),
+    });
+    let listed = Policy {
+        retry: retry.clone(),
+        ..Policy::default()
+    };
+    let hasty = Policy {
+        backend_timeout: Some(SHORT),
+        retry,
+        ..Policy::default()
+    };
+    let hastier = Policy {
+        request_timeout: Some(SHORT / 2),
+        ..hasty.clone()
+    };
+    let brief = Policy {
+        backend_timeout: Some(SHORT),
+        ..Policy::default()
+    };
+    let (gone, refused) = (Act::Reset(Reason::PeerGone), Act::Reset(Reason::Draining));
+    let fine = Act::Answer(200);
+    type Row<'a> = (&'a Policy, &'a str, &'a [Act], Result<u16, Reason>);
+    let rows: &[Row<'_>] = &[
+        (&plain, "POST", &[fine], Ok(200)),
+        // Refused unprocessed: whatever the method. Broken off: only if it is idempotent.
+        (&plain, "POST", &[refused, refused, fine], Ok(200)),
+        (&plain, "GET", &[gone, fine], Ok(200)),
+        (&plain, "POST", &[gone, fine], Err(Reason::PeerGone)),
+        (
+            &plain,
+            "GET",
+            &[gone, gone, gone, fine],
+            Err(Reason::PeerGone),
+        ),
+        (
+            &plain,
+            "GET",
+            &[Act::HintsThenReset, fine],
+            Err(Reason::PeerGone),
+        ),
+        (
+            &plain,
+            "GET",
+            &[Act::Reset(Reason::AppMalformed), fine],
+            Err(Reason::AppMalformed),
+        ),
+        // The only app there is hung up on it.
+        (
+            &plain,
+            "GET",
+            &[Act::Reset(Reason::AppGone), fine],
+            Err(Reason::AppGone),
+        ),
+        // Statuses: as the route says, the last one as it is.
+        (&plain, "GET", &[Act::Answer(503), fine], Ok(503)),
+        (
+            &listed,
+            "POST",
+            &[Act::Answer(503), Act::Answer(503), fine],
+            Ok(200),
+        ),
+        (
+            &listed,
+            "GET",
+            &[Act::Answer(503), Act::Answer(503), Act::Answer(503)],
+            Ok(503),
+        ),
+        (&listed, "GET", &[Act::Answer(500), fine], Ok(500)),
+        (&listed, "GET", &[Act::Answer(429), fine], Ok(429)),
+        (&listed, "GET", &[Act::AnswerSoon(429), fine], Ok(200)),
+        // Time.
+        (
+            &brief,
+            "GET",
+            &[Act::Silence, fine],
+            Err(Reason::BackendTimeout),
+        ),
+        (&hasty, "POST", &[Act::Silence, Act::Silence, fine], Ok(200)),
+        (
+            &hasty,
+            "GET",
+            &[Act::Silence; 3],
+            Err(Reason::BackendTimeout),
+        ),
+        (
+            &hastier,
+            "GET",
+            &[Act::Silence; 3],
+            Err(Reason::RequestTimeout),
+        ),
+    ];
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .expect("a runtime");
+    for (policy, method, script, expected) in rows {
+        let found = runtime.block_on(outcome(policy, method, script));
+        assert_eq!(found, *expected, "{policy:?} {method} {script:?}");
+    }
+}

@@ -1,0 +1,219 @@
+//! Services as this worker knows them: resolved once for each change of what the controller says, so that a request
+//! finds its endpoints by the address of the snapshot that it holds anyway.
+//!
+//! Zones are preferred as Kubernetes' own proxies do it: only if every endpoint has a hint and one of them is for our
+//! zone, requests stay with those that are.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ringmail_proto::destination::{Destination, Endpoint as Announced, Service};
+use ringmail_proto::identity::{SpiffeId, WorkloadName};
+
+use super::balance::{self, Standing};
+use super::budget::Budget;
+use super::endpoint::{Endpoint, Try};
+use super::peers::Peers;
+use crate::snapshot::Snapshot;
+
+/// Where a request goes: a service, and the snapshot that it is part of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target<'a> {
+    pub(crate) destination: &'a Arc<Destination>,
+    pub(crate) service: &'a Service,
+}
+
+/// A service, resolved.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    /// Keeps the service where it is: it is found by its address.
+    destination: Arc<Destination>,
+    /// Of the pod that calls.
+    source: IpAddr,
+    endpoints: Vec<Rc<Endpoint>>,
+    pub(super) budget: Rc<Budget>,
+}
+
+/// Endpoints of a service, by their places, that a request tried; most try one.
+#[derive(Debug, Default)]
+pub(super) struct Tried {
+    first: Option<usize>,
+    more: Vec<usize>,
+}
+
+impl Tried {
+    fn contains(&self, index: usize) -> bool {
+        self.first == Some(index) || self.more.contains(&index)
+    }
+
+    fn push(&mut self, index: usize) {
+        match self.first {
+            None => self.first = Some(index),
+            Some(_) => self.more.push(index),
+        }
+    }
+}
+
+/// What tells an endpoint from another: a pod that took over an address is not the one that had it.
+type EndpointKey = (SocketAddr, WorkloadName, SpiffeId);
+
+/// Every service that was called, and what is known of their endpoints.
+#[derive(Debug)]
+pub(crate) struct Services {
+    resolved: RefCell<HashMap<usize, Rc<Resolved>, BuildHasherDefault<AddressHasher>>>,
+    endpoints: RefCell<HashMap<EndpointKey, Rc<Endpoint>>>,
+    budgets: RefCell<HashMap<(WorkloadName, u16), Rc<Budget>>>,
+    dice: Cell<u64>,
+}
+
+impl Default for Services {
+    fn default() -> Self {
+        Self {
+            resolved: RefCell::default(),
+            endpoints: RefCell::default(),
+            budgets: RefCell::default(),
+            dice: Cell::new(rand::random()),
+        }
+    }
+}
+
+impl Services {
+    /// The service as this worker knows it.
+    pub(super) fn resolve(
+        &self,
+        target: Target<'_>,
+        source: IpAddr,
+        snapshot: &Snapshot,
+        peers: &Peers,
+    ) -> Rc<Resolved> {
+        let address = std::ptr::from_ref(target.service).addr();
+        if let Some(known) = self.resolved.borrow().get(&address)
+            && known.source == source
+        {
+            return known.clone();
+        }
+        let workload = snapshot.workload().ok();
+        let zone = workload.as_ref().and_then(|own| own.zone.as_deref());
+        let endpoints = chosen(&target.service.endpoints, source, zone);
+        let resolved = Rc::new(Resolved {
+            destination: target.destination.clone(),
+            source,
+            endpoints: endpoints
+                .into_iter()
+                .map(|(one, identity)| self.endpoint(one, identity, peers))
+                .collect(),
+            budget: self.budget(target.service),
+        });
+        self.resolved.borrow_mut().insert(address, resolved.clone());
+        resolved
+    }
+
+    fn endpoint(&self, announced: &Announced, identity: &SpiffeId, peers: &Peers) -> Rc<Endpoint> {
+        let address = announced.address;
+        let key = (address, announced.workload.clone(), identity.clone());
+        let mut endpoints = self.endpoints.borrow_mut();
+        let make = || {
+            Rc::new(Endpoint::new(
+                peers.peer(address.ip(), identity),
+                address.port(),
+            ))
+        };
+        endpoints.entry(key).or_insert_with(make).clone()
+    }
+
+    fn budget(&self, service: &Service) -> Rc<Budget> {
+        let key = (service.name.clone(), service.port);
+        let mut budgets = self.budgets.borrow_mut();
+        let budget = budgets.entry(key);
+        budget
+            .or_insert_with(|| Rc::new(Budget::new(Instant::now())))
+            .clone()
+    }
+
+    /// Forgets services that changed or went, and endpoints that no service has had since the last time.
+    pub(crate) fn sweep(&self, snapshot: &Snapshot) {
+        let mut resolved = self.resolved.borrow_mut();
+        resolved.retain(|_, one| snapshot.is_current(&one.destination));
+        self.budgets
+            .borrow_mut()
+            .retain(|_, one| Rc::strong_count(one) > 1);
+        self.endpoints.borrow_mut().retain(|_, one| {
+            let is_deserted = Rc::strong_count(one) == 1;
+            let was_deserted = one.is_deserted.replace(is_deserted);
+            !(is_deserted && was_deserted)
+        });
+    }
+
+    /// A number that nobody chose: splitmix64.
+    pub(super) fn roll(&self) -> u64 {
+        let next = self.dice.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.dice.set(next);
+        let mixed = (next ^ (next >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+impl Resolved {
+    /// Begins a try with one of the endpoints that were not tried; adds it to them.
+    pub(super) fn begin(&self, tried: &mut Tried, random: u64, now: Instant) -> Option<Try> {
+        let standing = |index: usize| -> Option<Standing> {
+            let is_free = !tried.contains(index);
+            is_free.then(|| self.endpoints[index].standing(now))
+        };
+        let picked = balance::pick(self.endpoints.len(), random, standing)?;
+        tried.push(picked.index);
+        let endpoint = self.endpoints[picked.index].clone();
+        Some(Try::begin(endpoint, picked.is_probe, now))
+    }
+}
+
+/// The endpoints behind a sidecar, without the caller's own, in our zone if that is how it is to be.
+fn chosen<'a>(
+    all: &'a [Announced],
+    source: IpAddr,
+    zone: Option<&str>,
+) -> Vec<(&'a Announced, &'a SpiffeId)> {
+    let usable = |one: &'a Announced| {
+        let identity = one.identity.as_ref().filter(|_| one.address.ip() != source);
+        identity.map(|identity| (one, identity))
+    };
+    let is_near = |one: &&Announced| {
+        zone.is_some_and(|zone| one.zone_hints.iter().any(|hint| **hint == *zone))
+    };
+    if all.iter().all(|one| !one.zone_hints.is_empty()) {
+        let near: Vec<_> = all.iter().filter(is_near).filter_map(usable).collect();
+        if !near.is_empty() {
+            return near;
+        }
+    }
+    all.iter().filter_map(usable).collect()
+}
+
+/// Addresses in memory are ours to choose: a multiplication spreads them.
+#[derive(Debug, Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        }
+    }
+
+    fn write_usize(&mut self, address: usize) {
+        self.0 = (address as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}
+
+#[cfg(test)]
+mod tests;
