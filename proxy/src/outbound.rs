@@ -101,12 +101,16 @@ async fn whereto(worker: &Worker, caller: Caller) -> Result<(Arc<Destination>, W
     Ok((destination, way))
 }
 
-/// Tells a client that speaks HTTP/1 why it is not served; any other is cut.
+/// Tells a client that speaks HTTP why it is not served; any other is cut.
 async fn explain(socket: &mut TcpStream, error: &Error) {
     let mut input = Buffer::default();
-    if let Ok(Verdict::Http1) = in_time(socket, &mut input).await {
-        let (mut from, mut to) = socket.split();
-        h1::serve::refuse(&mut from, &mut to, error).await;
+    match in_time(socket, &mut input).await {
+        Ok(Verdict::Http1) => {
+            let (mut from, mut to) = socket.split();
+            h1::serve::refuse(&mut from, &mut to, error).await;
+        }
+        Ok(Verdict::Http2) => Box::pin(h2::serve::refuse_all(socket, input, error)).await,
+        Ok(Verdict::Opaque | Verdict::More) | Err(_) => {}
     }
 }
 

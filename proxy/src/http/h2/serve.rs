@@ -63,21 +63,7 @@ async fn streams(
     socket: &mut TcpStream,
     input: Buffer,
 ) -> Result<(), Error> {
-    let socket = Metered::of_client(socket, input);
-    let flood = socket.flood();
-    let handshake = h2::server::Builder::new()
-        .initial_window_size(limits::STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
-        .max_header_list_size(limits::HEADER_LIST_BYTES)
-        .max_concurrent_streams(limits::STREAMS)
-        .max_concurrent_reset_streams(limits::RESETS)
-        .max_send_buffer_size(limits::SEND_BUFFER_BYTES)
-        .enable_connect_protocol()
-        .handshake::<_, Bytes>(socket);
-    let mut connection = timeout(PREFACE_TIMEOUT, handshake)
-        .await
-        .map_err(|elapsed| Reason::ClientTimeout.because(elapsed))?
-        .map_err(broken)?;
+    let (mut connection, flood) = handshake(socket, input).await?;
     let mut draining = pin!(worker.drain.begun());
     let mut told = false;
     loop {
@@ -106,6 +92,51 @@ async fn streams(
             None => return Ok(()),
         }
     }
+}
+
+async fn handshake(
+    socket: &mut TcpStream,
+    input: Buffer,
+) -> Result<(Connection<'_>, Flood), Error> {
+    let socket = Metered::of_client(socket, input);
+    let flood = socket.flood();
+    let handshake = h2::server::Builder::new()
+        .initial_window_size(limits::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
+        .max_header_list_size(limits::HEADER_LIST_BYTES)
+        .max_concurrent_streams(limits::STREAMS)
+        .max_concurrent_reset_streams(limits::RESETS)
+        .max_send_buffer_size(limits::SEND_BUFFER_BYTES)
+        .enable_connect_protocol()
+        .handshake::<_, Bytes>(socket);
+    let connection = timeout(PREFACE_TIMEOUT, handshake)
+        .await
+        .map_err(|elapsed| Reason::ClientTimeout.because(elapsed))?
+        .map_err(broken)?;
+    Ok((connection, flood))
+}
+
+/// Tells a client why none of its requests is served, as far as it still listens, and ends the connection.
+pub(crate) async fn refuse_all(socket: &mut TcpStream, input: Buffer, error: &Error) {
+    let refusing = async {
+        let (mut connection, flood) = handshake(socket, input).await?;
+        while let Some(accepted) = poll_fn(|cx| poll_accept(&mut connection, &flood, cx)).await {
+            let (request, mut respond) = accepted?;
+            refuse(&mut respond, error, is_grpc(request.headers()));
+            connection.graceful_shutdown();
+        }
+        Ok::<_, Error>(())
+    };
+    // One that asks nothing, or more and more, learns no more.
+    let _ = timeout(GOODBYE_TIMEOUT, Box::pin(refusing)).await;
+    let (mut from, mut to) = socket.split();
+    linger(&mut from, &mut to).await;
+}
+
+fn is_grpc(headers: &http::HeaderMap) -> bool {
+    headers
+        .get(http::header::CONTENT_TYPE)
+        .is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"))
 }
 
 type Accepted = (http::Request<RecvStream>, SendResponse<Bytes>);
@@ -143,10 +174,7 @@ async fn exchange(
     mut respond: SendResponse<Bytes>,
 ) {
     let (head, body) = request.into_parts();
-    let is_grpc = head
-        .headers
-        .get(http::header::CONTENT_TYPE)
-        .is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
+    let is_grpc = is_grpc(&head.headers);
     let mut neutral = Vec::with_capacity(512);
     let bodyless = body.is_end_stream();
     let policy = Policy::default();
