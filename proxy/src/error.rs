@@ -76,10 +76,12 @@ reasons! {
     6  NotHttp             "not_http"             Client     400 3  "the port is declared to speak HTTP and these bytes do not"
     7  Loop                "loop"                 Client     508 13 "the connection was addressed to the proxy itself"
     8  HttpVersion         "http_version"         Client     505 12 "this version of HTTP is not spoken here"
-    9  EgressDenied        "egress_denied"        Client     403 7  "the address is outside the mesh, and this namespace does not let anything out"
+    9  ClientFlood         "client_flood"        Client     429 8  "the client sent more control frames or resets than its requests call for"
     10 AppUnreachable      "app_unreachable"      App        503 14 "the application refused the connection or did not answer it"
     11 AppGone             "app_gone"             App        502 14 "the application closed its connection in the middle of an exchange"
     12 AppMalformed        "app_malformed"        App        502 13 "the application's response breaks RFC 9110 or RFC 9112"
+    13 AppFlood            "app_flood"           App        502 8  "the application sent more control frames or resets than its answers call for"
+    14 AppRefused          "app_refused"         App        503 14 "the application refused the request before it processed it"
     18 RequestTimeout      "request_timeout"      App        504 4  "the request's time ran out before the response was complete"
     19 BackendTimeout      "backend_timeout"      App        504 4  "the time for one try ran out before the response was complete"
     20 PeerUnreachable     "peer_unreachable"     Peer       503 14 "the proxy of the destination did not accept the connection in time"
@@ -92,10 +94,12 @@ reasons! {
     32 Overloaded          "overloaded"           Us         503 8  "a limit of this proxy is reached"
     33 Draining            "draining"             Us         503 14 "this proxy is shutting down"
     34 Internal            "internal"             Us         500 13 "a bug in this proxy ended the exchange"
-    35 NoRoute             "no_route"             Us         404 12 "the service has routes and none is for this request"
-    36 NoBackend           "no_backend"           Us         500 13 "the route of this request has no backend that exists"
+    35 NotImplemented      "not_implemented"     Us         501 12 "this use of HTTP is not spoken here"
+    36 NoRoute             "no_route"             Us         404 12 "the service has routes and none is for this request"
+    37 NoBackend           "no_backend"           Us         500 13 "the route of this request has no backend that exists"
     40 UnknownDestination  "unknown_destination"  Controller 503 14 "the controller could not be asked what is behind this address"
     41 NoEndpoints         "no_endpoints"         Controller 503 14 "no pod serves this destination now"
+    50 EgressDenied        "egress_denied"        Client     403 7  "the address is outside the mesh, and this namespace does not let anything out"
 }
 
 impl Reason {

@@ -13,6 +13,9 @@ pub(crate) mod target;
 /// What routes make of a request.
 pub(crate) mod route;
 
+/// WebSocket, over either version.
+pub(crate) mod websocket;
+
 /// HTTP/1.0 and 1.1, our own engine.
 pub(crate) mod h1;
 

@@ -123,12 +123,16 @@ fn leave(worker: &Worker, dialled: SocketAddr) -> Result<(), Error> {
     }
 }
 
-/// Tells a client that speaks HTTP/1 why it is not served; any other is cut.
+/// Tells a client that speaks HTTP why it is not served; any other is cut.
 async fn explain(socket: &mut TcpStream, error: &Error) {
     let mut input = Buffer::default();
-    if let Ok(Verdict::Http1) = in_time(socket, &mut input).await {
-        let (mut from, mut to) = socket.split();
-        h1::serve::refuse(&mut from, &mut to, error).await;
+    match in_time(socket, &mut input).await {
+        Ok(Verdict::Http1) => {
+            let (mut from, mut to) = socket.split();
+            h1::serve::refuse(&mut from, &mut to, error).await;
+        }
+        Ok(Verdict::Http2) => Box::pin(h2::serve::refuse_all(socket, input, error)).await,
+        Ok(Verdict::Opaque | Verdict::More) | Err(_) => {}
     }
 }
 
@@ -169,10 +173,16 @@ async fn protocol(
         DestinationKind::External => (Declared::Detect, false),
     };
     match declared {
-        Declared::Http1 => return Ok((Spoken::Http1, "declared")),
-        Declared::Http2 => return Ok((Spoken::Http2, "declared")),
+        Declared::Http1 => {
+            let spoken = http_version(worker, socket, input, Spoken::Http1).await?;
+            return Ok((spoken, "declared"));
+        }
+        Declared::Http2 => {
+            let spoken = http_version(worker, socket, input, Spoken::Http2).await?;
+            return Ok((spoken, "declared"));
+        }
         Declared::Tcp => return Ok((Spoken::Tcp(None), "declared")),
-        Declared::Detect if has_routes => return only_http(socket, input).await,
+        Declared::Detect if has_routes => return only_http(worker, socket, input).await,
         Declared::Detect => {}
     }
     if let Ok(verdict) = timeout(SERVER_FIRST_GRACE, first_bytes(socket, input)).await {
@@ -200,17 +210,35 @@ async fn protocol(
 
 /// A port with routes speaks HTTP, and the client first, however late.
 async fn only_http(
+    worker: &Worker,
     socket: &mut TcpStream,
     input: &mut Buffer,
 ) -> Result<(Spoken, &'static str), Error> {
-    if input.fill(socket).await.blame(Reason::ClientGone)? == 0 {
-        return Err(Reason::ClientGone.into());
+    match http_version(worker, socket, input, Spoken::Tcp(None)).await? {
+        Spoken::Tcp(_) => Err(Reason::NotHttp.into()),
+        spoken => Ok((spoken, "first_bytes")),
     }
-    match in_time(socket, input).await? {
-        Verdict::Http1 => Ok((Spoken::Http1, "first_bytes")),
-        Verdict::Http2 => Ok((Spoken::Http2, "first_bytes")),
-        Verdict::Opaque | Verdict::More => Err(Reason::NotHttp.into()),
-    }
+}
+
+/// Which version of HTTP the client speaks where HTTP is declared: what is declared is what the app speaks, and our
+/// neutral form crosses versions. Bytes that are neither are for the engine of the declared one to refuse.
+async fn http_version(
+    worker: &Worker,
+    socket: &mut TcpStream,
+    input: &mut Buffer,
+    declared: Spoken,
+) -> Result<Spoken, Error> {
+    let first = worker.drain.or_draining(first_bytes(socket, input)).await;
+    let verdict = match first {
+        Some(verdict) => verdict?,
+        // Who comes although we drain has something to say.
+        None => in_time(socket, input).await?,
+    };
+    Ok(match verdict {
+        Verdict::Http1 => Spoken::Http1,
+        Verdict::Http2 => Spoken::Http2,
+        Verdict::Opaque | Verdict::More => declared,
+    })
 }
 
 fn spoken(verdict: Verdict, opened: Option<Box<Opened>>) -> Spoken {

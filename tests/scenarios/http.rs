@@ -15,7 +15,7 @@ use ringmail_tests::load::{Reply, fetch};
 use ringmail_tests::mesh::{Service, ServicePort};
 
 use crate::Scenario;
-use crate::raw::{App, dial, expect, read_head, read_rest, read_to};
+use crate::raw::{App, Ending, dial, expect, read_head, read_rest, read_to, reset};
 use crate::shop::{MARKER, Plan, Shop, WEB, play, refusal};
 
 pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
@@ -36,6 +36,10 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
         malformed_answers_go_no_further,
     ),
     ("http::an_early_answer_is_heard", an_early_answer_is_heard),
+    (
+        "http::who_gives_up_and_who_only_stops_sending",
+        who_gives_up_and_who_only_stops_sending,
+    ),
     ("http::large_bodies", large_bodies),
     ("http::trailers_cross_versions", trailers_cross_versions),
 ];
@@ -400,6 +404,51 @@ fn malformed_answers_go_no_further(bed: Bed) -> anyhow::Result<()> {
             "{reply:?}"
         );
         Ok(())
+    })
+}
+
+/// The app is silent meanwhile.
+fn who_gives_up_and_who_only_stops_sending(bed: Bed) -> anyhow::Result<()> {
+    play(bed, &Plan::default(), |shop| {
+        let app = App::listen(&shop.server, PORT)?;
+        for request in [
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nxx",
+        ] {
+            let mut client = dial(&shop.client, shop.server_at(PORT))?;
+            let mut served = ask(&mut client, &app, request)?;
+            reset(client)?;
+            let (heard, ending) = read_rest(&mut served);
+            ensure!(
+                heard.is_empty() && ending != Ending::Open,
+                "the app works for nobody: {heard:?}, {ending:?}"
+            );
+
+            let mut client = dial(&shop.client, shop.server_at(PORT))?;
+            let mut served = ask(&mut client, &app, request)?;
+            client.shutdown(std::net::Shutdown::Write)?;
+            // Whatever the proxy makes of it has time to show.
+            served.set_read_timeout(Some(Duration::from_millis(200)))?;
+            let (heard, ending) = read_rest(&mut served);
+            ensure!(
+                heard.is_empty() && ending == Ending::Open,
+                "{heard:?}, {ending:?}"
+            );
+            served.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
+            let (answer, _) = read_rest(&mut client);
+            ensure!(answer.ends_with("\r\n\r\nok"), "{answer:?}");
+        }
+        // What is sent before the answer is a request for later.
+        let mut client = dial(&shop.client, shop.server_at(PORT))?;
+        let first = "GET /1 HTTP/1.1\r\nHost: a\r\n\r\n";
+        let mut served = ask(&mut client, &app, first)?;
+        client.write_all(b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n")?;
+        let fine = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        served.write_all(fine)?;
+        expect(&mut client, fine)?;
+        expect(&mut served, b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n")?;
+        served.write_all(fine)?;
+        expect(&mut client, fine)
     })
 }
 

@@ -101,6 +101,17 @@ fn strict_and_permissive(bed: Bed) -> anyhow::Result<()> {
                 "{ip}: {reply:?}"
             );
         }
+        let request = hyper::Request::get("http://shop/").version(hyper::Version::HTTP_2);
+        let request = request.body(http_body_util::Full::<bytes::Bytes>::default())?;
+        let to = shop.server_at(8080);
+        let asked = intruder
+            .namespace
+            .block_on(async move { ringmail_tests::load::fetch(to, request).await });
+        let reply = asked??;
+        ensure!(
+            reply.status == 403 && refusal(&reply) == Some("mtls_required"),
+            "HTTP/2: {reply:?}"
+        );
         let mut opaque = dial(&intruder, shop.server_at(7000))?;
         opaque.write_all(b"hello\r\n")?;
         let (heard, ending) = read_rest(&mut opaque);

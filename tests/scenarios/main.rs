@@ -42,6 +42,15 @@ mod http;
 /// What is no HTTP, and what only looks like none.
 mod malformed;
 
+/// HTTP/2 frames by hand.
+mod frames;
+
+/// WebSocket, and other meetings of versions.
+mod versions;
+
+/// HTTP/2 as it is abused.
+mod abuse;
+
 /// What the controller is told while it runs.
 mod configuration;
 
@@ -86,6 +95,8 @@ fn main() -> ExitCode {
         .chain(streams::SCENARIOS)
         .chain(http::SCENARIOS)
         .chain(malformed::SCENARIOS)
+        .chain(versions::SCENARIOS)
+        .chain(abuse::SCENARIOS)
         .chain(configuration::SCENARIOS)
         .chain(drain::SCENARIOS)
         .chain(balance::SCENARIOS)

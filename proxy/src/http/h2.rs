@@ -1,6 +1,6 @@
 //! HTTP/2 toward applications, by the h2 crate: a stream of theirs is a stream of ours.
 //!
-//! Limits are stated in [`limits`], on both sides of the app.
+//! Limits are stated in [`limits`] and in `budget`, on both sides of the app.
 
 /// A connection of our own app as client.
 pub(crate) mod serve;
@@ -8,13 +8,22 @@ pub(crate) mod serve;
 /// A request of a peer, forwarded to our own app as server.
 pub(crate) mod forward;
 
+/// Connections to our own app as server.
+mod sessions;
+
+/// A socket whose frames are counted.
+mod metered;
+
+/// How many frames a connection may send that are no use.
+mod budget;
+
 /// Neutral form to the `http` crate's heads and back.
 mod heads;
 
 /// A body between an h2 stream and a stream of the wire.
 mod pump;
 
-pub(crate) use forward::AppSessions;
+pub(crate) use sessions::AppSessions;
 
 /// What an app may make us hold, said in h2's words.
 mod limits {

@@ -19,6 +19,7 @@ use crate::error::{Blamed, Error, Reason};
 use crate::http::h1::forward::connect;
 use crate::http::h1::parse;
 use crate::http::h1::write::{self, Answer};
+use crate::http::h2::serve::refuse_all;
 use crate::http::neutral::{Request, Version};
 use crate::listen::original_destination;
 use crate::metrics::{Direction, NO_IDENTITY, Outcome, Protocol, Tls};
@@ -73,7 +74,7 @@ async fn admit(
                 is_probe(&workload, app.port(), &mut socket, &mut input),
             );
             if !probing.await.unwrap_or(Ok(false))? {
-                explain(&mut socket, &input).await;
+                explain(&mut socket, input).await;
                 return Err(Reason::MtlsRequired.into());
             }
             drop(stranger);
@@ -178,9 +179,14 @@ async fn one_exchange(
 }
 
 /// Says why in HTTP, to a client that speaks it.
-async fn explain(socket: &mut TcpStream, input: &Buffer) {
-    if detect(input.data()) != Verdict::Http1 {
-        return;
+async fn explain(socket: &mut TcpStream, input: Buffer) {
+    match detect(input.data()) {
+        Verdict::Http1 => {}
+        Verdict::Http2 => {
+            let error = Reason::MtlsRequired.into();
+            return Box::pin(refuse_all(socket, input, &error)).await;
+        }
+        Verdict::More | Verdict::Opaque => return,
     }
     let mut text = Vec::new();
     let answer = Answer {

@@ -18,6 +18,8 @@ use crate::error::Reason;
 
 /// Streams open at once on one connection.
 pub(crate) const STREAMS_MAX: usize = 1024;
+/// Streams that the peer has reset and nobody here has noticed yet, beyond those.
+const RESETS_UNNOTICED_MAX: usize = STREAMS_MAX;
 /// Bytes waiting to be sent, above which streams wait for their turn.
 const SEND_QUEUE_BYTES: usize = 256 * 1024;
 /// Answers to what the peer does (pongs, credit, resets) waiting to be sent, above which nothing is read: it asks and
@@ -207,7 +209,7 @@ impl Streams {
             return violation("streams are not opened in order");
         }
         state.last_opened = frame.stream;
-        if state.by_id.len() >= STREAMS_MAX {
+        if state.is_full() {
             state.send(frame.stream, Kind::Reset, true, |out| {
                 out.push(Reason::Overloaded as u8)
             });
@@ -371,6 +373,16 @@ impl Streams {
 }
 
 impl State {
+    /// Whether the peer may open no more. Streams it has reset are over for it; that our own tasks have not noticed yet
+    /// is held against it only when it resets faster than they can.
+    fn is_full(&self) -> bool {
+        if self.by_id.len() < STREAMS_MAX {
+            return false;
+        }
+        let open = || self.by_id.values().filter(|half| half.reset.is_none());
+        self.by_id.len() >= STREAMS_MAX + RESETS_UNNOTICED_MAX || open().count() >= STREAMS_MAX
+    }
+
     fn send(&mut self, id: u32, kind: Kind, end: bool, write: impl FnOnce(&mut Vec<u8>)) {
         let before = self.out.len();
         frame::put(&mut self.out, id, kind, end, write);

@@ -62,9 +62,10 @@ pub(crate) struct Again {
 /// What a reset, or the end of a connection, tells about a request that was not answered; none: it is no use to repeat.
 pub(crate) fn failure(reason: Reason) -> Option<Failure> {
     match reason {
-        Reason::AppUnreachable | Reason::PeerUnreachable | Reason::Overloaded => {
-            Some(Failure::Refused { is_elsewhere: true })
-        }
+        Reason::AppUnreachable
+        | Reason::AppRefused
+        | Reason::PeerUnreachable
+        | Reason::Overloaded => Some(Failure::Refused { is_elsewhere: true }),
         Reason::PeerIdentity
         | Reason::PeerRefusedIdentity
         | Reason::NotReady

@@ -3,11 +3,12 @@
 //! Each request crosses as a stream of its own; which pod serves it is decided per request. Limits:
 //! [`HEAD_TIMEOUT`], [`IDLE_TIMEOUT`], a head of one buffer.
 
+use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::timeout;
@@ -281,15 +282,15 @@ async fn carry(
         gone: Reason::ClientGone,
         malformed: Reason::MalformedRequest,
     };
-    let (done, uploaded_all) = {
-        let upload = pin!(send_body(
-            head.body,
-            source,
-            from,
-            input,
-            stream,
-            &mut uploaded
-        ));
+    let uploaded_all = Cell::new(head.body.is_over());
+    let (done, _) = {
+        let upload = pin!(async {
+            if !head.body.is_over() {
+                send_body(head.body, source, from, input, stream, &mut uploaded).await?;
+                uploaded_all.set(true);
+            }
+            watch(from, input).await
+        });
         let answered = pin!(respond(
             (call, stream),
             &mut reader,
@@ -299,7 +300,7 @@ async fn carry(
             output,
             exchange
         ));
-        let both = pin!(both_ways(head.body.is_over(), upload, answered));
+        let both = pin!(both_ways(false, upload, answered));
         call.in_time(both).await?
     };
     exchange.sent(uploaded);
@@ -317,7 +318,7 @@ async fn carry(
             .await?;
             Ok(Next::Close)
         }
-        Responded::Over { .. } if !uploaded_all => Ok(Next::Linger),
+        Responded::Over { .. } if !uploaded_all.get() => Ok(Next::Linger),
         Responded::Over { persistent } => {
             if head.upgrade {
                 stream.end();
@@ -329,6 +330,23 @@ async fn carry(
             })
         }
     }
+}
+
+/// Ends only when the client has reset its connection: nobody waits for the answer. What it sends meanwhile is for later.
+/// A client that only ended its sending may wait; one that closed looks the same until the kernel, which keeps asking
+/// ([`crate::listen`]), hears that there is none: about a minute.
+async fn watch(from: &mut ReadHalf<'_>, input: &mut Buffer) -> Result<(), Error> {
+    while !input.is_full() {
+        if input.fill(from).await.blame(Reason::ClientGone)? == 0 {
+            break;
+        }
+    }
+    // Readiness also comes without an error: then there is no more to learn.
+    let ready = from.ready(Interest::ERROR).await;
+    if ready.blame(Reason::ClientGone)?.is_error() {
+        return Err(Reason::ClientGone.into());
+    }
+    std::future::pending().await
 }
 
 /// How a response ended.
@@ -445,7 +463,7 @@ pub(crate) async fn refuse(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>, erro
 
 /// Closes our direction, and takes what the client still sends for a while: closing at once would reset the connection
 /// and could destroy the response on its way (RFC 9112 section 9.6).
-async fn linger(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>) {
+pub(crate) async fn linger(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>) {
     let mut input = Buffer::default();
     let _ = timeout(LINGER_TIMEOUT, async {
         to.shutdown().await?;

@@ -131,10 +131,10 @@ pub(crate) fn refusal(error: &Error, answer: Answer, out: &mut Vec<u8>) {
         phrase(row.status),
         body.len(),
         row.label,
-        if answer.persistent {
-            ""
-        } else {
-            "Connection: close\r\n"
+        match (answer.persistent, answer.version) {
+            (false, _) => "Connection: close\r\n",
+            (true, Version::Http10) => "Connection: keep-alive\r\n",
+            (true, Version::Http11 | Version::Http2) => "",
         },
     );
     out.extend_from_slice(head.as_bytes());

@@ -1,7 +1,5 @@
 //! A request of a peer, forwarded to our own app as HTTP/2 server over one kept connection per worker.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -9,27 +7,21 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::Bytes;
 use h2::RecvStream;
-use h2::client::{ResponseFuture, SendRequest};
-use tokio::task::spawn_local;
+use h2::client::ResponseFuture;
 
-use super::{heads, limits, pump};
-use crate::error::{Error, Reason};
+use super::heads::Tunnel;
+use super::sessions::{AppSessions, Session, broken};
+use super::{heads, pump};
+use crate::error::{Blame, Error, Reason};
 use crate::http::exchange::{Exchange, both_ways, unless_reset};
-use crate::http::h1::forward::connect;
 use crate::http::neutral::{Fields, Request};
 use crate::peer::frame::Kind;
 use crate::peer::stream::{Reader, Stream};
 use crate::worker::Worker;
 
-/// Kept connections to our app, by the port it listens on.
-#[derive(Default)]
-pub(crate) struct AppSessions {
-    sessions: RefCell<HashMap<SocketAddr, SendRequest<Bytes>>>,
-}
-
-/// Forwards the request that opened `stream` and sends the response back on it.
+/// Forwards the request that opened `stream` and sends the response back on it. What the app has certainly not processed
+/// is sent once more, on a new connection.
 pub(crate) async fn forward(
     worker: &Rc<Worker>,
     app: SocketAddr,
@@ -38,46 +30,98 @@ pub(crate) async fn forward(
     mut reader: Reader,
     exchange: &mut Exchange,
 ) -> Result<(), Error> {
-    let request = heads::request(&head.0, head.1)?;
-    let bodyless = reader.is_ended();
-    let mut session = session(worker, app).await?;
-    let sent = session.send_request(request, bodyless);
-    let (response, mut to) = sent.map_err(|error| Reason::AppGone.because(error))?;
-    let mut received = 0;
-    let outcome = {
-        let upload = pin!(pump::receive_body(
-            stream,
-            &mut reader,
-            &mut to,
-            Reason::AppGone,
-            &mut received
-        ));
-        let answer = pin!(unless_reset(stream, answer(response, stream, exchange)));
-        both_ways(bodyless, upload, answer).await
-    };
-    exchange.received(received);
-    if outcome.is_err() {
-        to.send_reset(h2::Reason::CANCEL);
+    let (session, reused) = AppSessions::session(worker, app).await?;
+    let tunnel = heads::tunnel_of(&head.0, head.1)?;
+    if matches!(tunnel, Tunnel::WebSocket { .. }) && !session.takes_websocket().await {
+        return Err(Reason::NotImplemented.into());
     }
-    outcome.map(|_| ())
+    let mut forwarding = Forwarding {
+        head,
+        // An upgrade that the app cannot do is a request without a body.
+        bodyless: reader.is_ended() || head.0.upgrade && tunnel == Tunnel::None,
+        tunnel,
+        stream,
+        exchange,
+        received: 0,
+    };
+    let outcome = forwarding.exchange(session, &mut reader).await;
+    let Err(error) = &outcome else {
+        return outcome;
+    };
+    let untouched = forwarding.received == 0 && !forwarding.exchange.is_answered();
+    let repeatable = reused && forwarding.bodyless && head.0.is_idempotent();
+    let may_repeat = match error.reason {
+        Reason::AppRefused => untouched,
+        Reason::AppGone => untouched && repeatable,
+        _ => false,
+    };
+    if !may_repeat {
+        return outcome;
+    }
+    let session = AppSessions::dial(worker, app).await?;
+    forwarding.exchange(session, &mut reader).await
 }
 
-/// The app's response, as it comes.
+struct Forwarding<'a> {
+    head: (Request<'a>, Fields<'a>),
+    bodyless: bool,
+    tunnel: Tunnel,
+    stream: &'a Stream,
+    exchange: &'a mut Exchange,
+    /// Of the request's body, for the app.
+    received: usize,
+}
+
+impl Forwarding<'_> {
+    /// Request up and response down at the same time.
+    async fn exchange(&mut self, mut session: Session, reader: &mut Reader) -> Result<(), Error> {
+        let request = heads::request(&self.head.0, self.head.1, &self.tunnel)?;
+        let sent = session.requests().send_request(request, self.bodyless);
+        let (response, mut to) = sent.map_err(broken)?;
+        let before = self.received;
+        let outcome = {
+            let mut upload = pin!(pump::receive_body(
+                self.stream,
+                reader,
+                &mut to,
+                Reason::AppGone,
+                &mut self.received
+            ));
+            let answer = answer(response, &self.tunnel, self.stream, self.exchange);
+            let answer = pin!(unless_reset(self.stream, answer));
+            match both_ways(self.bodyless, upload.as_mut(), answer).await {
+                // Each direction of a tunnel ends on its own.
+                Ok((true, false)) => upload.await,
+                outcome => outcome.map(|_| ()),
+            }
+        };
+        self.exchange.received(self.received - before);
+        if let Err(error) = &outcome {
+            to.send_reset(h2::Reason::CANCEL);
+            if error.reason.row().blame != Blame::App {
+                session.cancelled();
+            }
+        }
+        outcome
+    }
+}
+
+/// The app's response, as it comes; says whether it opened the tunnel.
 async fn answer(
     mut response: ResponseFuture,
+    tunnel: &Tunnel,
     stream: &Stream,
     exchange: &mut Exchange,
-) -> Result<(), Error> {
-    let gone = |error: h2::Error| Reason::AppGone.because(error);
+) -> Result<bool, Error> {
     let mut neutral = Vec::with_capacity(256);
     let response = loop {
         match poll_fn(|cx| poll_head(&mut response, cx))
             .await
-            .map_err(gone)?
+            .map_err(broken)?
         {
             Head::Informational(head) => {
                 neutral.clear();
-                heads::put_response(head.status(), head.headers(), &mut neutral)
+                heads::put_response(head.status(), head.headers(), &Tunnel::None, &mut neutral)
                     .map_err(|_| Reason::AppMalformed)?;
                 stream.send_head(Kind::Head, false, |out| out.extend_from_slice(&neutral));
             }
@@ -86,18 +130,18 @@ async fn answer(
     };
     let (head, body): (_, RecvStream) = response.into_parts();
     neutral.clear();
-    heads::put_response(head.status, &head.headers, &mut neutral)
+    let opens = heads::put_response(head.status, &head.headers, tunnel, &mut neutral)
         .map_err(|_| Reason::AppMalformed)?;
     let end = body.is_end_stream();
     exchange.answered(head.status.as_u16(), Instant::now());
     stream.send_head(Kind::Head, end, |out| out.extend_from_slice(&neutral));
     if end {
-        return Ok(());
+        return Ok(opens);
     }
     let mut sent = 0;
     let outcome = pump::send_body(body, stream, Reason::AppGone, &mut sent).await;
     exchange.sent(sent);
-    outcome
+    outcome.map(|()| opens)
 }
 
 enum Head {
@@ -112,47 +156,4 @@ fn poll_head(response: &mut ResponseFuture, cx: &mut Context<'_>) -> Poll<Result
     Pin::new(response)
         .poll(cx)
         .map(|response| response.map(Head::Final))
-}
-
-/// A connection to the app that takes another stream.
-async fn session(worker: &Rc<Worker>, app: SocketAddr) -> Result<SendRequest<Bytes>, Error> {
-    let known = worker.app_sessions.sessions.borrow().get(&app).cloned();
-    if let Some(session) = known
-        && let Ok(ready) = session.ready().await
-    {
-        return Ok(ready);
-    }
-    let socket = connect(worker, app).await?;
-    let (session, connection) = h2::client::Builder::new()
-        .initial_window_size(limits::STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
-        .max_header_list_size(limits::HEADER_LIST_BYTES)
-        .max_concurrent_reset_streams(limits::RESETS)
-        .max_send_buffer_size(limits::SEND_BUFFER_BYTES)
-        .enable_push(false)
-        .handshake::<_, Bytes>(socket)
-        .await
-        .map_err(|error| Reason::AppGone.because(error))?;
-    worker
-        .app_sessions
-        .sessions
-        .borrow_mut()
-        .insert(app, session.clone());
-    spawn_local(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%app, %error, "HTTP/2 connection to the app ended");
-        }
-    });
-    session
-        .ready()
-        .await
-        .map_err(|error| Reason::AppGone.because(error))
-}
-
-impl std::fmt::Debug for AppSessions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AppSessions")
-            .field("count", &self.sessions.borrow().len())
-            .finish()
-    }
 }

@@ -2,34 +2,75 @@
 
 use std::borrow::Cow;
 
+use h2::ext::Protocol;
 use http::header::{COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE};
 use http::{Method, StatusCode, Uri};
 
 use crate::error::{Error, Reason};
 use crate::http::fields::{Fate, fate};
 use crate::http::neutral::{self, FIELDS_MAX, Fields, Version, put_field};
-use crate::http::target;
+use crate::http::{target, websocket};
+
+/// What a request is to become, besides an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Tunnel {
+    None,
+    /// A CONNECT of bytes.
+    Connect,
+    /// With the key that the other side has to know.
+    WebSocket {
+        key: String,
+    },
+}
 
 /// A request of our app as neutral form, appended to `out`.
-pub(super) fn put_request(head: &http::request::Parts, out: &mut Vec<u8>) -> Result<(), Error> {
+pub(super) fn put_request(head: &http::request::Parts, out: &mut Vec<u8>) -> Result<Tunnel, Error> {
+    let tunnel = tunnel(head)?;
+    let is_websocket = matches!(tunnel, Tunnel::WebSocket { .. });
     let malformed = |rule| Reason::MalformedRequest.rule(rule);
     let authority = head.uri.authority().map(http::uri::Authority::as_str);
     let host = host(authority, &head.headers).map_err(malformed)?;
     let target = match (&head.method, head.uri.path_and_query()) {
-        (&Method::CONNECT, _) => target::authority(authority.unwrap_or_default()),
+        (&Method::CONNECT, _) if !is_websocket => target::authority(authority.unwrap_or_default()),
         (&Method::OPTIONS, Some(path)) if path == "*" => Ok("*".into()),
         (_, Some(path)) => target::origin(path.as_str()),
         (_, None) => Err("there is no :path (RFC 9113 section 8.3.1)"),
     };
     neutral::Request {
         version: Version::Http2,
-        upgrade: head.method == Method::CONNECT,
-        method: head.method.as_str(),
+        upgrade: tunnel != Tunnel::None,
+        method: if is_websocket {
+            "GET"
+        } else {
+            head.method.as_str()
+        },
         target: &target.map_err(malformed)?,
     }
     .encode(out);
     put_field(out, b"host", host.as_bytes());
-    put_fields(&head.headers, out).map_err(Error::from)
+    if let Tunnel::WebSocket { key } = &tunnel {
+        put_field(out, b"upgrade", websocket::NAME.as_bytes());
+        put_field(out, websocket::KEY.as_bytes(), key.as_bytes());
+    }
+    put_fields(&head.headers, out)?;
+    Ok(tunnel)
+}
+
+/// RFC 8441 section 4: a CONNECT with a protocol is a request like others, and may become a WebSocket; nothing else.
+fn tunnel(head: &http::request::Parts) -> Result<Tunnel, Error> {
+    let protocol = head.extensions.get::<Protocol>().map(Protocol::as_str);
+    match protocol {
+        Some(websocket::NAME) if head.headers.contains_key(websocket::KEY) => {
+            let rule = "a WebSocket of HTTP/2 has no key (RFC 8441 section 5)";
+            Err(Reason::MalformedRequest.rule(rule))
+        }
+        Some(websocket::NAME) => Ok(Tunnel::WebSocket {
+            key: websocket::key(rand::random()),
+        }),
+        Some(_) => Err(Reason::NotImplemented.rule("only the protocol websocket (RFC 8441)")),
+        None if head.method == Method::CONNECT => Ok(Tunnel::Connect),
+        None => Ok(Tunnel::None),
+    }
 }
 
 /// RFC 9113 section 8.3.1: the authority, or failing it `Host`; if there are both, they say the same.
@@ -57,20 +98,35 @@ fn host<'a>(
     }
 }
 
-/// A response of our app as neutral form, appended to `out`.
+/// A response of our app as neutral form, appended to `out`. True when it opens the tunnel.
 pub(super) fn put_response(
     status: StatusCode,
     headers: &HeaderMap,
+    tunnel: &Tunnel,
     out: &mut Vec<u8>,
-) -> Result<(), Reason> {
+) -> Result<bool, Reason> {
+    let upgrade = *tunnel != Tunnel::None && status.is_success();
+    let status = match tunnel {
+        // RFC 8441 section 5: what is 200 here is 101 in HTTP/1.
+        Tunnel::WebSocket { .. } if upgrade => 101,
+        _ => status.as_u16(),
+    };
     neutral::Response {
         version: Version::Http2,
-        upgrade: false,
-        status: status.as_u16(),
+        upgrade,
+        status,
         phrase: b"",
     }
     .encode(out);
-    put_fields(headers, out)
+    if let Tunnel::WebSocket { key } = tunnel
+        && upgrade
+    {
+        let accept = websocket::accept(key.as_bytes());
+        put_field(out, b"upgrade", websocket::NAME.as_bytes());
+        put_field(out, websocket::ACCEPT.as_bytes(), accept.as_bytes());
+    }
+    put_fields(headers, out)?;
+    Ok(upgrade)
 }
 
 /// Fields that cross, appended to `out`.
@@ -103,10 +159,31 @@ pub(super) fn put_fields(headers: &HeaderMap, out: &mut Vec<u8>) -> Result<(), R
     Ok(())
 }
 
+/// What a peer's request is to become, as an app that speaks HTTP/2 can do it. Upgrades to anything else are an offer
+/// that a server may ignore (RFC 9110 section 7.8).
+pub(super) fn tunnel_of(head: &neutral::Request<'_>, fields: Fields<'_>) -> Result<Tunnel, Reason> {
+    if !head.upgrade {
+        return Ok(Tunnel::None);
+    }
+    if head.method == "CONNECT" {
+        return Ok(Tunnel::Connect);
+    }
+    if !websocket::is_offered(fields) || head.method != "GET" {
+        return Ok(Tunnel::None);
+    }
+    let key = fields
+        .first(websocket::KEY)
+        .and_then(|key| str::from_utf8(key).ok());
+    Ok(Tunnel::WebSocket {
+        key: key.ok_or(Reason::MalformedRequest)?.to_owned(),
+    })
+}
+
 /// A peer's request for our app.
 pub(super) fn request(
     head: &neutral::Request<'_>,
     fields: Fields<'_>,
+    tunnel: &Tunnel,
 ) -> Result<http::Request<()>, Reason> {
     let malformed = |_| Reason::PeerProtocol;
     let host = fields.first("host").ok_or(Reason::PeerProtocol)?;
@@ -125,14 +202,39 @@ pub(super) fn request(
     *request.uri_mut() = uri.map_err(malformed)?;
     *request.version_mut() = http::Version::HTTP_2;
     *request.headers_mut() = header_map(fields)?;
+    if matches!(tunnel, Tunnel::WebSocket { .. }) {
+        *request.method_mut() = Method::CONNECT;
+        request.headers_mut().remove(websocket::KEY);
+        request
+            .extensions_mut()
+            .insert(Protocol::from_static(websocket::NAME));
+    }
     Ok(request)
 }
 
 /// A peer's response for our app.
-pub(super) fn response(status: u16, fields: Fields<'_>) -> Result<http::Response<()>, Reason> {
+pub(super) fn response(
+    status: u16,
+    fields: Fields<'_>,
+    tunnel: &Tunnel,
+) -> Result<http::Response<()>, Reason> {
     let mut response = http::Response::new(());
-    *response.status_mut() = StatusCode::from_u16(status).map_err(|_| Reason::PeerProtocol)?;
     *response.headers_mut() = header_map(fields)?;
+    let status = match (tunnel, status) {
+        (Tunnel::WebSocket { key }, 101) => {
+            let accept = response.headers_mut().remove(websocket::ACCEPT);
+            // RFC 6455 section 4.1.
+            if accept.is_none_or(|accept| accept != websocket::accept(key.as_bytes())) {
+                return Err(Reason::AppMalformed);
+            }
+            200
+        }
+        // Taken for a tunnel by the client (RFC 8441 section 5), which the app has not opened.
+        (Tunnel::WebSocket { .. }, 200..300) => return Err(Reason::AppMalformed),
+        (_, 101) => return Err(Reason::PeerProtocol),
+        (_, status) => status,
+    };
+    *response.status_mut() = StatusCode::from_u16(status).map_err(|_| Reason::PeerProtocol)?;
     Ok(response)
 }
 

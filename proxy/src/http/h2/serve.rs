@@ -1,20 +1,27 @@
 //! A connection of our own app as HTTP/2 client: each of its streams becomes one of ours, in a task of its own.
+//!
+//! Limits: [`PREFACE_TIMEOUT`], [`GOODBYE_TIMEOUT`], those of [`limits`] and of `budget`.
 
-use std::pin::{Pin, pin};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
+use tokio::time::timeout;
 
+use super::heads::Tunnel;
+use super::metered::{Flood, Metered};
 use super::{heads, limits, pump};
 use crate::buffer::Buffer;
 use crate::error::{Error, Reason};
 use crate::http::exchange::{Exchange, both_ways};
+use crate::http::h1::serve::linger;
 use crate::http::neutral::Response;
 use crate::metrics::{Direction, Protocol};
 use crate::peer::frame::Kind;
@@ -24,6 +31,11 @@ use crate::upstream::retry::grpc_timeout;
 use crate::upstream::{Begun, Caller, begin_http};
 use crate::worker::Worker;
 
+/// For the client's preface.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(30);
+/// For our last frames, and for a client that still sends.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Serves the connection until the client closes it, an error ends it, or the proxy drains and it has no streams.
 pub(crate) async fn serve(
     worker: &Rc<Worker>,
@@ -31,37 +43,125 @@ pub(crate) async fn serve(
     socket: &mut TcpStream,
     input: Buffer,
 ) -> Result<(), Error> {
-    let gone = |error: h2::Error| match error.is_io() || error.is_go_away() {
-        true => Reason::ClientGone.because(error),
-        false => Reason::MalformedRequest.because(error),
+    let served = streams(worker, caller, socket, input).await;
+    let Err(error) = served else {
+        return Ok(());
     };
-    let mut connection = h2::server::Builder::new()
-        .initial_window_size(limits::STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
-        .max_header_list_size(limits::HEADER_LIST_BYTES)
-        .max_concurrent_streams(limits::STREAMS)
-        .max_concurrent_reset_streams(limits::RESETS)
-        .max_send_buffer_size(limits::SEND_BUFFER_BYTES)
-        .handshake::<_, Bytes>(Replayed { socket, input })
-        .await
-        .map_err(gone)?;
+    if error.reason != Reason::ClientGone {
+        worker.metrics.refused(Direction::Outbound, error.reason);
+        // Closing before all was read would destroy the GOAWAY on its way.
+        let (mut from, mut to) = socket.split();
+        linger(&mut from, &mut to).await;
+    }
+    Err(error)
+}
+
+async fn streams(
+    worker: &Rc<Worker>,
+    caller: Caller,
+    socket: &mut TcpStream,
+    input: Buffer,
+) -> Result<(), Error> {
+    let (mut connection, flood) = handshake(socket, input).await?;
     let mut draining = pin!(worker.drain.begun());
     let mut told = false;
     loop {
         let accepted = tokio::select! {
-            accepted = connection.accept() => accepted,
+            accepted = poll_fn(|cx| poll_accept(&mut connection, &flood, cx)) => accepted,
             () = &mut draining, if !told => {
                 told = true;
                 connection.graceful_shutdown();
                 continue;
             }
         };
-        let Some(accepted) = accepted else {
-            return Ok(());
-        };
-        let (request, respond) = accepted.map_err(gone)?;
-        let worker = worker.clone();
-        spawn_local(async move { exchange(&worker, caller, request, respond).await });
+        match accepted {
+            Some(Ok((request, respond))) => {
+                let worker = worker.clone();
+                spawn_local(async move { exchange(&worker, caller, request, respond).await });
+            }
+            Some(Err(error)) => {
+                if flood.is_on() {
+                    connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                    let said = poll_fn(|cx| connection.poll_closed(cx));
+                    // A client that floods may not read either.
+                    let _ = timeout(GOODBYE_TIMEOUT, said).await;
+                }
+                return Err(error);
+            }
+            None => return Ok(()),
+        }
+    }
+}
+
+async fn handshake(
+    socket: &mut TcpStream,
+    input: Buffer,
+) -> Result<(Connection<'_>, Flood), Error> {
+    let socket = Metered::of_client(socket, input);
+    let flood = socket.flood();
+    let handshake = h2::server::Builder::new()
+        .initial_window_size(limits::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
+        .max_header_list_size(limits::HEADER_LIST_BYTES)
+        .max_concurrent_streams(limits::STREAMS)
+        .max_concurrent_reset_streams(limits::RESETS)
+        .max_send_buffer_size(limits::SEND_BUFFER_BYTES)
+        .enable_connect_protocol()
+        .handshake::<_, Bytes>(socket);
+    let connection = timeout(PREFACE_TIMEOUT, handshake)
+        .await
+        .map_err(|elapsed| Reason::ClientTimeout.because(elapsed))?
+        .map_err(broken)?;
+    Ok((connection, flood))
+}
+
+/// Tells a client why none of its requests is served, as far as it still listens, and ends the connection.
+pub(crate) async fn refuse_all(socket: &mut TcpStream, input: Buffer, error: &Error) {
+    let refusing = async {
+        let (mut connection, flood) = handshake(socket, input).await?;
+        while let Some(accepted) = poll_fn(|cx| poll_accept(&mut connection, &flood, cx)).await {
+            let (request, mut respond) = accepted?;
+            refuse(&mut respond, error, is_grpc(request.headers()));
+            connection.graceful_shutdown();
+        }
+        Ok::<_, Error>(())
+    };
+    // One that asks nothing, or more and more, learns no more.
+    let _ = timeout(GOODBYE_TIMEOUT, Box::pin(refusing)).await;
+    let (mut from, mut to) = socket.split();
+    linger(&mut from, &mut to).await;
+}
+
+fn is_grpc(headers: &http::HeaderMap) -> bool {
+    headers
+        .get(http::header::CONTENT_TYPE)
+        .is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"))
+}
+
+type Accepted = (http::Request<RecvStream>, SendResponse<Bytes>);
+
+/// The next request, unless the client floods us.
+fn poll_accept(
+    connection: &mut Connection<'_>,
+    flood: &Flood,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Accepted, Error>>> {
+    let accepted = connection.poll_accept(cx);
+    if flood.is_on() {
+        return Poll::Ready(Some(Err(Reason::ClientFlood.into())));
+    }
+    accepted.map(|accepted| accepted.map(|accepted| accepted.map_err(broken)))
+}
+
+type Connection<'a> = h2::server::Connection<Metered<&'a mut TcpStream>, Bytes>;
+
+/// Whose fault the end of a connection is.
+fn broken(error: h2::Error) -> Error {
+    let calm = error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
+    match () {
+        () if calm && error.is_library() => Reason::ClientFlood.because(error),
+        () if error.is_library() => Reason::MalformedRequest.because(error),
+        () => Reason::ClientGone.because(error),
     }
 }
 
@@ -73,15 +173,12 @@ async fn exchange(
     mut respond: SendResponse<Bytes>,
 ) {
     let (head, body) = request.into_parts();
-    let is_grpc = head
-        .headers
-        .get(http::header::CONTENT_TYPE)
-        .is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
+    let is_grpc = is_grpc(&head.headers);
     let mut neutral = Vec::with_capacity(512);
     let bodyless = body.is_end_stream();
     let destination = worker.snapshot.destination(caller.destination).await;
     let begun = async {
-        heads::put_request(&head, &mut neutral)?;
+        let tunnel = heads::put_request(&head, &mut neutral)?;
         let timeout = head.headers.get("grpc-timeout").filter(|_| is_grpc);
         let outgoing = Outgoing {
             head: neutral,
@@ -90,12 +187,13 @@ async fn exchange(
             patience: timeout.and_then(|timeout| grpc_timeout(timeout.as_bytes())),
         };
         let destination = destination.as_ref().map_err(|error| error.reason)?;
-        begin_http(worker, &caller, destination, outgoing).await
+        let begun = begin_http(worker, &caller, destination, outgoing).await?;
+        Ok::<_, Error>((tunnel, begun))
     }
     .await;
-    let (call, stream) = match begun {
-        Ok(Begun::Sent(call, stream)) => (call, stream),
-        Ok(Begun::Answered(neutral)) => return tell(&mut respond, &neutral),
+    let (tunnel, call, stream) = match begun {
+        Ok((tunnel, Begun::Sent(call, stream))) => (tunnel, call, stream),
+        Ok((_, Begun::Answered(neutral))) => return tell(&mut respond, &neutral),
         Err(error) => {
             tracing::debug!(destination = %caller.destination, ?error, "request refused");
             worker.metrics.refused(Direction::Outbound, error.reason);
@@ -108,7 +206,12 @@ async fn exchange(
         Err(error) => return refuse(&mut respond, &error, is_grpc),
     };
     let mut exchange = Exchange::begin(traffic, call.begun());
-    let carried = carry(&call, &stream, body, bodyless, &mut respond, &mut exchange).await;
+    let upload = Upload {
+        body,
+        bodyless,
+        tunnel,
+    };
+    let carried = carry(&call, &stream, upload, &mut respond, &mut exchange).await;
     match carried {
         Ok(()) => exchange.finish(),
         Err(error) => {
@@ -123,40 +226,59 @@ async fn exchange(
     }
 }
 
+/// What the client sends behind its head, and what for.
+struct Upload {
+    body: RecvStream,
+    bodyless: bool,
+    tunnel: Tunnel,
+}
+
 /// Body up and response down at the same time.
 async fn carry(
     call: &Call<'_>,
     stream: &Stream,
-    body: RecvStream,
-    bodyless: bool,
+    upload: Upload,
     respond: &mut SendResponse<Bytes>,
     exchange: &mut Exchange,
 ) -> Result<(), Error> {
+    let Upload {
+        body,
+        bodyless,
+        tunnel,
+    } = upload;
     let mut sent = 0;
     let outcome = {
-        let upload = pin!(pump::send_body(body, stream, Reason::ClientGone, &mut sent));
-        let answer = pin!(answer(call, stream, respond, exchange));
-        let both = pin!(both_ways(bodyless, upload, answer));
-        call.in_time(both).await
+        let mut upload = pin!(pump::send_body(body, stream, Reason::ClientGone, &mut sent));
+        let answer = pin!(answer(call, stream, &tunnel, respond, exchange));
+        let both = {
+            let both = pin!(both_ways(bodyless, upload.as_mut(), answer));
+            call.in_time(both).await
+        };
+        match both {
+            // Each direction of a tunnel ends on its own, and takes its time.
+            Ok((true, false)) => upload.await,
+            outcome => outcome.map(|_| ()),
+        }
     };
     exchange.sent(sent);
-    outcome.map(|_| ())
+    outcome
 }
 
-/// The response, as it comes. Also ends when the client resets the stream.
+/// The response, as it comes; says whether it was a tunnel. Also ends when the client resets the stream.
 async fn answer(
     call: &Call<'_>,
     stream: &Stream,
+    tunnel: &Tunnel,
     respond: &mut SendResponse<Bytes>,
     exchange: &mut Exchange,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let gone = |error| Reason::ClientGone.because(error);
     let mut reader = Reader::default();
     loop {
         let heard = tokio::select! {
             biased;
             heard = call.head(stream, &mut reader, exchange) => heard?,
-            _ = std::future::poll_fn(|cx| respond.poll_reset(cx)) => return Err(Reason::ClientGone.into()),
+            _ = poll_fn(|cx| respond.poll_reset(cx)) => return Err(Reason::ClientGone.into()),
         };
         let received = stream.receive(&mut reader).await?;
         if received.kind != Kind::Head {
@@ -165,12 +287,11 @@ async fn answer(
         let payload = call.edited(received.payload);
         let (head, fields) =
             Response::decode(&payload).map_err(|error| Reason::PeerProtocol.because(error))?;
-        let response = heads::response(head.status, fields)?;
+        let response = heads::response(head.status, fields, tunnel)?;
         let end = received.end;
         exchange.answered(head.status, heard);
-        match head.status {
-            // A switch of protocols does not exist in HTTP/2 (RFC 9113 section 8.6).
-            101 => return Err(Reason::PeerProtocol.into()),
+        let opens = head.upgrade && *tunnel != Tunnel::None;
+        match response.status().as_u16() {
             100..200 if !end => respond.send_informational(response).map_err(gone)?,
             100..200 => return Err(Reason::PeerProtocol.into()),
             _ => {
@@ -185,7 +306,7 @@ async fn answer(
                 )
                 .await;
                 exchange.received(received);
-                return outcome;
+                return outcome.map(|()| opens);
             }
         }
     }
@@ -195,7 +316,7 @@ async fn answer(
 fn tell(respond: &mut SendResponse<Bytes>, neutral: &[u8]) {
     let response = Response::decode(neutral)
         .map_err(|error| Reason::Internal.because(error))
-        .and_then(|(head, fields)| Ok(heads::response(head.status, fields)?));
+        .and_then(|(head, fields)| Ok(heads::response(head.status, fields, &Tunnel::None)?));
     match response {
         // The client may be gone; then there is nobody to tell.
         Ok(response) => drop(respond.send_response(response, true)),
@@ -226,57 +347,5 @@ fn reset_code(reason: Reason) -> h2::Reason {
         Reason::ClientGone => h2::Reason::CANCEL,
         Reason::MalformedRequest => h2::Reason::PROTOCOL_ERROR,
         _ => h2::Reason::INTERNAL_ERROR,
-    }
-}
-
-/// A socket of which the first bytes were read already.
-struct Replayed<'a> {
-    socket: &'a mut TcpStream,
-    input: Buffer,
-}
-
-impl AsyncRead for Replayed<'_> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        out: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        if self.input.is_empty() {
-            return Pin::new(&mut *self.socket).poll_read(cx, out);
-        }
-        let n = self.input.data().len().min(out.remaining());
-        out.put_slice(&self.input.data()[..n]);
-        self.input.consume(n);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Replayed<'_> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut *self.socket).poll_write(cx, data)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut *self.socket).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut *self.socket).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut *self.socket).poll_shutdown(cx)
     }
 }

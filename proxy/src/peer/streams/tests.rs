@@ -205,6 +205,19 @@ fn streams_beyond_the_limit_are_refused_not_the_connection() {
     assert_eq!(outcome, Poll::Ready(Err(Reason::Overloaded)));
 }
 
+#[test]
+fn streams_that_were_reset_do_not_count_as_open() {
+    let mut wire = Wire::new();
+    let mut served = Vec::new();
+    for _ in 0..STREAMS_MAX {
+        let (ours, theirs) = wire.open();
+        drop(ours);
+        served.push(theirs);
+    }
+    // Nobody has noticed the resets yet; others are served all the same.
+    let (_ours, _theirs) = wire.open();
+}
+
 /// What arrived on a stream, as text: frames with their payload, and where it ended.
 fn told(stream: &Stream, reader: &mut Reader) -> String {
     let mut text = String::new();
