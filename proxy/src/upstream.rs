@@ -44,6 +44,7 @@ use ringmail_proto::destination::{Destination, DestinationKind, Endpoint, Servic
 use ringmail_proto::identity::SpiffeId;
 
 use crate::error::{Error, Reason};
+use crate::http::context::identify;
 use crate::http::route::{Routed, route};
 use crate::metrics::{Protocol, Traffic};
 use crate::peer::stream::Stream;
@@ -121,7 +122,8 @@ pub(crate) async fn begin_http<'a>(
     destination: &'a Arc<Destination>,
     mut outgoing: Outgoing,
 ) -> Result<Begun<'a>, Error> {
-    let head = std::mem::take(&mut outgoing.head);
+    let mut head = std::mem::take(&mut outgoing.head);
+    identify(&mut head, || worker.services.roll());
     let dialled = dialled(destination)?.service;
     let forward = match route(dialled, head, worker.services.roll_u32())? {
         Routed::Answer(head) => return Ok(Begun::Answered(head)),
