@@ -15,6 +15,7 @@ use tokio::time::{sleep, sleep_until, timeout_at};
 use super::Caller;
 use super::endpoint::{Answer, Try};
 use super::health::Cause;
+use super::local::Local;
 use super::policy::Policy;
 use super::retry::{self, Again, Asked, Failure};
 use super::services::{Resolved, Target, Tried};
@@ -42,6 +43,8 @@ pub(crate) struct Call<'a> {
     tries: Cell<u32>,
     /// When all must be over, and what has run out then.
     deadline: Cell<Option<(Instant, Reason)>>,
+    /// It goes to our own app, once.
+    local: Option<Rc<Local>>,
 }
 
 /// What is asked.
@@ -87,9 +90,36 @@ impl<'a> Call<'a> {
             tried: RefCell::default(),
             tries: Cell::new(1),
             deadline: Cell::new(deadline.map(|at| (at, Reason::RequestTimeout))),
+            local: None,
         };
         let stream = Stream::request(outgoing.head, outgoing.end);
         call.in_time(pin!(call.place(&stream, begun))).await?;
+        Ok((call, stream))
+    }
+
+    /// Sends the request's head to our own app.
+    pub(crate) fn local(
+        worker: &'a Rc<Worker>,
+        local: &Rc<Local>,
+        policy: &'a Policy,
+        outgoing: Outgoing,
+    ) -> Result<(Self, Stream), Error> {
+        let begun = Instant::now();
+        let call = Self {
+            worker,
+            policy,
+            protocol: outgoing.protocol,
+            service: Resolved::none(begun),
+            begun,
+            current: RefCell::default(),
+            tried: RefCell::default(),
+            // There is nobody else to try.
+            tries: Cell::new(u32::MAX),
+            deadline: Cell::default(),
+            local: Some(local.clone()),
+        };
+        let stream = Stream::request(outgoing.head, outgoing.end);
+        local.place(&stream)?;
         Ok((call, stream))
     }
 
@@ -100,6 +130,9 @@ impl<'a> Call<'a> {
 
     /// The handles of the peer that is asked now.
     pub(crate) fn traffic(&self) -> Result<Rc<Traffic>, Error> {
+        if let Some(local) = &self.local {
+            return Ok(local.traffic());
+        }
         let current = self.current.borrow();
         let current = current.as_ref().ok_or(Reason::Internal)?;
         Ok(current.endpoint().peer.traffic(self.worker, self.protocol))

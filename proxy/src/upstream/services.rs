@@ -32,7 +32,7 @@ pub(crate) struct Target<'a> {
 #[derive(Debug)]
 pub(crate) struct Resolved {
     /// Keeps the service where it is: it is found by its address.
-    destination: Arc<Destination>,
+    destination: Option<Arc<Destination>>,
     /// Of the pod that calls.
     source: IpAddr,
     endpoints: Vec<Rc<Endpoint>>,
@@ -101,7 +101,7 @@ impl Services {
         let zone = workload.as_ref().and_then(|own| own.zone.as_deref());
         let endpoints = chosen(&target.service.endpoints, source, zone);
         let resolved = Rc::new(Resolved {
-            destination: target.destination.clone(),
+            destination: Some(target.destination.clone()),
             source,
             endpoints: endpoints
                 .into_iter()
@@ -138,7 +138,11 @@ impl Services {
     /// Forgets services that changed or went, and endpoints that no service has had since the last time.
     pub(crate) fn sweep(&self, snapshot: &Snapshot) {
         let mut resolved = self.resolved.borrow_mut();
-        resolved.retain(|_, one| snapshot.is_current(&one.destination));
+        resolved.retain(|_, one| {
+            one.destination
+                .as_ref()
+                .is_some_and(|one| snapshot.is_current(one))
+        });
         self.budgets
             .borrow_mut()
             .retain(|_, one| Rc::strong_count(one) > 1);
@@ -160,6 +164,16 @@ impl Services {
 }
 
 impl Resolved {
+    /// Of a request that goes to our own app: nobody is chosen.
+    pub(super) fn none(now: Instant) -> Rc<Self> {
+        Rc::new(Self {
+            destination: None,
+            source: IpAddr::from([0, 0, 0, 0]),
+            endpoints: Vec::new(),
+            budget: Rc::new(Budget::new(now)),
+        })
+    }
+
     /// Begins a try with one of the endpoints that were not tried; adds it to them.
     pub(super) fn begin(&self, tried: &mut Tried, random: u64, now: Instant) -> Option<Try> {
         let standing = |index: usize| -> Option<Standing> {

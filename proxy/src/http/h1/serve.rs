@@ -63,7 +63,7 @@ pub(crate) async fn serve(
             Ok(Some(head)) => head,
             Ok(None) => return Ok(()),
             Err(error) => {
-                worker.metrics.refused(Direction::Outbound, error.reason);
+                worker.metrics.refused(caller.direction(), error.reason);
                 refuse(&mut from, &mut to, &error).await;
                 return Err(error);
             }
@@ -173,6 +173,9 @@ async fn exchange(
     };
     let policy = Policy::default();
     let opened = async {
+        if let Some(local) = &caller.local {
+            return Call::local(worker, local, &policy, outgoing);
+        }
         let destination = worker.snapshot.destination(caller.destination).await?;
         open_http(worker, caller, dialled(&destination)?, &policy, outgoing).await
     }
@@ -197,7 +200,9 @@ async fn exchange(
             Ok(next)
         }
         Err(error) => {
-            worker.metrics.refused(Direction::Outbound, error.reason);
+            if caller.local.is_none() {
+                worker.metrics.refused(Direction::Outbound, error.reason);
+            }
             stream.fail(error.reason);
             let unanswered = !exchange.is_answered();
             exchange.fail(error.reason);
@@ -217,7 +222,7 @@ async fn refuse_request(
     error: &Error,
     connection: &mut Connection<'_, '_>,
 ) -> Result<Next, Error> {
-    worker.metrics.refused(Direction::Outbound, error.reason);
+    worker.metrics.refused(caller.direction(), error.reason);
     tracing::debug!(destination = %caller.destination, ?error, "request refused");
     let answer = answer(head, &worker.drain);
     let answer = Answer {

@@ -44,12 +44,13 @@ pub(crate) async fn serve(
     socket: &mut TcpStream,
     input: Buffer,
 ) -> Result<(), Error> {
+    let direction = caller.direction();
     let served = streams(worker, caller, socket, input).await;
     let Err(error) = served else {
         return Ok(());
     };
     if error.reason != Reason::ClientGone {
-        worker.metrics.refused(Direction::Outbound, error.reason);
+        worker.metrics.refused(direction, error.reason);
         // Closing before all was read would destroy the GOAWAY on its way.
         let (mut from, mut to) = socket.split();
         linger(&mut from, &mut to).await;
@@ -77,7 +78,7 @@ async fn streams(
         };
         match accepted {
             Some(Ok((request, respond))) => {
-                let worker = worker.clone();
+                let (worker, caller) = (worker.clone(), caller.clone());
                 spawn_local(async move { exchange(&worker, caller, request, respond).await });
             }
             Some(Err(error)) => {
@@ -187,6 +188,10 @@ async fn exchange(
             protocol: Protocol::Http2,
             patience: timeout.and_then(|timeout| grpc_timeout(timeout.as_bytes())),
         };
+        if let Some(local) = &caller.local {
+            let opened = Call::local(worker, local, &policy, outgoing)?;
+            return Ok((tunnel, opened));
+        }
         let destination = worker.snapshot.destination(caller.destination).await?;
         let opened = open_http(worker, &caller, dialled(&destination)?, &policy, outgoing).await?;
         Ok::<_, Error>((tunnel, opened))
@@ -196,7 +201,7 @@ async fn exchange(
         Ok(opened) => opened,
         Err(error) => {
             tracing::debug!(destination = %caller.destination, ?error, "request refused");
-            worker.metrics.refused(Direction::Outbound, error.reason);
+            worker.metrics.refused(caller.direction(), error.reason);
             refuse(&mut respond, &error, is_grpc);
             return;
         }
@@ -215,7 +220,9 @@ async fn exchange(
     match carried {
         Ok(()) => exchange.finish(),
         Err(error) => {
-            worker.metrics.refused(Direction::Outbound, error.reason);
+            if caller.local.is_none() {
+                worker.metrics.refused(Direction::Outbound, error.reason);
+            }
             stream.fail(error.reason);
             match exchange.is_answered() {
                 true => respond.send_reset(reset_code(error.reason)),
