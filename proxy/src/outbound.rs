@@ -107,7 +107,7 @@ async fn explain(socket: &mut TcpStream, error: &Error) {
     match in_time(socket, &mut input).await {
         Ok(Verdict::Http1) => {
             let (mut from, mut to) = socket.split();
-            h1::serve::refuse(&mut from, &mut to, error).await;
+            h1::goodbye::refuse(&mut from, &mut to, error).await;
         }
         Ok(Verdict::Http2) => Box::pin(h2::serve::refuse_all(socket, input, error)).await,
         Ok(Verdict::Opaque | Verdict::More) | Err(_) => {}

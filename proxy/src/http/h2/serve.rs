@@ -21,7 +21,7 @@ use super::{heads, limits, pump};
 use crate::buffer::Buffer;
 use crate::error::{Error, Reason};
 use crate::http::exchange::{Exchange, both_ways};
-use crate::http::h1::serve::linger;
+use crate::http::h1::goodbye::linger;
 use crate::http::neutral::Response;
 use crate::metrics::{Direction, Protocol};
 use crate::peer::frame::Kind;
