@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::warn;
 
+use crate::model::RouteStatus;
 use crate::publish::Snapshots;
 use crate::source;
 use crate::stop::Stop;
@@ -40,6 +41,7 @@ struct Status<'a> {
     source_unreadable: Option<&'a str>,
     files: &'a [source::FileStatus],
     problems: &'a [String],
+    routes: &'a [RouteStatus],
 }
 
 pub(crate) async fn serve(listener: TcpListener, pages: Arc<Pages>, mut stop: Stop) {
@@ -88,6 +90,7 @@ async fn status(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
         source_unreadable: source.unreadable.as_deref(),
         files: &source.files,
         problems: snapshot.mesh.problems(),
+        routes: snapshot.mesh.routes(),
     };
     match serde_json::to_string_pretty(&status) {
         Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),

@@ -23,10 +23,14 @@ mod pods;
 /// Services: which ports, which endpoints.
 mod services;
 
+/// Routes: which apply to which port, for whom, and what their authors are told.
+mod routes;
+
 /// Probes of the kubelet.
 mod probes;
 
 pub use pods::PodEntry;
+pub use routes::{Condition, ParentStatus, RouteStatus};
 
 /// Problems kept for the status page.
 pub const PROBLEMS_MAX: usize = 1000;
@@ -36,6 +40,9 @@ pub const PROBLEMS_MAX: usize = 1000;
 pub struct Mesh {
     workloads: HashMap<WorkloadName, Arc<Workload>>,
     services: HashMap<SocketAddr, Arc<Service>>,
+    /// What callers of one namespace see instead, by the routes of that namespace.
+    consumers: HashMap<(SocketAddr, Arc<str>), Arc<Service>>,
+    routes: Vec<RouteStatus>,
     pods: HashMap<IpAddr, Arc<PodEntry>>,
     meshed: HashSet<WorkloadName>,
     problems: Vec<String>,
@@ -47,7 +54,8 @@ impl Mesh {
     pub fn build(objects: &Objects, trust_domain: &TrustDomain) -> Self {
         let mut problems = Vec::new();
         let mut pods = pods::read(objects, trust_domain, &mut problems);
-        let services = services::read(objects, &mut pods, &mut problems);
+        let ports = services::read(objects, &mut pods, &mut problems);
+        let routed = routes::apply(objects, &ports, &mut problems);
         let by_address = pods.by_address();
         let entries = pods.into_entries();
         let workloads: HashMap<_, _> = entries
@@ -62,7 +70,9 @@ impl Mesh {
                 .map(|pod| pod.name.clone())
                 .collect(),
             workloads,
-            services,
+            services: routed.services,
+            consumers: routed.consumers,
+            routes: routed.status,
             pods: by_address
                 .into_iter()
                 .filter_map(|(ip, index)| Some((ip, entries.get(index)?.clone())))
@@ -77,11 +87,14 @@ impl Mesh {
         self.workloads.get(name).cloned()
     }
 
-    /// What answers at `address`; anything unknown is external.
+    /// What answers at `address` to callers of a namespace; anything unknown is external.
     #[must_use]
-    pub fn answer(&self, address: SocketAddr) -> Answer {
+    pub fn answer(&self, address: SocketAddr, caller: &Arc<str>) -> Answer {
         if let Some(service) = self.services.get(&address) {
-            return Answer::Service(service.clone());
+            let own = (!self.consumers.is_empty())
+                .then(|| self.consumers.get(&(address, caller.clone())))
+                .flatten();
+            return Answer::Service(own.unwrap_or(service).clone());
         }
         match self.pods.get(&address.ip()) {
             Some(pod) => Answer::Pod(pod.clone()),
@@ -96,6 +109,9 @@ impl Mesh {
         }
         for (address, service) in &mut self.services {
             reuse(service, previous.services.get(address));
+        }
+        for (key, service) in &mut self.consumers {
+            reuse(service, previous.consumers.get(key));
         }
         for (address, pod) in &mut self.pods {
             reuse(pod, previous.pods.get(address));
@@ -124,6 +140,12 @@ impl Mesh {
     #[must_use]
     pub fn service_count(&self) -> usize {
         self.services.len()
+    }
+
+    /// What the authors of routes are told.
+    #[must_use]
+    pub fn routes(&self) -> &[RouteStatus] {
+        &self.routes
     }
 
     /// What contradicts itself in the objects, for people.
@@ -171,6 +193,8 @@ fn pod_destination(pod: &PodEntry, address: SocketAddr) -> DestinationKind {
             identity: pod.identity.clone(),
             zone_hints: Vec::new(),
         }],
+        routes: None,
+        backends: Vec::new(),
     })
 }
 

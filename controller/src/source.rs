@@ -16,6 +16,12 @@ use crate::stop::Stop;
 /// What a source hands over.
 pub mod objects;
 
+/// Routes of the Gateway API, as they are written.
+pub mod gateway;
+
+/// Routes of the Gateway API, as they are meant.
+pub mod route;
+
 /// One file's text to objects.
 mod parse;
 

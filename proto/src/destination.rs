@@ -1,8 +1,10 @@
 //! What is behind an address that an app dials. At most 10 000 endpoints a service, each with at most 8 zones.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use crate::identity::{SpiffeId, WorkloadName};
+use crate::route::{BACKENDS_MAX, Routes};
 use crate::workload::{self, Protocol};
 use crate::{Invalid, pb};
 
@@ -41,6 +43,10 @@ pub struct Service {
     pub protocol: Protocol,
     /// Who serves it now; may be nobody.
     pub endpoints: Vec<Endpoint>,
+    /// What is done with HTTP requests; none: they go to the endpoints.
+    pub routes: Option<Arc<Routes>>,
+    /// What routes refer to by index; these have no routes and no backends of their own.
+    pub backends: Vec<Arc<Self>>,
 }
 
 /// One pod that serves a port.
@@ -120,7 +126,21 @@ impl TryFrom<pb::Service> for Service {
         if wire.endpoints.len() > ENDPOINTS_MAX {
             return Err(Invalid::new("endpoints", "are more than 10000"));
         }
+        if wire.backends.len() > BACKENDS_MAX {
+            return Err(Invalid::new("backends", "are more than 256"));
+        }
+        let backends: Vec<Arc<Self>> = wire
+            .backends
+            .into_iter()
+            .map(|one| Self::backend(one).map_err(|e| e.inside("backends")))
+            .collect::<Result<_, _>>()?;
+        let routes = wire.routes.map(|routes| {
+            let routes = Routes::from_wire(routes, backends.len());
+            routes.map(Arc::new).map_err(|e| e.inside("routes"))
+        });
         Ok(Self {
+            routes: routes.transpose()?,
+            backends,
             name: WorkloadName::new(&wire.namespace, &wire.name)?,
             port: workload::port("port", wire.port)?.get(),
             protocol: workload::protocol("protocol", wire.protocol)?,
@@ -133,6 +153,16 @@ impl TryFrom<pb::Service> for Service {
     }
 }
 
+impl Service {
+    /// One that a route refers to.
+    fn backend(wire: pb::Service) -> Result<Arc<Self>, Invalid> {
+        if wire.routes.is_some() || !wire.backends.is_empty() {
+            return Err(Invalid::new("routes", "are only for what an app dials"));
+        }
+        wire.try_into().map(Arc::new)
+    }
+}
+
 impl From<&Service> for pb::Service {
     fn from(checked: &Service) -> Self {
         Self {
@@ -141,6 +171,8 @@ impl From<&Service> for pb::Service {
             port: checked.port.into(),
             protocol: pb::Protocol::from(checked.protocol).into(),
             endpoints: checked.endpoints.iter().map(pb::Endpoint::from).collect(),
+            routes: checked.routes.as_deref().map(Into::into),
+            backends: checked.backends.iter().map(|one| (&**one).into()).collect(),
         }
     }
 }

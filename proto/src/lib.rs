@@ -15,6 +15,9 @@ pub mod workload;
 /// What is behind an address that an app dials.
 pub mod destination;
 
+/// What is done with an HTTP request to it.
+pub mod route;
+
 /// The order of configuration states.
 pub mod version;
 

@@ -37,6 +37,17 @@ pub enum InboundMode {
     Permissive,
 }
 
+/// What becomes of connections to addresses outside the mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EgressMode {
+    /// They leave as they are.
+    Allow,
+    /// They leave as they are, logged and counted.
+    Audit,
+    /// They are refused.
+    Deny,
+}
+
 /// A probe the kubelet makes in plaintext.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
@@ -59,6 +70,8 @@ pub struct Workload {
     pub ports: BTreeMap<NonZeroU16, Protocol>,
     /// Plaintext probes to let through.
     pub probes: Vec<Probe>,
+    /// What becomes of connections to addresses outside the mesh.
+    pub egress_mode: EgressMode,
     /// Where it runs (`topology.kubernetes.io/zone`), if anybody said so.
     pub zone: Option<Box<str>>,
 }
@@ -87,6 +100,17 @@ impl TryFrom<pb::Workload> for Workload {
                 ));
             }
         };
+        let egress_mode = match wire.egress_mode() {
+            pb::EgressMode::Allow => EgressMode::Allow,
+            pb::EgressMode::Audit => EgressMode::Audit,
+            pb::EgressMode::Deny => EgressMode::Deny,
+            pb::EgressMode::Unspecified => {
+                return Err(Invalid::new(
+                    "egress_mode",
+                    "is unspecified, or one this version does not know",
+                ));
+            }
+        };
         if wire.ports.len() > PORTS_MAX {
             return Err(Invalid::new("ports", "are more than 256"));
         }
@@ -106,6 +130,7 @@ impl TryFrom<pb::Workload> for Workload {
             name: name.try_into().map_err(|e: Invalid| e.inside("workload"))?,
             service_account: wire.service_account,
             inbound_mode,
+            egress_mode,
             ports: wire
                 .ports
                 .into_iter()
@@ -127,6 +152,11 @@ impl From<&Workload> for pb::Workload {
             InboundMode::Strict => pb::InboundMode::Strict,
             InboundMode::Permissive => pb::InboundMode::Permissive,
         };
+        let egress_mode = match checked.egress_mode {
+            EgressMode::Allow => pb::EgressMode::Allow,
+            EgressMode::Audit => pb::EgressMode::Audit,
+            EgressMode::Deny => pb::EgressMode::Deny,
+        };
         let declared = |(port, protocol): (&NonZeroU16, &Protocol)| pb::PortProtocol {
             port: port.get().into(),
             protocol: pb::Protocol::from(*protocol).into(),
@@ -139,6 +169,7 @@ impl From<&Workload> for pb::Workload {
             workload: Some((&checked.name).into()),
             service_account: checked.service_account.clone(),
             inbound_mode: inbound_mode.into(),
+            egress_mode: egress_mode.into(),
             ports: checked.ports.iter().map(declared).collect(),
             probes: checked.probes.iter().map(probe).collect(),
             zone: checked.zone.as_deref().unwrap_or_default().to_owned(),

@@ -62,6 +62,8 @@ pub struct Config {
     pub(crate) socket_mark: Option<u32>,
     /// How long connections may take to finish after SIGTERM.
     pub(crate) drain_timeout: Duration,
+    /// How long after SIGTERM we accept although nothing is under way: until others have learnt of it.
+    pub(crate) drain_linger: Duration,
 }
 
 /// What proves to the controller who we are, the first time.
@@ -118,11 +120,20 @@ impl Config {
                 .transpose()?,
             explicit,
             socket_mark: optional(lookup, "RINGMAIL_SOCKET_MARK")?,
-            drain_timeout: Duration::from_secs(
-                optional(lookup, "RINGMAIL_DRAIN_SECONDS")?.unwrap_or(30),
-            ),
+            drain_timeout: seconds(lookup, "RINGMAIL_DRAIN_SECONDS", 30)?,
+            drain_linger: seconds(lookup, "RINGMAIL_DRAIN_LINGER_SECONDS", 2)?,
         })
     }
+}
+
+fn seconds(
+    lookup: Lookup<'_>,
+    variable: &'static str,
+    default: u64,
+) -> Result<Duration, ConfigError> {
+    Ok(Duration::from_secs(
+        optional(lookup, variable)?.unwrap_or(default),
+    ))
 }
 
 /// What `init`, `verify` and `run` are told of interception.
@@ -312,6 +323,7 @@ mod tests {
             ("RINGMAIL_OUTBOUND_SKIP_PORTS", "22,x"),
             ("RINGMAIL_INBOUND_SKIP_NETWORKS", "10.0.0.0/33"),
             ("RINGMAIL_DRAIN_SECONDS", "1s"),
+            ("RINGMAIL_DRAIN_LINGER_SECONDS", "-1"),
         ];
         for (name, value) in rows {
             assert_eq!(

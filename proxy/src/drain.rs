@@ -64,9 +64,11 @@ impl Drainer {
         self.phase.send_replace(Phase::Draining);
     }
 
-    /// Waits until nothing is under way, at most for `limit`; says how many connections were cut.
-    pub(crate) async fn finish(&self, limit: Duration) -> usize {
+    /// Waits for `linger`, in which others learn that we end and whoever has not is served, and then until nothing is
+    /// under way; at most for `limit`. Says how many connections were cut.
+    pub(crate) async fn finish(&self, linger: Duration, limit: Duration) -> usize {
         let over = async {
+            sleep(linger).await;
             self.idle().await;
             self.phase.send_replace(Phase::Closing);
             // Until everyone has heard it; what was accepted in the last instant is finished too.

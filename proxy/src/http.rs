@@ -10,6 +10,9 @@ pub(crate) mod fields;
 /// The one normal form of a request's target and host.
 pub(crate) mod target;
 
+/// What routes make of a request.
+pub(crate) mod route;
+
 /// WebSocket, over either version.
 pub(crate) mod websocket;
 

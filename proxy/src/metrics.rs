@@ -16,7 +16,7 @@ pub(crate) mod sharded;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -105,6 +105,8 @@ pub(crate) struct Metrics {
     handshakes: Counters<HandshakeLabels>,
     handshake_latency: Family<DirectionLabels, Histogram, Shards>,
     detections: Counters<DetectionLabels>,
+    egress_audited: Counter,
+    mirrored: Counters<ResultLabels>,
     upstream: Upstream,
     /// Seconds since the Unix epoch at which our certificate ends.
     pub(crate) certificate_expiry: Gauge,
@@ -120,6 +122,7 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// The catalogue, for `workers` workers and the control thread.
+    #[allow(clippy::too_many_lines, reason = "a catalogue")]
     pub(crate) fn new(workers: usize) -> Self {
         let shards = Shards(workers + 1);
         let mut registry = Registry::with_prefix("ringmail");
@@ -169,6 +172,12 @@ impl Metrics {
             "detections",
             "Protocols of outbound connections, declared or detected"
         );
+        let mirrored = counters!("mirrored", "Copies of requests for mirrors");
+        let egress_audited = register!(
+            MetricConstructor::<Counter>::new_metric(&shards),
+            "egress_audited",
+            "Connections that left the mesh where it is audited"
+        );
         let upstream = Upstream::register(&mut registry, shards);
         let certificate_expiry = register!(
             Gauge::default(),
@@ -208,6 +217,8 @@ impl Metrics {
             handshakes,
             handshake_latency,
             detections,
+            egress_audited,
+            mirrored,
             upstream,
             certificate_expiry,
             renewals,
@@ -321,6 +332,16 @@ impl Metrics {
             .add(1);
     }
 
+    /// A copy of a request was due.
+    pub(crate) fn mirrored(&self, result: &'static str) {
+        self.mirrored.get_or_create(&ResultLabels { result }).add(1);
+    }
+
+    /// A connection left the mesh, where that is audited.
+    pub(crate) fn egress_audited(&self) {
+        self.egress_audited.add(1);
+    }
+
     /// A certificate was asked for.
     pub(crate) fn renewed(&self, result: &'static str) {
         self.renewals.get_or_create(&ResultLabels { result }).add(1);
@@ -385,6 +406,7 @@ mod tests {
         metrics.endpoint_ejected("peer", "connect");
         metrics.endpoint_taken_back("peer");
         metrics.retried("refused", "sent");
+        metrics.mirrored("sent");
         metrics.renewed("ok");
         metrics.updated("ack");
         let rendered = metrics.render().expect("renders");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringmail_proto::destination::{Destination, DestinationKind};
-use ringmail_proto::workload::Protocol as Declared;
+use ringmail_proto::workload::{EgressMode, Protocol as Declared};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -61,7 +61,13 @@ async fn forward(
     let counted = |error: &Error| worker.metrics.refused(Direction::Outbound, error.reason);
 
     // Where to.
-    let (destination, way) = match whereto(worker, &caller).await {
+    let found = whereto(worker, &caller).await.and_then(|found| {
+        if found.0.kind == DestinationKind::External {
+            leave(worker, dialled)?;
+        }
+        Ok(found)
+    });
+    let (destination, way) = match found {
         Ok(found) => found,
         Err(error) => {
             counted(&error);
@@ -99,6 +105,22 @@ async fn whereto(worker: &Worker, caller: &Caller) -> Result<(Arc<Destination>, 
     let destination = worker.snapshot.destination(caller.destination).await?;
     let way = way(&destination.kind, caller, worker.next_turn())?;
     Ok((destination, way))
+}
+
+/// Whether a connection may leave the mesh (the namespace's `ringmail.io/egress`).
+fn leave(worker: &Worker, dialled: SocketAddr) -> Result<(), Error> {
+    match worker.snapshot.workload()?.egress_mode {
+        EgressMode::Allow => Ok(()),
+        EgressMode::Audit => {
+            tracing::info!(destination = %dialled, "connection leaves the mesh");
+            worker.metrics.egress_audited();
+            Ok(())
+        }
+        EgressMode::Deny => {
+            tracing::info!(destination = %dialled, "connection may not leave the mesh");
+            Err(Reason::EgressDenied.into())
+        }
+    }
 }
 
 /// Tells a client that speaks HTTP why it is not served; any other is cut.
@@ -146,9 +168,9 @@ async fn protocol(
     socket: &mut TcpStream,
     input: &mut Buffer,
 ) -> Result<(Spoken, &'static str), Error> {
-    let declared = match &destination.kind {
-        DestinationKind::Service(service) => service.protocol,
-        DestinationKind::External => Declared::Detect,
+    let (declared, has_routes) = match &destination.kind {
+        DestinationKind::Service(service) => (service.protocol, service.routes.is_some()),
+        DestinationKind::External => (Declared::Detect, false),
     };
     match declared {
         Declared::Http1 => {
@@ -160,6 +182,7 @@ async fn protocol(
             return Ok((spoken, "declared"));
         }
         Declared::Tcp => return Ok((Spoken::Tcp(None), "declared")),
+        Declared::Detect if has_routes => return only_http(worker, socket, input).await,
         Declared::Detect => {}
     }
     if let Ok(verdict) = timeout(SERVER_FIRST_GRACE, first_bytes(socket, input)).await {
@@ -183,6 +206,18 @@ async fn protocol(
         spoken(in_time(socket, input).await?, Some(opened)),
         "first_bytes",
     ))
+}
+
+/// A port with routes speaks HTTP, and the client first, however late.
+async fn only_http(
+    worker: &Worker,
+    socket: &mut TcpStream,
+    input: &mut Buffer,
+) -> Result<(Spoken, &'static str), Error> {
+    match http_version(worker, socket, input, Spoken::Tcp(None)).await? {
+        Spoken::Tcp(_) => Err(Reason::NotHttp.into()),
+        spoken => Ok((spoken, "first_bytes")),
+    }
 }
 
 /// Which version of HTTP the client speaks where HTTP is declared: what is declared is what the app speaks, and our

@@ -17,7 +17,7 @@ pub(crate) mod inbox;
 mod half;
 
 /// What was sent on a stream, to be sent again.
-mod record;
+pub(crate) mod record;
 
 /// One stream, as the code that serves it sees it.
 pub(crate) mod stream;

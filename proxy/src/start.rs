@@ -143,7 +143,9 @@ async fn end(stop: &Notify) -> io::Result<()> {
 async fn finish(drainer: &Drainer, config: &Config) {
     tracing::info!(limit = ?config.drain_timeout, "draining");
     drainer.begin();
-    let cut = drainer.finish(config.drain_timeout).await;
+    let cut = drainer
+        .finish(config.drain_linger, config.drain_timeout)
+        .await;
     tokio::time::sleep(LAST_BYTES).await;
     tracing::info!(connections_cut = cut, "drained");
 }

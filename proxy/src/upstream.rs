@@ -2,16 +2,16 @@
 //!
 //! A service is resolved once for each change of it (`services`) into endpoints, which outlive such changes: each has
 //! its load and its health, by which one is picked for each request (`balance`). The request is a `call` until it is
-//! answered, and may be moved to another endpoint until then (`retry`, `budget`), as its route says (`policy`).
-
-/// What a route says about time and trying again.
-pub(crate) mod policy;
+//! answered, and may be moved to another endpoint until then (`retry`, `budget`), as its route says.
 
 /// Services, resolved.
 pub(crate) mod services;
 
 /// A request until it is answered.
 pub(crate) mod call;
+
+/// Copies for others.
+pub(crate) mod mirror;
 
 /// Whether to try again.
 pub(crate) mod retry;
@@ -47,14 +47,14 @@ use ringmail_proto::destination::{Destination, DestinationKind, Endpoint, Servic
 use ringmail_proto::identity::SpiffeId;
 
 use crate::error::{Error, Reason};
+use crate::http::route::{Routed, route};
 use crate::metrics::{Direction, Protocol, Traffic};
 use crate::peer::stream::Stream;
 use crate::worker::Worker;
-use call::{Call, Outgoing};
+use call::{Call, Outgoing, Terms};
 use endpoint::Try;
 use health::Cause;
 use local::Local;
-use policy::Policy;
 use services::Target;
 
 /// Who calls what.
@@ -69,6 +69,14 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// What is behind the address it dialled.
+    pub(crate) async fn behind(&self, worker: &Worker) -> Result<Arc<Destination>, Error> {
+        match &self.local {
+            None => worker.snapshot.destination(self.destination).await,
+            Some(local) => Ok(local.destination()),
+        }
+    }
+
     /// Which way its requests go.
     pub(crate) fn direction(&self) -> Direction {
         match self.local {
@@ -93,7 +101,8 @@ pub(crate) fn way(kind: &DestinationKind, caller: &Caller, turn: usize) -> Resul
         DestinationKind::External => return Ok(Way::Plain(caller.destination)),
         DestinationKind::Service(service) => service,
     };
-    if meshed(service, caller.source).next().is_some() {
+    // Routes decide for each request where it goes.
+    if service.routes.is_some() || meshed(service, caller.source).next().is_some() {
         return Ok(Way::Mesh);
     }
     let count = service.endpoints.len();
@@ -117,19 +126,51 @@ fn meshed(service: &Service, source: IpAddr) -> impl Iterator<Item = (&Endpoint,
     })
 }
 
-/// Opens a stream for one HTTP request to `target`; [`Call::head`] then waits for the answer.
-pub(crate) async fn open_http<'a>(
+/// How an HTTP request begins.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "lives as long as a request; a box would be an allocation for each"
+)]
+pub(crate) enum Begun<'a> {
+    /// It is on its way to a pod; [`Call::head`] waits for the answer.
+    Sent(Call<'a>, Stream),
+    /// A route answers it: with a head in neutral form, and nothing else.
+    Answered(Vec<u8>),
+}
+
+/// Routes an HTTP request to the service that was dialled, and sends it on its way.
+pub(crate) async fn begin_http<'a>(
     worker: &'a Rc<Worker>,
     caller: &Caller,
-    target: Target<'_>,
-    policy: &'a Policy,
-    outgoing: Outgoing,
-) -> Result<(Call<'a>, Stream), Error> {
-    Call::open(worker, caller, target, policy, outgoing).await
+    destination: &'a Arc<Destination>,
+    mut outgoing: Outgoing,
+) -> Result<Begun<'a>, Error> {
+    if let Some(local) = &caller.local {
+        let (call, stream) = Call::local(worker, local, outgoing)?;
+        return Ok(Begun::Sent(call, stream));
+    }
+    let head = std::mem::take(&mut outgoing.head);
+    let dialled = dialled(destination)?.service;
+    let forward = match route(dialled, head, worker.services.roll_u32())? {
+        Routed::Answer(head) => return Ok(Begun::Answered(head)),
+        Routed::Forward(forward) => forward,
+    };
+    let target = Target {
+        destination,
+        service: forward.service,
+    };
+    outgoing.head = forward.head;
+    let terms = Terms {
+        policy: forward.policy,
+        response: forward.response,
+        mirrors: forward.mirrors,
+    };
+    let (call, stream) = Call::open(worker, caller, target, terms, outgoing).await?;
+    Ok(Begun::Sent(call, stream))
 }
 
 /// The service that was dialled, where no route says otherwise.
-pub(crate) fn dialled(destination: &Arc<Destination>) -> Result<Target<'_>, Error> {
+fn dialled(destination: &Arc<Destination>) -> Result<Target<'_>, Error> {
     match &destination.kind {
         DestinationKind::Service(service) => Ok(Target {
             destination,
@@ -196,6 +237,8 @@ mod tests {
             port: 80,
             protocol: ringmail_proto::workload::Protocol::Detect,
             endpoints: endpoints.iter().map(endpoint).collect(),
+            routes: None,
+            backends: Vec::new(),
         })
     }
 

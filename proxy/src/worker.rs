@@ -13,6 +13,7 @@ use crate::http::h1::forward::Apps;
 use crate::http::h2::AppSessions;
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
+use crate::upstream::mirror::Mirroring;
 use crate::upstream::peers::Peers;
 use crate::upstream::services::Services;
 
@@ -30,6 +31,8 @@ pub(crate) struct Worker {
     pub(crate) peers: Peers,
     /// What is known of the services that our app calls.
     pub(crate) services: Services,
+    /// Copies of requests.
+    pub(crate) mirroring: Mirroring,
     /// HTTP/1 connections to our app.
     pub(crate) apps: Apps,
     /// HTTP/2 connections to our app.
@@ -54,6 +57,7 @@ impl Worker {
             drain,
             peers: Peers::default(),
             services: Services::default(),
+            mirroring: Mirroring::default(),
             apps: Apps::default(),
             app_sessions: AppSessions::default(),
             strangers: Semaphore::new(STRANGERS_MAX),

@@ -12,7 +12,7 @@ use ringmail_tests::apps;
 use ringmail_tests::bed::Bed;
 use ringmail_tests::fault::{Fault, Link};
 use ringmail_tests::load::{Client, Load, Pace, Reply, Running, fetch};
-use ringmail_tests::mesh::{Sidecar, Workload};
+use ringmail_tests::mesh::{Sidecar, Workload, objects};
 use ringmail_tests::netns::Pod;
 use ringmail_tests::wait;
 
@@ -33,6 +33,7 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("balance::what_was_not_processed_is_sent_again", sent_again),
     ("balance::nobody_left_is_said_at_once", nobody_left),
     ("balance::a_grpc_deadline_ends_in_time", grpc_deadline),
+    ("balance::requests_stay_in_their_zone", stays_in_zone),
 ];
 
 const SECOND: &str = "second";
@@ -254,5 +255,38 @@ fn grpc_deadline(bed: Bed) -> anyhow::Result<()> {
         let reply = ask("/delay/1", "5S")?;
         ensure!(refusal(&reply).is_none(), "{reply:?}");
         Ok(())
+    })
+}
+
+/// Only while every endpoint has a hint and one is for the client's zone.
+fn stays_in_zone(bed: Bed) -> anyhow::Result<()> {
+    play(bed, &Plan::default(), |shop| {
+        let second = second(shop, web)?;
+        let plan = Plan::default();
+        let client = objects::pod(&plan.client, &shop.client.addresses());
+        let labels = "metadata:\n  labels: {topology.kubernetes.io/zone: near}\n";
+        let client = client.replacen("metadata:\n", labels, 1);
+        shop.mesh.put("pod-shop-client", &client)?;
+        let backends = [
+            (plan.server.name.as_str(), shop.server.addresses()),
+            (SECOND, second.pod.addresses()),
+        ];
+        let hinted = |yaml: String, pod: &str, zone: &str| {
+            let target = format!("name: \"{pod}\"}}\n");
+            let hints = format!("{target}  hints: {{forZones: [{{name: {zone}}}]}}\n");
+            yaml.replace(&target, &hints)
+        };
+        let one_hint = hinted(
+            objects::endpoint_slices(&service(), &backends),
+            SECOND,
+            "near",
+        );
+        let both_hints = hinted(one_hint.clone(), &plan.server.name, "far");
+        shop.mesh.put("endpoints-shop-server", &both_hints)?;
+        let is_near = || shares(shop, 4).is_ok_and(|[far, near]| far == 0.0 && near > 0.0);
+        wait::until(LIMIT, is_near).context("requests leave the zone")?;
+        shop.mesh.put("endpoints-shop-server", &one_hint)?;
+        let is_everywhere = || shares(shop, 4).is_ok_and(|[far, _]| far > 0.0);
+        wait::until(LIMIT, is_everywhere).context("requests stay in the zone")
     })
 }

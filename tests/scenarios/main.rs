@@ -57,6 +57,12 @@ mod configuration;
 /// The end of a proxy under load.
 mod drain;
 
+/// Routes.
+mod routes;
+
+/// Rolling restarts of everything.
+mod rollouts;
+
 /// Choices among endpoints, and what becomes of requests to those that fail.
 mod balance;
 
@@ -93,7 +99,9 @@ fn main() -> ExitCode {
         .chain(abuse::SCENARIOS)
         .chain(configuration::SCENARIOS)
         .chain(drain::SCENARIOS)
-        .chain(balance::SCENARIOS);
+        .chain(balance::SCENARIOS)
+        .chain(routes::SCENARIOS)
+        .chain(rollouts::SCENARIOS);
     let trials =
         scenarios.map(|(name, scenario)| trial(name, *scenario, bed.as_ref().ok().copied()));
     libtest_mimic::run(&arguments, trials.collect()).exit_code()

@@ -6,7 +6,7 @@ use std::{
 };
 
 use socket2::{Domain, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::netns::Namespace;
 
@@ -41,10 +41,36 @@ pub use tcp::{BANNER, GOODBYE};
 /// - Anything else: a text of the request line, headers and body. Every answer has `x-app: NAME`.
 /// - gRPC: `ringmail.test.v1.EchoService`.
 pub fn serve_web(namespace: &Namespace, name: &str, port: u16) -> anyhow::Result<()> {
-    let name = name.to_owned();
-    let listener = namespace.run(|| listen(port))??;
-    namespace.spawn(async move { web::serve(TcpListener::from_std(listener)?, name).await });
+    let WebApp { stop, .. } = WebApp::start(namespace, name, port)?;
+    // Nobody stops it: it ends with its pod.
+    namespace.spawn(async move { stop.closed().await });
     Ok(())
+}
+
+/// An app that can be stopped as Kubernetes stops one: [`serve_web`]'s, which closes its connections well and ends.
+#[derive(Debug)]
+pub struct WebApp {
+    stop: watch::Sender<bool>,
+    served: JoinHandle<io::Result<()>>,
+}
+
+impl WebApp {
+    /// Starts to serve.
+    pub fn start(namespace: &Namespace, name: &str, port: u16) -> anyhow::Result<Self> {
+        let name = name.to_owned();
+        let listener = namespace.run(|| listen(port))??;
+        let (stop, stopped) = watch::channel(false);
+        let served = namespace.spawn(async move {
+            web::serve(TcpListener::from_std(listener)?, name, stopped).await
+        });
+        Ok(Self { stop, served })
+    }
+
+    /// Accepts nothing more, answers what was asked, and returns when the last connection is closed.
+    pub fn stop(self, namespace: &Namespace) -> anyhow::Result<()> {
+        self.stop.send_replace(true);
+        Ok(namespace.block_on(self.served)???)
+    }
 }
 
 /// Serves lines on `port`: says [`BANNER`] at once, sends each line back, and at the client's end says [`GOODBYE`] and

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ContainerPort, Pod};
 use ringmail_proto::identity::{SpiffeId, TrustDomain, WorkloadName};
-use ringmail_proto::workload::{InboundMode, PORTS_MAX, Probe, Protocol, Workload, ZONE_BYTES_MAX};
+use ringmail_proto::workload::{
+    EgressMode, InboundMode, PORTS_MAX, Probe, Protocol, Workload, ZONE_BYTES_MAX,
+};
 
 use super::probes;
 use super::protocol::Declared;
@@ -102,6 +104,7 @@ impl PodEntry {
             inbound_mode: self.annotations.inbound.unwrap_or(InboundMode::Strict),
             ports,
             probes: self.probes.clone(),
+            egress_mode: self.annotations.egress.unwrap_or(EgressMode::Allow),
             zone: self.zone.clone(),
         }
     }

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
-use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service as Declaration, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
@@ -26,6 +25,35 @@ const SERVICE_PORTS_MAX: usize = 256;
 /// Slices by namespace and service.
 type Slices<'a> = HashMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>;
 
+/// A port of a service.
+#[derive(Debug)]
+pub(super) struct Port {
+    pub(super) service: WorkloadName,
+    /// The port's own name, if it has one.
+    pub(super) name: Option<String>,
+    pub(super) number: NonZeroU16,
+    /// Where it is dialled; nowhere for a headless service.
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) protocol: Protocol,
+    /// Of both families.
+    endpoints: Vec<Endpoint>,
+}
+
+impl Port {
+    /// As who dials an address of that family is told, but for routes.
+    pub(super) fn served(&self, v4: bool) -> Service {
+        let of_family = |one: &&Endpoint| one.address.is_ipv4() == v4;
+        Service {
+            name: self.service.clone(),
+            port: self.number.get(),
+            protocol: self.protocol,
+            endpoints: self.endpoints.iter().filter(of_family).cloned().collect(),
+            routes: None,
+            backends: Vec::new(),
+        }
+    }
+}
+
 /// One service while it is read.
 struct Reading<'a> {
     name: WorkloadName,
@@ -34,14 +62,10 @@ struct Reading<'a> {
     slices: Option<&'a Vec<&'a EndpointSlice>>,
 }
 
-pub(super) fn read(
-    objects: &Objects,
-    pods: &mut Pods,
-    problems: &mut Vec<String>,
-) -> HashMap<SocketAddr, Arc<Service>> {
+pub(super) fn read(objects: &Objects, pods: &mut Pods, problems: &mut Vec<String>) -> Vec<Port> {
     let slices = slices(objects);
     locate(&slices, pods);
-    let mut found: HashMap<SocketAddr, Arc<Service>> = HashMap::new();
+    let mut found = Vec::new();
     for declaration in objects.services() {
         let metadata = &declaration.metadata;
         let namespace = metadata.namespace.as_deref().unwrap_or("default");
@@ -61,14 +85,7 @@ pub(super) fn read(
             annotations: annotations.over(&inherited),
             slices: slices.get(&(namespace, own)),
         };
-        for (address, service) in reading.ports(pods, problems) {
-            if let Some(other) = found.insert(address, Arc::new(service)) {
-                problems.push(format!(
-                    "services {} and {} both have {address}; the latter has it",
-                    other.name, reading.name
-                ));
-            }
-        }
+        found.extend(reading.ports(pods, problems));
     }
     found
 }
@@ -111,8 +128,8 @@ fn locate(slices: &Slices<'_>, pods: &mut Pods) {
 }
 
 impl Reading<'_> {
-    /// Every address and port of the service; its pods are told what their ports speak.
-    fn ports(&self, pods: &mut Pods, problems: &mut Vec<String>) -> Vec<(SocketAddr, Service)> {
+    /// Every port of the service; its pods are told what theirs speak.
+    fn ports(&self, pods: &mut Pods, problems: &mut Vec<String>) -> Vec<Port> {
         let spec = self.declaration.spec.clone().unwrap_or_default();
         let declared = spec.ports.unwrap_or_default();
         let cluster_ips = spec
@@ -143,16 +160,14 @@ impl Reading<'_> {
                     ));
                 }
             }
-            for address in &addresses {
-                let of_family = |one: &&Endpoint| one.address.is_ipv4() == address.is_ipv4();
-                let service = Service {
-                    name: self.name.clone(),
-                    port: number.get(),
-                    protocol,
-                    endpoints: endpoints.iter().filter(of_family).cloned().collect(),
-                };
-                found.push((SocketAddr::new(*address, number.get()), service));
-            }
+            found.push(Port {
+                service: self.name.clone(),
+                name: port.name.clone(),
+                number,
+                addresses: addresses.clone(),
+                protocol,
+                endpoints,
+            });
         }
         found
     }

@@ -34,7 +34,11 @@ const SELECTED: &str =
 /// `External`, or name, protocol and endpoints with the last part of their identity.
 fn show(mesh: &Mesh, address: &str) -> String {
     let address = address.parse().expect("address");
-    match mesh.answer(address).destination(address).kind {
+    match mesh
+        .answer(address, &"shop".into())
+        .destination(address)
+        .kind
+    {
         DestinationKind::External => "external".into(),
         DestinationKind::Service(service) => {
             let endpoint = |one: &Endpoint| {
@@ -319,7 +323,7 @@ fn what_is_told_is_accepted() {
     let mesh = mesh(&yaml);
     for address in ["10.96.0.5:80", "10.1.0.1:8080", "1.2.3.4:5"] {
         let address: SocketAddr = address.parse().expect("address");
-        let told = mesh.answer(address).destination(address);
+        let told = mesh.answer(address, &"shop".into()).destination(address);
         let wire = ringmail_proto::pb::Destination::from(&told);
         assert_eq!(Destination::try_from(wire), Ok(told));
     }
@@ -332,8 +336,10 @@ fn the_same_objects_share_what_did_not_change() {
     assert_eq!(old, new);
     new.share(&old);
     let address = "10.96.0.5:80".parse().expect("address");
-    let (Answer::Service(a), Answer::Service(b)) = (old.answer(address), new.answer(address))
-    else {
+    let (Answer::Service(a), Answer::Service(b)) = (
+        old.answer(address, &"shop".into()),
+        new.answer(address, &"shop".into()),
+    ) else {
         unreachable!("a service answers");
     };
     assert!(Arc::ptr_eq(&a, &b));
@@ -368,7 +374,7 @@ fn zones_of_pods_and_hints_of_endpoints() {
     assert_eq!(zone("a").as_deref(), Some("x"));
     assert_eq!(zone("b").as_deref(), Some("y"));
     let address = "10.96.0.5:80".parse().expect("address");
-    let service = match mesh.answer(address) {
+    let service = match mesh.answer(address, &"shop".into()) {
         Answer::Service(service) => Some(service),
         Answer::Pod(_) | Answer::External => None,
     };

@@ -178,7 +178,7 @@ impl Session {
         while !batch.is_full()
             && let Some(address) = self.due.pop_front()
         {
-            let answer = snapshot.mesh.answer(address);
+            let answer = snapshot.mesh.answer(address, &self.workload.namespace);
             batch.push(Kind::Destination((&answer.destination(address)).into()));
             self.told.insert(address, Some(answer));
         }
@@ -187,7 +187,7 @@ impl Session {
     /// False when there is more than fits.
     fn tell_changed(&mut self, snapshot: &Snapshot, batch: &mut Batch) -> bool {
         for (address, told) in &mut self.told {
-            let answer = Some(snapshot.mesh.answer(*address));
+            let answer = Some(snapshot.mesh.answer(*address, &self.workload.namespace));
             if *told == answer {
                 continue;
             }

@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 
 use ringmail_proto::Invalid;
-use ringmail_proto::workload::InboundMode;
+use ringmail_proto::workload::{EgressMode, InboundMode};
 
 /// Whether a pod has a sidecar.
 pub const INJECT: &str = "ringmail.io/inject";
 /// Whether a pod takes plaintext.
 pub const INBOUND: &str = "ringmail.io/inbound";
+/// What becomes of connections to addresses outside the mesh.
+pub const EGRESS: &str = "ringmail.io/egress";
 /// Ports that carry opaque bytes, beside the default ones.
 pub const OPAQUE_PORTS: &str = "config.ringmail.io/opaque-ports";
 
@@ -36,6 +38,8 @@ pub struct Annotations {
     pub inject: Option<Inject>,
     /// `ringmail.io/inbound`.
     pub inbound: Option<InboundMode>,
+    /// `ringmail.io/egress`.
+    pub egress: Option<EgressMode>,
     /// `config.ringmail.io/opaque-ports`.
     pub opaque_ports: Option<BTreeSet<NonZeroU16>>,
 }
@@ -67,6 +71,10 @@ impl Annotations {
                 (INBOUND, "strict") => read.inbound = Some(InboundMode::Strict),
                 (INBOUND, "permissive") => read.inbound = Some(InboundMode::Permissive),
                 (INBOUND, _) => return Err(Invalid::new(key, "is neither strict nor permissive")),
+                (EGRESS, "allow") => read.egress = Some(EgressMode::Allow),
+                (EGRESS, "audit") => read.egress = Some(EgressMode::Audit),
+                (EGRESS, "deny") => read.egress = Some(EgressMode::Deny),
+                (EGRESS, _) => return Err(Invalid::new(key, "is none of allow, audit and deny")),
                 (OPAQUE_PORTS, list) => read.opaque_ports = Some(port_list(key, list)?),
                 // The injector's, or unknown: a warning, see `unknown`.
                 (_, _) => {}
@@ -81,6 +89,7 @@ impl Annotations {
         Self {
             inject: self.inject.or(namespace.inject),
             inbound: self.inbound.or(namespace.inbound),
+            egress: self.egress.or(namespace.egress),
             opaque_ports: self.opaque_ports.or_else(|| namespace.opaque_ports.clone()),
         }
     }
@@ -96,7 +105,8 @@ impl Annotations {
 
 /// Keys of ours that this version does not know.
 pub(crate) fn unknown(all: Option<&BTreeMap<String, String>>) -> impl Iterator<Item = &str> {
-    let known = |key: &str| [INJECT, INBOUND, OPAQUE_PORTS].contains(&key) || OTHERS.contains(&key);
+    let known =
+        |key: &str| [INJECT, INBOUND, EGRESS, OPAQUE_PORTS].contains(&key) || OTHERS.contains(&key);
     all.into_iter()
         .flatten()
         .map(|(key, _)| key.as_str())
@@ -140,6 +150,8 @@ mod tests {
             (INJECT, "", false),
             (INBOUND, "permissive", true),
             (INBOUND, "open", false),
+            (EGRESS, "deny", true),
+            (EGRESS, "none", false),
             (OPAQUE_PORTS, "", true),
             (OPAQUE_PORTS, "25, 3306", true),
             (OPAQUE_PORTS, "25,", false),

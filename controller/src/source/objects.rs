@@ -8,6 +8,8 @@ use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::route::Route;
+
 /// Objects of one source.
 pub const OBJECTS_MAX: usize = 100_000;
 
@@ -24,6 +26,10 @@ pub enum Kind {
     Pod,
     /// `discovery.k8s.io/v1`.
     EndpointSlice,
+    /// `gateway.networking.k8s.io/v1`.
+    HTTPRoute,
+    /// `gateway.networking.k8s.io/v1`.
+    GRPCRoute,
 }
 
 /// Which object.
@@ -59,6 +65,8 @@ pub enum Object {
     Pod(Arc<Pod>),
     /// Endpoints of a service.
     EndpointSlice(Arc<EndpointSlice>),
+    /// Rules for HTTP requests or gRPC calls.
+    Route(Arc<Route>),
 }
 
 impl Object {
@@ -71,6 +79,7 @@ impl Object {
             Self::Service(one) => &one.metadata,
             Self::Pod(one) => &one.metadata,
             Self::EndpointSlice(one) => &one.metadata,
+            Self::Route(one) => &one.metadata,
         }
     }
 }
@@ -104,10 +113,7 @@ impl Objects {
         };
         match self.by_key.get(&key)? {
             Object::Namespace(one) => Some(one),
-            Object::ServiceAccount(_)
-            | Object::Service(_)
-            | Object::Pod(_)
-            | Object::EndpointSlice(_) => None,
+            _ => None,
         }
     }
 
@@ -131,6 +137,14 @@ impl Objects {
     pub fn endpoint_slices(&self) -> impl Iterator<Item = &EndpointSlice> {
         self.by_key.values().filter_map(|one| match one {
             Object::EndpointSlice(slice) => Some(&**slice),
+            _ => None,
+        })
+    }
+
+    /// All routes, by kind, namespace and name.
+    pub fn routes(&self) -> impl Iterator<Item = &Route> {
+        self.by_key.values().filter_map(|one| match one {
+            Object::Route(route) => Some(&**route),
             _ => None,
         })
     }

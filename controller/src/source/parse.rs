@@ -14,7 +14,10 @@ use serde_saphyr::Options;
 use super::annotations::{self, Annotations};
 use super::directory::Refusal;
 use super::objects::{Key, Kind, Object};
+use super::route::{self, Route};
 
+/// Group and version of the Gateway API's routes.
+const ROUTES: &str = "gateway.networking.k8s.io/v1";
 /// Bytes of one label or of one name.
 const LABEL_BYTES_MAX: usize = 63;
 /// Labels of one object or selector.
@@ -120,6 +123,14 @@ fn one(
             Kind::EndpointSlice,
             Object::EndpointSlice(Arc::new(read(document)?)),
         ),
+        (ROUTES, "HTTPRoute") => {
+            let route = route::of_http(read(document)?);
+            (Kind::HTTPRoute, meant(document, route)?)
+        }
+        (ROUTES, "GRPCRoute") => {
+            let route = route::of_grpc(read(document)?);
+            (Kind::GRPCRoute, meant(document, route)?)
+        }
         (_, "") => return Err(refusal(document.line, "kind", "is missing")),
         ("", _) => return Err(refusal(document.line, "apiVersion", "is missing")),
         (group, kind) if group.contains("ringmail.io") => {
@@ -133,15 +144,7 @@ fn one(
             return Ok(None);
         }
     };
-    let key = check(kind, object.metadata()).map_err(|e| {
-        let needle = e.field.rsplit('.').next().unwrap_or_default();
-        let needle = if e.field.contains('/') {
-            &e.field
-        } else {
-            needle
-        };
-        refusal(line_of(document, needle), &e.field, &e.problem)
-    })?;
+    let key = check(kind, object.metadata()).map_err(|e| invalid(document, &e))?;
     for unknown in annotations::unknown(object.metadata().annotations.as_ref()) {
         let line = line_of(document, unknown);
         let unknown = shown(unknown);
@@ -152,14 +155,31 @@ fn one(
     Ok(Some((key, object)))
 }
 
+fn meant(document: &Document<'_>, route: Result<Route, Invalid>) -> Result<Object, Refusal> {
+    let route = route.map_err(|e| invalid(document, &e))?;
+    Ok(Object::Route(Arc::new(route)))
+}
+
+/// A refusal at the line that first says the field's last name.
+fn invalid(document: &Document<'_>, e: &Invalid) -> Refusal {
+    let needle = match e.field.contains('/') {
+        true => &e.field,
+        false => e.field.rsplit('.').next().unwrap_or_default(),
+    };
+    refusal(line_of(document, needle), &e.field, &e.problem)
+}
+
 /// Names, labels and annotations that we keep.
 fn check(kind: Kind, metadata: &ObjectMeta) -> Result<Key, Invalid> {
     let name = metadata.name.as_deref().unwrap_or_default();
     let namespace = match kind {
         Kind::Namespace => "",
-        Kind::ServiceAccount | Kind::Service | Kind::Pod | Kind::EndpointSlice => {
-            metadata.namespace.as_deref().unwrap_or("default")
-        }
+        Kind::ServiceAccount
+        | Kind::Service
+        | Kind::Pod
+        | Kind::EndpointSlice
+        | Kind::HTTPRoute
+        | Kind::GRPCRoute => metadata.namespace.as_deref().unwrap_or("default"),
     };
     let checked = match kind {
         Kind::Namespace => WorkloadName::new(name, "x").map_err(|e| Invalid {

@@ -12,7 +12,7 @@ const BODY_BYTES_MAX: usize = WINDOW_BYTES;
 
 /// A request, as far as it was sent.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(crate) struct Record {
     /// In neutral form.
     pub(super) head: Vec<u8>,
     pub(super) body: Vec<u8>,
@@ -29,6 +29,22 @@ impl Record {
             body: Vec::new(),
             trailers: None,
             ended,
+            sender: None,
+        }
+    }
+
+    /// Whether it is the whole request.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.ended
+    }
+
+    /// The same once more.
+    pub(crate) fn copy(&self) -> Self {
+        Self {
+            head: self.head.clone(),
+            body: self.body.clone(),
+            trailers: self.trailers.clone(),
+            ended: self.ended,
             sender: None,
         }
     }

@@ -54,9 +54,14 @@ impl Stream {
 
     /// An HTTP request that is yet to be placed; its head is in neutral form.
     pub(crate) fn request(head: Vec<u8>, ended: bool) -> Self {
+        Self::repeated(Record::new(head, ended))
+    }
+
+    /// A request that was made before, and is yet to be placed.
+    pub(crate) fn repeated(record: Record) -> Self {
         Self {
             place: RefCell::default(),
-            record: RefCell::new(Some(Record::new(head, ended))),
+            record: RefCell::new(Some(record)),
             failed: Cell::new(Reason::ClientGone),
         }
     }
@@ -117,9 +122,9 @@ impl Stream {
             .map(|record| look(&record.head))
     }
 
-    /// The stream stays where it is: nothing is recorded any more.
-    pub(crate) fn forget(&self) {
-        self.record.take();
+    /// The stream stays where it is: nothing is recorded any more. Returns what was, unless it was too much.
+    pub(crate) fn forget(&self) -> Option<Record> {
+        self.record.take()
     }
 
     /// Why the peer is told that the stream is reset, if it has to be.

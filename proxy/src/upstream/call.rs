@@ -3,6 +3,7 @@
 //!
 //! Nobody who sends the body or reads the response notices a retry: the stream stays the same, its place changes.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -16,23 +17,25 @@ use super::Caller;
 use super::endpoint::{Answer, Try};
 use super::health::Cause;
 use super::local::Local;
-use super::policy::Policy;
+use super::mirror;
 use super::retry::{self, Again, Asked, Failure};
 use super::services::{Resolved, Target, Tried};
 use crate::error::{Blame, Error, Reason};
 use crate::http::exchange::Exchange;
 use crate::http::neutral::{Fields, Request, Response};
+use crate::http::route::{DEFAULT, ResponseEdits};
 use crate::metrics::{Protocol, Traffic};
 use crate::peer::frame::Kind;
 use crate::peer::stream::{Reader, Stream};
 use crate::peer::streams::Streams;
 use crate::worker::Worker;
+use ringmail_proto::route::{Mirror, Policy};
 
 /// A request that is under way. Dropping it ends that.
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
     worker: &'a Rc<Worker>,
-    policy: &'a Policy,
+    terms: Terms<'a>,
     protocol: Protocol,
     service: Rc<Resolved>,
     begun: Instant,
@@ -41,10 +44,30 @@ pub(crate) struct Call<'a> {
     /// Places of the endpoints that were tried and are not to be tried again.
     tried: RefCell<Tried>,
     tries: Cell<u32>,
+    is_mirrored: Cell<bool>,
     /// When all must be over, and what has run out then.
     deadline: Cell<Option<(Instant, Reason)>>,
     /// It goes to our own app, once.
     local: Option<Rc<Local>>,
+}
+
+/// What a route says of a request.
+#[derive(Debug)]
+pub(super) struct Terms<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) response: ResponseEdits<'a>,
+    pub(super) mirrors: &'a [Mirror],
+}
+
+impl Terms<'_> {
+    /// No route says anything.
+    fn none() -> Self {
+        Self {
+            policy: &DEFAULT,
+            response: ResponseEdits::default(),
+            mirrors: &[],
+        }
+    }
 }
 
 /// What is asked.
@@ -65,7 +88,7 @@ impl<'a> Call<'a> {
         worker: &'a Rc<Worker>,
         caller: &Caller,
         target: Target<'_>,
-        policy: &'a Policy,
+        terms: Terms<'a>,
         outgoing: Outgoing,
     ) -> Result<(Self, Stream), Error> {
         let Worker {
@@ -77,18 +100,19 @@ impl<'a> Call<'a> {
         let service = services.resolve(target, caller.source, snapshot, peers);
         let begun = Instant::now();
         service.budget.earn(begun);
-        let patience = [policy.request_timeout, outgoing.patience];
+        let patience = [terms.policy.request_timeout, outgoing.patience];
         let patience = patience.into_iter().flatten().min();
         let deadline = patience.and_then(|time| begun.checked_add(time));
         let call = Self {
             worker,
-            policy,
+            terms,
             protocol: outgoing.protocol,
             service,
             begun,
             current: RefCell::default(),
             tried: RefCell::default(),
             tries: Cell::new(1),
+            is_mirrored: Cell::new(false),
             deadline: Cell::new(deadline.map(|at| (at, Reason::RequestTimeout))),
             local: None,
         };
@@ -98,29 +122,34 @@ impl<'a> Call<'a> {
     }
 
     /// Sends the request's head to our own app.
-    pub(crate) fn local(
+    pub(super) fn local(
         worker: &'a Rc<Worker>,
         local: &Rc<Local>,
-        policy: &'a Policy,
         outgoing: Outgoing,
     ) -> Result<(Self, Stream), Error> {
         let begun = Instant::now();
         let call = Self {
             worker,
-            policy,
+            terms: Terms::none(),
             protocol: outgoing.protocol,
-            service: Resolved::none(begun),
+            service: Resolved::none(local.destination(), begun),
             begun,
             current: RefCell::default(),
             tried: RefCell::default(),
             // There is nobody else to try.
             tries: Cell::new(u32::MAX),
+            is_mirrored: Cell::new(false),
             deadline: Cell::default(),
             local: Some(local.clone()),
         };
         let stream = Stream::request(outgoing.head, outgoing.end);
         local.place(&stream)?;
         Ok((call, stream))
+    }
+
+    /// A head of the response, with what the route changes in it.
+    pub(crate) fn edited<'b>(&self, head: &'b [u8]) -> Cow<'b, [u8]> {
+        self.terms.response.apply(head)
     }
 
     /// When the request's head was complete.
@@ -201,7 +230,11 @@ impl<'a> Call<'a> {
 
     /// No more tries: what is left is the response.
     fn settle(&self, stream: &Stream, now: Instant) -> Result<Instant, Error> {
-        stream.forget();
+        let record = stream.forget();
+        if !self.terms.mirrors.is_empty() && !self.is_mirrored.replace(true) {
+            let (source, destination) = (self.service.source, &self.service.destination);
+            mirror::send(self.worker, source, destination, self.terms.mirrors, record);
+        }
         if let Some(end) = self.try_end() {
             let late = (end, Reason::BackendTimeout);
             let sooner = self.deadline.get().filter(|(at, _)| *at <= end);
@@ -213,7 +246,7 @@ impl<'a> Call<'a> {
     /// When the time of the try under way ends.
     fn try_end(&self) -> Option<Instant> {
         let begun = self.current.borrow().as_ref()?.begun();
-        begun.checked_add(self.policy.backend_timeout?)
+        begun.checked_add(self.terms.policy.backend_timeout?)
     }
 
     async fn wait(&self, stream: &Stream, reader: &mut Reader) -> Result<(), Reason> {
@@ -248,7 +281,7 @@ impl<'a> Call<'a> {
             };
             current.answered(answer, &self.worker.metrics, now);
         }
-        let listed = self.policy.retry.as_ref()?.statuses.contains(&status);
+        let listed = self.terms.policy.retry.as_ref()?.statuses.contains(&status);
         listed.then(|| Failure::Status {
             status,
             retry_after: fields()
@@ -265,7 +298,7 @@ impl<'a> Call<'a> {
         let asked = Asked {
             tries: self.tries.get(),
             is_idempotent,
-            retry: self.policy.retry.as_ref(),
+            retry: self.terms.policy.retry.as_ref(),
         };
         let again = retry::decide(failure, asked, rand::random_range(0.0..1.0))?;
         if again.is_paid && !self.service.budget.spend(now) {

@@ -101,3 +101,47 @@ impl Load {
         self.average.set(Some(average));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jumps_up_and_comes_down_slowly() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let load = Load::default();
+        let cost = |seconds| load.cost(at(seconds)).round();
+        let fast = Duration::from_millis(1);
+        assert_eq!(cost(0), NOISE_MICROS, "asked at once");
+        load.begin();
+        assert_eq!(cost(0), UNKNOWN_MICROS, "but not by everybody");
+        load.answered(fast, at(0));
+        assert_eq!(cost(0), 2.0 * (1_000.0 + NOISE_MICROS));
+        load.end();
+        load.answered(Duration::from_millis(100), at(0));
+        assert_eq!(cost(0), 100_000.0 + NOISE_MICROS);
+        load.answered(fast, at(1));
+        assert!(cost(1) > 80_000.0);
+        load.answered(fast, at(120));
+        assert_eq!(cost(120), 1_000.0 + NOISE_MICROS);
+    }
+
+    #[test]
+    fn errors_in_a_row_cost_more_each_and_silence_costs_something() {
+        let now = Instant::now();
+        let load = Load::default();
+        let mut before = 0.0;
+        for _ in 0..6 {
+            load.failed(Duration::ZERO, now);
+            assert!(load.cost(now) >= before * 1.8);
+            before = load.cost(now);
+        }
+        let load = Load::default();
+        load.answered(Duration::from_millis(1), now);
+        load.waited(Duration::from_micros(10), now);
+        assert_eq!(load.cost(now).round(), 1_000.0 + NOISE_MICROS, "no news");
+        load.waited(Duration::from_secs(3600), now);
+        assert_eq!(load.cost(now).round(), ERROR_MICROS_MAX + NOISE_MICROS);
+    }
+}

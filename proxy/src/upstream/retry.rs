@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use super::policy::Retry;
 use crate::error::Reason;
+use ringmail_proto::route::Retry;
 
 /// Tries of one request in all, where no route allows more.
 pub(crate) const TRIES_MAX: u32 = 3;

@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use ringmail_proto::destination::{Destination, Endpoint as Announced, Service};
 use ringmail_proto::identity::{SpiffeId, WorkloadName};
+use ringmail_proto::workload::Workload;
 
 use super::balance::{self, Standing};
 use super::budget::Budget;
@@ -32,9 +33,9 @@ pub(crate) struct Target<'a> {
 #[derive(Debug)]
 pub(crate) struct Resolved {
     /// Keeps the service where it is: it is found by its address.
-    destination: Option<Arc<Destination>>,
+    pub(super) destination: Arc<Destination>,
     /// Of the pod that calls.
-    source: IpAddr,
+    pub(super) source: IpAddr,
     endpoints: Vec<Rc<Endpoint>>,
     pub(super) budget: Rc<Budget>,
 }
@@ -68,6 +69,8 @@ pub(crate) struct Services {
     resolved: RefCell<HashMap<usize, Rc<Resolved>, BuildHasherDefault<AddressHasher>>>,
     endpoints: RefCell<HashMap<EndpointKey, Rc<Endpoint>>>,
     budgets: RefCell<HashMap<(WorkloadName, u16), Rc<Budget>>>,
+    /// Our own pod, for whose zone all of this was resolved.
+    workload: RefCell<Option<Arc<Workload>>>,
     dice: Cell<u64>,
 }
 
@@ -77,6 +80,7 @@ impl Default for Services {
             resolved: RefCell::default(),
             endpoints: RefCell::default(),
             budgets: RefCell::default(),
+            workload: RefCell::default(),
             dice: Cell::new(rand::random()),
         }
     }
@@ -101,7 +105,7 @@ impl Services {
         let zone = workload.as_ref().and_then(|own| own.zone.as_deref());
         let endpoints = chosen(&target.service.endpoints, source, zone);
         let resolved = Rc::new(Resolved {
-            destination: Some(target.destination.clone()),
+            destination: target.destination.clone(),
             source,
             endpoints: endpoints
                 .into_iter()
@@ -135,14 +139,14 @@ impl Services {
             .clone()
     }
 
-    /// Forgets services that changed or went, and endpoints that no service has had since the last time.
+    /// Forgets services that changed or went, or all when we ourselves changed, and endpoints that no service has had since the last time.
     pub(crate) fn sweep(&self, snapshot: &Snapshot) {
+        let workload = snapshot.workload().ok();
+        let as_pointer = |one: &Option<Arc<Workload>>| one.as_ref().map(Arc::as_ptr);
+        let has_moved = as_pointer(&self.workload.borrow()) != as_pointer(&workload);
+        self.workload.replace(workload);
         let mut resolved = self.resolved.borrow_mut();
-        resolved.retain(|_, one| {
-            one.destination
-                .as_ref()
-                .is_some_and(|one| snapshot.is_current(one))
-        });
+        resolved.retain(|_, one| !has_moved && snapshot.is_current(&one.destination));
         self.budgets
             .borrow_mut()
             .retain(|_, one| Rc::strong_count(one) > 1);
@@ -151,6 +155,11 @@ impl Services {
             let was_deserted = one.is_deserted.replace(is_deserted);
             !(is_deserted && was_deserted)
         });
+    }
+
+    /// The same, of half the size.
+    pub(super) fn roll_u32(&self) -> u32 {
+        u32::try_from(self.roll() >> 32).unwrap_or_default()
     }
 
     /// A number that nobody chose: splitmix64.
@@ -165,9 +174,9 @@ impl Services {
 
 impl Resolved {
     /// Of a request that goes to our own app: nobody is chosen.
-    pub(super) fn none(now: Instant) -> Rc<Self> {
+    pub(super) fn none(destination: Arc<Destination>, now: Instant) -> Rc<Self> {
         Rc::new(Self {
-            destination: None,
+            destination,
             source: IpAddr::from([0, 0, 0, 0]),
             endpoints: Vec::new(),
             budget: Rc::new(Budget::new(now)),

@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
 };
@@ -20,7 +20,12 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use tokio::{net::TcpListener, time::sleep};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+    time::sleep,
+};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Status, Streaming, codegen::Service};
 
@@ -37,25 +42,45 @@ const BODY_BYTES_MAX: usize = 1 << 30;
 /// Answers to `/trailers`.
 const TRAILER: (&str, &str) = ("x-checksum", "7");
 
-pub(super) async fn serve(listener: TcpListener, name: String) -> io::Result<()> {
+pub(super) async fn serve(
+    listener: TcpListener,
+    name: String,
+    mut stopped: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let mut connections = JoinSet::new();
+    let each = stopped.clone();
     loop {
-        let (stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        let name = name.clone();
-        tokio::spawn(async move {
-            let mut server = auto::Builder::new(TokioExecutor::new());
-            server.http1().timer(TokioTimer::new());
-            server
-                .http2()
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(1024);
-            let answers = service_fn(move |request| answer(name.clone(), request));
-            // A connection's end, however it comes, is its client's to judge.
-            let _ = server
-                .serve_connection_with_upgrades(TokioIo::new(stream), answers)
-                .await;
-        });
+        tokio::select! {
+            accepted = listener.accept() => {
+                let (stream, _) = accepted?;
+                stream.set_nodelay(true)?;
+                connections.spawn(connection(stream, name.clone(), each.clone()));
+            }
+            Some(_) = connections.join_next() => {}
+            _ = stopped.wait_for(|stop| *stop) => break,
+        }
     }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+    Ok(())
+}
+
+async fn connection(stream: TcpStream, name: String, mut stopped: watch::Receiver<bool>) {
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new());
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(1024);
+    let answers = service_fn(move |request| answer(name.clone(), request));
+    let mut serving = pin!(server.serve_connection_with_upgrades(TokioIo::new(stream), answers));
+    // A connection's end, however it comes, is its client's to judge.
+    tokio::select! {
+        _ = serving.as_mut() => return,
+        _ = stopped.wait_for(|stop| *stop) => {}
+    }
+    serving.as_mut().graceful_shutdown();
+    let _ = serving.await;
 }
 
 async fn answer(name: String, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {

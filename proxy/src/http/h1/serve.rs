@@ -27,8 +27,7 @@ use crate::peer::frame::Kind;
 use crate::peer::stream::{Reader, Stream};
 use crate::tcp;
 use crate::upstream::call::{Call, Outgoing};
-use crate::upstream::policy::Policy;
-use crate::upstream::{Caller, dialled, open_http};
+use crate::upstream::{Begun, Caller, begin_http};
 use crate::worker::Worker;
 
 /// From a request's first byte to the end of its head.
@@ -170,17 +169,14 @@ async fn exchange(
         protocol: Protocol::Http1,
         patience: None,
     };
-    let policy = Policy::default();
-    let opened = async {
-        if let Some(local) = &caller.local {
-            return Call::local(worker, local, &policy, outgoing);
-        }
-        let destination = worker.snapshot.destination(caller.destination).await?;
-        open_http(worker, caller, dialled(&destination)?, &policy, outgoing).await
-    }
-    .await;
-    let (call, stream) = match opened {
-        Ok(opened) => opened,
+    let destination = caller.behind(worker).await;
+    let begun = match &destination {
+        Ok(destination) => begin_http(worker, caller, destination, outgoing).await,
+        Err(error) => Err(error.reason.into()),
+    };
+    let (call, stream) = match begun {
+        Ok(Begun::Sent(call, stream)) => (call, stream),
+        Ok(Begun::Answered(neutral)) => return tell(worker, head, &neutral, connection).await,
         Err(error) => return refuse_request(worker, caller, head, &error, connection).await,
     };
     let mut exchange = Exchange::begin(call.traffic()?, call.begun());
@@ -223,12 +219,39 @@ async fn refuse_request(
 ) -> Result<Next, Error> {
     worker.metrics.refused(caller.direction(), error.reason);
     tracing::debug!(destination = %caller.destination, ?error, "request refused");
-    let answer = answer(head, &worker.drain);
-    let answer = Answer {
+    let answer = answer_unread(head, &worker.drain);
+    write::refusal(error, answer, connection.output);
+    end_unread(head, answer, connection).await
+}
+
+/// Gives the client an answer that a route made.
+async fn tell(
+    worker: &Worker,
+    head: &RequestHead,
+    neutral: &[u8],
+    connection: &mut Connection<'_, '_>,
+) -> Result<Next, Error> {
+    let (response, fields) =
+        Response::decode(neutral).map_err(|error| Reason::Internal.because(error))?;
+    let answer = answer_unread(head, &worker.drain);
+    write::response(&response, fields, false, answer, connection.output)?;
+    end_unread(head, answer, connection).await
+}
+
+/// What a client can be told whose request's body stays unread.
+fn answer_unread(head: &RequestHead, drain: &Drain) -> Answer {
+    let answer = answer(head, drain);
+    Answer {
         persistent: answer.persistent && head.body.is_over(),
         ..answer
-    };
-    write::refusal(error, answer, connection.output);
+    }
+}
+
+async fn end_unread(
+    head: &RequestHead,
+    answer: Answer,
+    connection: &mut Connection<'_, '_>,
+) -> Result<Next, Error> {
     write_all(connection.to, connection.output)
         .await
         .blame(Reason::ClientGone)?;
@@ -359,7 +382,8 @@ async fn respond(
         let mut switched = false;
         match received.kind {
             Kind::Head if framing.is_none() => {
-                let (head, fields) = Response::decode(received.payload)
+                let payload = call.edited(received.payload);
+                let (head, fields) = Response::decode(&payload)
                     .map_err(|error| Reason::PeerProtocol.because(error))?;
                 // A head that is not the last one says nothing of a body.
                 let has_body = !end && head.status >= 200;

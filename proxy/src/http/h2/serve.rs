@@ -27,9 +27,8 @@ use crate::metrics::{Direction, Protocol};
 use crate::peer::frame::Kind;
 use crate::peer::stream::{Reader, Stream};
 use crate::upstream::call::{Call, Outgoing};
-use crate::upstream::policy::Policy;
 use crate::upstream::retry::grpc_timeout;
-use crate::upstream::{Caller, dialled, open_http};
+use crate::upstream::{Begun, Caller, begin_http};
 use crate::worker::Worker;
 
 /// For the client's preface.
@@ -178,8 +177,8 @@ async fn exchange(
     let is_grpc = is_grpc(&head.headers);
     let mut neutral = Vec::with_capacity(512);
     let bodyless = body.is_end_stream();
-    let policy = Policy::default();
-    let opened = async {
+    let destination = caller.behind(worker).await;
+    let begun = async {
         let tunnel = heads::put_request(&head, &mut neutral)?;
         let timeout = head.headers.get("grpc-timeout").filter(|_| is_grpc);
         let outgoing = Outgoing {
@@ -188,17 +187,14 @@ async fn exchange(
             protocol: Protocol::Http2,
             patience: timeout.and_then(|timeout| grpc_timeout(timeout.as_bytes())),
         };
-        if let Some(local) = &caller.local {
-            let opened = Call::local(worker, local, &policy, outgoing)?;
-            return Ok((tunnel, opened));
-        }
-        let destination = worker.snapshot.destination(caller.destination).await?;
-        let opened = open_http(worker, &caller, dialled(&destination)?, &policy, outgoing).await?;
-        Ok::<_, Error>((tunnel, opened))
+        let destination = destination.as_ref().map_err(|error| error.reason)?;
+        let begun = begin_http(worker, &caller, destination, outgoing).await?;
+        Ok::<_, Error>((tunnel, begun))
     }
     .await;
-    let (tunnel, (call, stream)) = match opened {
-        Ok(opened) => opened,
+    let (tunnel, call, stream) = match begun {
+        Ok((tunnel, Begun::Sent(call, stream))) => (tunnel, call, stream),
+        Ok((_, Begun::Answered(neutral))) => return tell(&mut respond, &neutral),
         Err(error) => {
             tracing::debug!(destination = %caller.destination, ?error, "request refused");
             worker.metrics.refused(caller.direction(), error.reason);
@@ -291,8 +287,9 @@ async fn answer(
         if received.kind != Kind::Head {
             return Err(Reason::PeerProtocol.into());
         }
-        let (head, fields) = Response::decode(received.payload)
-            .map_err(|error| Reason::PeerProtocol.because(error))?;
+        let payload = call.edited(received.payload);
+        let (head, fields) =
+            Response::decode(&payload).map_err(|error| Reason::PeerProtocol.because(error))?;
         let response = heads::response(head.status, fields, tunnel)?;
         let end = received.end;
         exchange.answered(head.status, heard);
@@ -315,6 +312,18 @@ async fn answer(
                 return outcome.map(|()| opens);
             }
         }
+    }
+}
+
+/// Gives the client an answer that a route made.
+fn tell(respond: &mut SendResponse<Bytes>, neutral: &[u8]) {
+    let response = Response::decode(neutral)
+        .map_err(|error| Reason::Internal.because(error))
+        .and_then(|(head, fields)| Ok(heads::response(head.status, fields, &Tunnel::None)?));
+    match response {
+        // The client may be gone; then there is nobody to tell.
+        Ok(response) => drop(respond.send_response(response, true)),
+        Err(_) => respond.send_reset(h2::Reason::INTERNAL_ERROR),
     }
 }
 

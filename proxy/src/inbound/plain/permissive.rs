@@ -134,6 +134,6 @@ fn caller(worker: &Rc<Worker>, socket: &TcpStream, app: SocketAddr) -> Result<Ca
     Ok(Caller {
         source: source.ip().to_canonical(),
         destination: app,
-        local: Some(Rc::new(Local::new(streams, app.port()))),
+        local: Some(Rc::new(Local::new(streams, app))),
     })
 }

@@ -11,6 +11,7 @@ use rcgen::{
 use ringmail_proto::bundle::TrustBundle;
 use ringmail_proto::destination::{Destination, DestinationKind, Endpoint, Service};
 use ringmail_proto::identity::{SpiffeId, WorkloadName};
+use ringmail_proto::route::Retry;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::task::spawn_local;
 
@@ -24,7 +25,6 @@ use crate::peer::streams::Side;
 use crate::snapshot::Snapshot;
 use crate::tls::identity::Identity;
 use crate::upstream::dialled;
-use crate::upstream::policy::Retry;
 
 const ID: &str = "spiffe://mesh.local/ns/shop/sa/cart";
 const SOURCE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
@@ -99,6 +99,8 @@ fn destination() -> Arc<Destination> {
         port: 80,
         protocol: ringmail_proto::workload::Protocol::Detect,
         endpoints: vec![endpoint],
+        routes: None,
+        backends: Vec::new(),
     };
     Arc::new(Destination {
         address: "10.96.0.1:80".parse().expect("valid"),
@@ -198,7 +200,12 @@ async fn outcome(policy: &Policy, method: &str, script: &[Act]) -> Result<u16, R
         patience: None,
     };
     let target = dialled(&destination).expect("a service");
-    let opened = Call::open(&worker, &caller, target, policy, outgoing).await;
+    let terms = Terms {
+        policy,
+        response: ResponseEdits::default(),
+        mirrors: &[],
+    };
+    let opened = Call::open(&worker, &caller, target, terms, outgoing).await;
     let (call, stream) = opened.map_err(|error| error.reason)?;
     let traffic = call.traffic().map_err(|error| error.reason)?;
     let mut exchange = Exchange::begin(traffic, call.begun());

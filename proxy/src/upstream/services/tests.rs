@@ -20,6 +20,8 @@ fn destination(endpoints: Vec<Announced>) -> Arc<Destination> {
         port: 80,
         protocol: ringmail_proto::workload::Protocol::Detect,
         endpoints,
+        routes: None,
+        backends: Vec::new(),
     };
     Arc::new(Destination {
         address: "10.96.0.1:80".parse().expect("valid"),

@@ -1,0 +1,124 @@
+//! What authors of routes are told: `status.parents` of the Gateway API. The same in a cluster and for a directory.
+
+use serde::Serialize;
+
+use crate::source::route::{ParentRef, Route, RouteKind};
+
+/// A route and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteStatus {
+    /// `HTTPRoute` or `GRPCRoute`.
+    pub kind: &'static str,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// In the order of its parentRefs.
+    pub parents: Vec<ParentStatus>,
+}
+
+/// What became of a route at one parent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParentStatus {
+    /// `Kind namespace/name:port`, as far as the reference says it.
+    pub parent_ref: String,
+    /// `Accepted` and `ResolvedRefs`.
+    pub conditions: Vec<Condition>,
+}
+
+/// `metav1.Condition`, but for when it changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// `Accepted` or `ResolvedRefs`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// `True` or `False`.
+    pub status: &'static str,
+    /// One word for programs.
+    pub reason: &'static str,
+    /// A sentence for people.
+    pub message: String,
+}
+
+impl Condition {
+    pub(super) fn not_accepted(reason: &'static str, message: String) -> Self {
+        Self {
+            kind: "Accepted",
+            status: "False",
+            reason,
+            message,
+        }
+    }
+
+    pub(super) fn unresolved(reason: &'static str, message: String) -> Self {
+        Self {
+            kind: "ResolvedRefs",
+            status: "False",
+            reason,
+            message,
+        }
+    }
+
+    fn good(kind: &'static str) -> Self {
+        Self {
+            kind,
+            status: "True",
+            reason: kind,
+            message: String::new(),
+        }
+    }
+}
+
+impl ParentStatus {
+    pub(super) fn new(
+        parent: &ParentRef,
+        accepted: Result<(), Condition>,
+        unresolved: &[Condition],
+    ) -> Self {
+        let namespace = parent.namespace.iter().map(|name| format!("{name}/"));
+        let port = parent.port.iter().map(|port| format!(":{port}"));
+        let section = parent.section_name.iter().map(|name| format!(":{name}"));
+        Self {
+            parent_ref: format!(
+                "{} {}{}{}{}",
+                parent.kind,
+                namespace.collect::<String>(),
+                parent.name,
+                port.collect::<String>(),
+                section.collect::<String>()
+            ),
+            conditions: vec![
+                accepted
+                    .err()
+                    .unwrap_or_else(|| Condition::good("Accepted")),
+                unresolved
+                    .first()
+                    .cloned()
+                    .unwrap_or_else(|| Condition::good("ResolvedRefs")),
+            ],
+        }
+    }
+}
+
+impl RouteStatus {
+    pub(super) fn new(route: &Route, parents: Vec<ParentStatus>) -> Self {
+        Self {
+            kind: match route.kind {
+                RouteKind::Http => "HTTPRoute",
+                RouteKind::Grpc => "GRPCRoute",
+            },
+            namespace: super::namespace(route).to_owned(),
+            name: route.metadata.name.clone().unwrap_or_default(),
+            parents,
+        }
+    }
+}
+
+/// `namespace/name`.
+pub(super) fn full_name(route: &Route) -> String {
+    let name = route.metadata.name.as_deref().unwrap_or_default();
+    format!("{}/{name}", super::namespace(route))
+}
