@@ -40,6 +40,7 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
         "http::who_gives_up_and_who_only_stops_sending",
         who_gives_up_and_who_only_stops_sending,
     ),
+    ("http::old_clients_and_tunnels", old_clients_and_tunnels),
     ("http::large_bodies", large_bodies),
     ("http::trailers_cross_versions", trailers_cross_versions),
 ];
@@ -335,6 +336,52 @@ fn broken_answers_end_nothing(bed: Bed) -> anyhow::Result<()> {
             "{reply:?}"
         );
         Ok(())
+    })
+}
+
+/// HTTP/1.0, which keeps connections only when asked and knows no chunks, and CONNECT.
+fn old_clients_and_tunnels(bed: Bed) -> anyhow::Result<()> {
+    play(bed, &Plan::default(), |shop| {
+        let app = App::listen(&shop.server, PORT)?;
+        let mut client = dial(&shop.client, shop.server_at(PORT))?;
+        client.write_all(b"GET /1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")?;
+        let mut served = accept(&app, &mut client)?;
+        expect(&mut served, b"GET /1 HTTP/1.0\r\n\r\n")?;
+        // The app ends its answer as it likes; that its connection goes on is between it and its proxy.
+        served.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
+        expect(
+            &mut client,
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nok",
+        )?;
+        client.write_all(b"GET /2 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")?;
+        expect(&mut served, b"GET /2 HTTP/1.0\r\n\r\n")?;
+        served.write_all(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        )?;
+        let (answer, ending) = read_rest(&mut client);
+        ensure!(
+            answer == "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nok" && ending == Ending::Closed,
+            "{answer:?}, {ending:?}"
+        );
+
+        let mut client = dial(&shop.client, shop.server_at(PORT))?;
+        let connect = "CONNECT other.example:443 HTTP/1.1\r\nHost: other.example:443\r\n\r\n";
+        let mut served = ask(&mut client, &app, connect)?;
+        served.write_all(b"HTTP/1.1 200 Fine\r\n\r\n")?;
+        expect(&mut client, b"HTTP/1.1 200 Fine\r\n\r\n")?;
+        client.write_all(b"\x16\x03\x01 through")?;
+        expect(&mut served, b"\x16\x03\x01 through")?;
+        served.write_all(b"and back")?;
+        drop(served);
+        let (rest, _) = read_rest(&mut client);
+        ensure!(rest == "and back", "{rest:?}");
+
+        // One that is refused is an answer like any other.
+        let mut client = dial(&shop.client, shop.server_at(PORT))?;
+        let mut served = ask(&mut client, &app, connect)?;
+        let refused = b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 2\r\n\r\nno";
+        served.write_all(refused)?;
+        expect(&mut client, refused)
     })
 }
 

@@ -16,6 +16,7 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use super::heads::Tunnel;
+use super::held::{Held, Hold};
 use super::metered::{Flood, Metered};
 use super::{heads, limits, pump};
 use crate::buffer::Buffer;
@@ -66,6 +67,7 @@ async fn streams(
     let (mut connection, flood) = handshake(socket, input).await?;
     let mut draining = pin!(worker.drain.begun());
     let mut told = false;
+    let own = Held::default();
     loop {
         let accepted = tokio::select! {
             accepted = poll_fn(|cx| poll_accept(&mut connection, &flood, cx)) => accepted,
@@ -76,9 +78,20 @@ async fn streams(
             }
         };
         match accepted {
-            Some(Ok((request, respond))) => {
+            Some(Ok((request, mut respond))) => {
+                let Some(hold) = Hold::begin(&own, &worker.held) else {
+                    let error = Reason::Overloaded.into();
+                    worker
+                        .metrics
+                        .refused(caller.direction(), Reason::Overloaded);
+                    refuse(&mut respond, &error, is_grpc(request.headers()));
+                    continue;
+                };
                 let (worker, caller) = (worker.clone(), caller.clone());
-                spawn_local(async move { exchange(&worker, caller, request, respond).await });
+                spawn_local(async move {
+                    exchange(&worker, caller, request, respond).await;
+                    drop(hold);
+                });
             }
             Some(Err(error)) => {
                 if flood.is_on() {
