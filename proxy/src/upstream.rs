@@ -47,6 +47,7 @@ use ringmail_proto::destination::{Destination, DestinationKind, Endpoint, Servic
 use ringmail_proto::identity::SpiffeId;
 
 use crate::error::{Error, Reason};
+use crate::http::context::identify;
 use crate::http::route::{Routed, route};
 use crate::metrics::{Direction, Protocol, Traffic};
 use crate::peer::stream::Stream;
@@ -145,11 +146,13 @@ pub(crate) async fn begin_http<'a>(
     destination: &'a Arc<Destination>,
     mut outgoing: Outgoing,
 ) -> Result<Begun<'a>, Error> {
+    let mut head = std::mem::take(&mut outgoing.head);
+    identify(&mut head, || worker.services.roll());
     if let Some(local) = &caller.local {
+        let outgoing = Outgoing { head, ..outgoing };
         let (call, stream) = Call::local(worker, local, outgoing)?;
         return Ok(Begun::Sent(call, stream));
     }
-    let head = std::mem::take(&mut outgoing.head);
     let dialled = dialled(destination)?.service;
     let forward = match route(dialled, head, worker.services.roll_u32())? {
         Routed::Answer(head) => return Ok(Begun::Answered(head)),
