@@ -278,8 +278,8 @@ mod tests {
             [0, 0, 0, 1, kind, a, b, c]
         };
         assert_eq!(
-            decode_all(&[&header(3, 65537)]),
-            Err(FrameError::TooLong(Kind::Data, 65537))
+            decode_all(&[&header(3, 131073)]),
+            Err(FrameError::TooLong(Kind::Data, 131073))
         );
         assert_eq!(
             decode_all(&[&header(7, 1)]),
