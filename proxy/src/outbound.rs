@@ -103,7 +103,7 @@ async fn forward(
 
 async fn whereto(worker: &Worker, caller: &Caller) -> Result<(Arc<Destination>, Way), Error> {
     let destination = worker.snapshot.destination(caller.destination).await?;
-    let way = way(&destination.kind, caller, worker.next_turn())?;
+    let way = way(&destination.kind, caller)?;
     Ok((destination, way))
 }
 

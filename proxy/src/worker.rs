@@ -1,7 +1,6 @@
 //! What the tasks of one worker share. Everything here stays on the worker's thread but for the snapshot, the metrics
 //! and the drain, which are atomic.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -41,8 +40,6 @@ pub(crate) struct Worker {
     pub(crate) held: Held,
     /// Connections that may be between accept and knowing whose they are: each holds a buffer for whoever it is.
     pub(crate) strangers: Semaphore,
-    /// Takes turns among endpoints.
-    turn: Cell<usize>,
 }
 
 impl Worker {
@@ -64,14 +61,6 @@ impl Worker {
             app_sessions: AppSessions::default(),
             held: Held::default(),
             strangers: Semaphore::new(STRANGERS_MAX),
-            turn: Cell::new(0),
         })
-    }
-
-    /// Counts up.
-    pub(crate) fn next_turn(&self) -> usize {
-        let turn = self.turn.get();
-        self.turn.set(turn.wrapping_add(1));
-        turn
     }
 }

@@ -11,13 +11,13 @@ use ringmail_proto::workload::{Protocol as Declared, Workload};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::app::Session;
 use crate::buffer::{Buffer, write_all};
 use crate::detect::Verdict;
 use crate::detect::first::{first_bytes, in_time};
 use crate::error::{Blamed, Error, Reason};
 use crate::http::h1::forward::connect;
 use crate::http::{h1, h2};
-use crate::inbound::Session;
 use crate::metrics::Traffic;
 use crate::peer::local;
 use crate::tcp;
@@ -126,7 +126,7 @@ async fn spoken(
 /// A client whose requests go to the app as those of a peer do.
 fn caller(worker: &Rc<Worker>, socket: &TcpStream, app: SocketAddr) -> Result<Caller, Error> {
     let source = socket.peer_addr().blame(Reason::ClientGone)?;
-    let session = Session::new(None, app.ip());
+    let session = Session::of_outside(app.ip());
     let worker = worker.clone();
     let streams = local::pair(move |stream, reader, head| {
         session.accept(&worker, stream, reader, head);

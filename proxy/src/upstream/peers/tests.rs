@@ -6,7 +6,7 @@ use crate::peer::streams::STREAMS_MAX;
 fn another_connection_for_those_that_would_wait_and_an_end_to_that() {
     let identity = "spiffe://mesh.local/ns/shop/sa/cart".parse();
     let peers = Peers::default();
-    let peer = peers.peer([10, 0, 0, 2].into(), &identity.expect("valid"));
+    let peer = peers.peer([10, 0, 0, 2].into(), &Is::Proxy(identity.expect("valid")));
     let check = |expected: &str| {
         let found = format!("{:?}", peer.usable(1));
         let name = found.split('(').next();
