@@ -117,15 +117,18 @@ impl Session {
         match open.kind {
             Kind::Http => {
                 let (port, head) = (open.port, open.head.to_vec());
-                spawn_local(async move {
+                // Behind a pointer: a task by value is copied several times on its way into and out of the runtime.
+                spawn_local(Box::pin(async move {
                     session
                         .http(&worker, port, &head, stream, reader, busy)
-                        .await
-                });
+                        .await;
+                }));
             }
             Kind::Tcp => {
                 let port = open.port;
-                spawn_local(async move { session.tcp(&worker, port, stream, reader, busy).await });
+                spawn_local(Box::pin(async move {
+                    session.tcp(&worker, port, stream, reader, busy).await;
+                }));
             }
         }
     }
@@ -162,17 +165,7 @@ impl Session {
         };
         let mut exchange = Exchange::begin(self.traffic(worker, protocol), Instant::now());
         let forwarded = match http2 {
-            true => {
-                Box::pin(h2::forward::forward(
-                    worker,
-                    app,
-                    head,
-                    &stream,
-                    reader,
-                    &mut exchange,
-                ))
-                .await
-            }
+            true => h2::forward::forward(worker, app, head, &stream, reader, &mut exchange).await,
             false => h1::forward::forward(worker, app, head, &stream, reader, &mut exchange).await,
         };
         match forwarded {

@@ -58,6 +58,9 @@ mod error;
 /// How the proxy ends.
 mod drain;
 
+/// Connections that wait.
+mod idle;
+
 /// What the tasks of one worker share.
 mod worker;
 

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::drain::Drain;
 use crate::http::h1::forward::Apps;
 use crate::http::h2::{AppSessions, Held};
+use crate::idle::Idlers;
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
 use crate::upstream::mirror::Mirroring;
@@ -30,6 +31,8 @@ pub(crate) struct Worker {
     pub(crate) peers: Peers,
     /// What is known of the services that our app calls.
     pub(crate) services: Services,
+    /// Clients that wait for their next request.
+    pub(crate) idlers: Idlers,
     /// Copies of requests.
     pub(crate) mirroring: Mirroring,
     /// HTTP/1 connections to our app.
@@ -56,6 +59,7 @@ impl Worker {
             drain,
             peers: Peers::default(),
             services: Services::default(),
+            idlers: Idlers::default(),
             mirroring: Mirroring::default(),
             apps: Apps::default(),
             app_sessions: AppSessions::default(),

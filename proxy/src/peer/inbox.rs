@@ -40,6 +40,7 @@ impl Inbox {
             Some(start) if frame.kind == Kind::Data => start,
             _ => {
                 let start = self.entries.len();
+                self.entries.reserve(HEADER_BYTES + frame.payload.len());
                 self.entries
                     .extend_from_slice(&[frame.kind as u8, 0, 0, 0, 0, 0]);
                 start

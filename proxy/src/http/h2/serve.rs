@@ -88,10 +88,11 @@ async fn streams(
                     continue;
                 };
                 let (worker, caller) = (worker.clone(), caller.clone());
-                spawn_local(async move {
+                // Behind a pointer: a task by value is copied several times on its way into and out of the runtime.
+                spawn_local(Box::pin(async move {
                     exchange(&worker, caller, request, respond).await;
                     drop(hold);
-                });
+                }));
             }
             Some(Err(error)) => {
                 if flood.is_on() {
