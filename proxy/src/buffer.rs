@@ -1,7 +1,7 @@
 //! Bytes on their way: a read buffer that holds memory only while bytes are in it.
 //!
 //! Blocks come from a last-in-first-out pool of each worker, so that a thousand idle connections hold none and a busy
-//! worker keeps touching the same few. At most [`POOLED_BLOCKS_MAX`] blocks are kept; more are given back.
+//! worker keeps touching the same few. At most [`POOLED_BLOCKS_MAX`] blocks are kept, and only while they are needed.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -17,11 +17,26 @@ const HEAD_BYTES: usize = 64 * 1024;
 const BLOCK_BYTES: usize = 129 * 1024;
 /// What one large read takes.
 const LARGE_BYTES: usize = 128 * 1024;
-/// Blocks one worker keeps for later.
-const POOLED_BLOCKS_MAX: usize = 64;
+/// Blocks one worker keeps for later. Those that it did not need for a while are given back.
+const POOLED_BLOCKS_MAX: usize = 1024;
+
+/// Blocks that nobody uses, the last used on top.
+struct Pool {
+    blocks: Vec<Box<[u8]>>,
+    /// The fewest there were since the last [`sweep_pool`].
+    fewest: usize,
+}
 
 thread_local! {
-    static POOL: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { blocks: Vec::new(), fewest: 0 }) };
+}
+
+/// Gives back this worker's blocks that were not needed since the last time.
+pub(crate) fn sweep_pool() {
+    POOL.with_borrow_mut(|pool| {
+        drop(pool.blocks.drain(..pool.fewest));
+        pool.fewest = pool.blocks.len();
+    });
 }
 
 /// Bytes that were read and not used yet. Dropping it gives its block back.
@@ -166,16 +181,20 @@ pub(crate) async fn write_all(
 }
 
 fn take_block() -> Box<[u8]> {
-    POOL.with_borrow_mut(Vec::pop)
-        .unwrap_or_else(|| vec![0; BLOCK_BYTES].into_boxed_slice())
+    let pooled = POOL.with_borrow_mut(|pool| {
+        let block = pool.blocks.pop();
+        pool.fewest = pool.fewest.min(pool.blocks.len());
+        block
+    });
+    pooled.unwrap_or_else(|| vec![0; BLOCK_BYTES].into_boxed_slice())
 }
 
 fn put_block(block: Box<[u8]>) {
     // A buffer that outlives its thread's pool is simply freed.
     let _ = POOL.try_with(|pool| {
         let mut pool = pool.borrow_mut();
-        if pool.len() < POOLED_BLOCKS_MAX {
-            pool.push(block);
+        if pool.blocks.len() < POOLED_BLOCKS_MAX {
+            pool.blocks.push(block);
         }
     });
 }
@@ -200,6 +219,26 @@ mod tests {
             buffer.block.is_none(),
             "a read that brought nothing keeps nothing"
         );
+    }
+
+    #[test]
+    fn blocks_that_are_not_needed_are_given_back() {
+        let pooled = || POOL.with_borrow(|pool| pool.blocks.len());
+        let mut buffers: Vec<Buffer> = (0..100).map(|_| Buffer::default()).collect();
+        buffers.iter_mut().for_each(|buffer| {
+            buffer.spare();
+            buffer.filled(1);
+        });
+        drop(buffers);
+        assert_eq!(pooled(), 100);
+        sweep_pool();
+        let mut one = Buffer::default();
+        one.spare();
+        one.filled(1);
+        sweep_pool();
+        assert_eq!(pooled(), 0, "the one that was needed is in use");
+        drop(one);
+        assert_eq!(pooled(), 1);
     }
 
     #[test]

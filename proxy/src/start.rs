@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
 use crate::admin::{self, Admin, Door};
-use crate::buffer::write_all;
+use crate::buffer::{sweep_pool, write_all};
 use crate::capture::{Plan, probe};
 use crate::config::{
     ADMIN_PORT, Config, Explicit, INBOUND_PORT, OUTBOUND_PORT, PEER_PORT, STATUS_PORT,
@@ -250,6 +250,7 @@ async fn keep_tidy(worker: &Worker) {
                 worker.idlers.dismiss();
             }
             _ = sweep.tick() => {
+                sweep_pool();
                 worker.idlers.sweep(std::time::Instant::now());
                 worker.apps.sweep();
                 worker.peers.sweep();
