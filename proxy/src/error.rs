@@ -96,7 +96,7 @@ reasons! {
     34 Internal            "internal"             Us         500 13 "a bug in this proxy ended the exchange"
     35 NotImplemented      "not_implemented"     Us         501 12 "this use of HTTP is not spoken here"
     36 NoRoute             "no_route"             Us         404 12 "the service has routes and none is for this request"
-    37 NoBackend           "no_backend"           Us         500 13 "the route of this request has no backend that exists"
+    37 NoBackend           "no_backend"           Us         500 14 "the route of this request has no backend that exists"
     40 UnknownDestination  "unknown_destination"  Controller 503 14 "the controller could not be asked what is behind this address"
     41 NoEndpoints         "no_endpoints"         Controller 503 14 "no pod serves this destination now"
     50 EgressDenied        "egress_denied"        Client     403 7  "the address is outside the mesh, and this namespace does not let anything out"

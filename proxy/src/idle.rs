@@ -27,6 +27,8 @@ pub(crate) struct Seat {
     waiting: RefCell<Option<Waker>>,
     /// When it was first seen to.
     since: Cell<Option<Instant>>,
+    /// It was told to rest.
+    rests: Cell<bool>,
     told: Cell<Option<Told>>,
 }
 
@@ -86,6 +88,7 @@ impl Seat {
     pub(crate) fn rise(&self) {
         self.waiting.take();
         self.since.take();
+        self.rests.take();
         self.told.take();
     }
 
@@ -99,7 +102,7 @@ impl Seat {
         let passed = now.saturating_duration_since(since);
         if passed >= IDLE_TIMEOUT {
             self.tell(Told::Leave);
-        } else if passed >= REST_AFTER && passed < 2 * REST_AFTER {
+        } else if passed >= REST_AFTER && !self.rests.replace(true) {
             self.tell(Told::Rest);
         }
     }

@@ -195,7 +195,10 @@ async fn protocol(
     let mut reader = Reader::default();
     let server_first = tokio::select! {
         biased;
-        heard = std::future::poll_fn(|cx| carrier.stream.poll_receivable(cx, &mut reader)) => { heard?; true }
+        heard = std::future::poll_fn(|cx| carrier.stream.poll_receivable(cx, &mut reader)) => {
+            heard.inspect_err(|reason| carrier.broke(worker, *reason))?;
+            true
+        }
         filled = input.fill(socket) => { filled.blame(Reason::ClientGone)?; false }
     };
     let opened = Box::new(Opened { carrier, reader });
@@ -272,7 +275,10 @@ async fn opaque(
     )
     .await;
     match &outcome {
-        Ok(()) => traffic.connection(Outcome::Success),
+        Ok(()) => {
+            traffic.connection(Outcome::Success);
+            carrier.ended(worker);
+        }
         Err(error) => {
             worker.metrics.refused(Direction::Outbound, error.reason);
             traffic.connection(Outcome::of_reason(error.reason));

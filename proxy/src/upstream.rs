@@ -179,6 +179,11 @@ pub(crate) struct Carrier {
 }
 
 impl Carrier {
+    /// It ended well.
+    pub(crate) fn ended(&self, worker: &Worker) {
+        self.current.closed(&worker.metrics);
+    }
+
     /// It ended so: an endpoint whose connections break is not well.
     pub(crate) fn broke(&self, worker: &Worker, reason: Reason) {
         let now = Instant::now();

@@ -62,7 +62,12 @@ pub(crate) fn route(service: &Service, head: Vec<u8>, random: u32) -> Result<Rou
     };
     let (rule, matched) = routes.pick(asked, fields).ok_or(Reason::NoRoute)?;
     if let Some(to) = &rule.redirect {
-        let host = fields.first("host").unwrap_or_default();
+        if !request.target.starts_with('/') {
+            // A CONNECT or an OPTIONS * has no path to send elsewhere.
+            return Err(Reason::NoRoute.into());
+        }
+        let named = to.host.as_ref().map(|_| &b""[..]);
+        let host = fields.first("host").or(named).ok_or(Reason::NoRoute)?;
         let host = std::str::from_utf8(host).map_err(|e| Reason::MalformedRequest.because(e))?;
         let location = to.location(host, service.port, request.target, &matched.path);
         return Ok(Routed::Answer(redirect(
@@ -172,8 +177,11 @@ fn redirect(status: u16, location: &str, edits: &HeaderEdits) -> Vec<u8> {
         phrase: b"",
     }
     .encode(&mut out);
-    put_field(&mut out, b"location", location.as_bytes());
-    put_field(&mut out, b"content-length", b"0");
+    for (name, value) in [("location", location), ("content-length", "0")] {
+        if edits.keeps(name.as_bytes()) {
+            put_field(&mut out, name.as_bytes(), value.as_bytes());
+        }
+    }
     for (name, value) in edits.coming() {
         put_field(&mut out, name.as_bytes(), value.as_bytes());
     }

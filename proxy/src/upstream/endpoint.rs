@@ -158,6 +158,11 @@ impl Try {
         self.tell(self.endpoint.health.connected(), metrics);
     }
 
+    /// An opaque connection ended as its ends wanted it to.
+    pub(super) fn closed(&self, metrics: &Metrics) {
+        self.well(metrics);
+    }
+
     fn well(&self, metrics: &Metrics) {
         self.tell(self.endpoint.health.succeeded(), metrics);
     }

@@ -16,8 +16,9 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use super::call;
+use super::health::Cause;
 use super::services::Target;
-use crate::error::Error;
+use crate::error::{Error, Reason};
 use crate::peer::record::Record;
 use crate::peer::stream::{Reader, Stream};
 use crate::worker::Worker;
@@ -31,6 +32,22 @@ const COPY_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(crate) struct Mirroring {
     under_way: Rc<Cell<usize>>,
+}
+
+/// A copy under way. Dropping it ends that.
+struct UnderWay(Rc<Cell<usize>>);
+
+impl UnderWay {
+    fn begin(count: Rc<Cell<usize>>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 /// Sends what was recorded of a request to the share of mirrors that is its due.
@@ -56,8 +73,9 @@ pub(super) fn send(
             continue;
         };
         let (worker, destination, copy) = (worker.clone(), destination.clone(), copy.copy());
-        under_way.set(under_way.get() + 1);
+        let under_way = UnderWay::begin(under_way);
         spawn_local(async move {
+            let _under_way = under_way;
             let target = Target {
                 destination: &destination,
                 service: &service,
@@ -69,7 +87,6 @@ pub(super) fn send(
                 "failed"
             };
             worker.metrics.mirrored(result);
-            under_way.set(under_way.get() - 1);
         });
     }
 }
@@ -92,6 +109,16 @@ async fn exchange(
     let (current, streams) = call::begin(worker, &service, &tried, Instant::now()).await?;
     let stream = Stream::repeated(copy);
     stream.place(&streams, current.endpoint().port)?;
+    let outcome = discard(&stream).await;
+    match outcome {
+        Ok(()) => current.closed(&worker.metrics),
+        Err(reason) => current.failed(Cause::Broken, reason, &worker.metrics, Instant::now()),
+    }
+    Ok(outcome?)
+}
+
+/// Reads the answer to its end.
+async fn discard(stream: &Stream) -> Result<(), Reason> {
     let mut reader = Reader::default();
     while !reader.is_ended() {
         stream.receive(&mut reader).await?;

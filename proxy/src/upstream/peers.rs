@@ -146,7 +146,8 @@ impl Peers {
     pub(crate) fn sweep(&self) {
         for peer in self.by_endpoint.borrow().values() {
             let connections = peer.connections.borrow();
-            let mut connections = connections.iter();
+            let live = |one: &&Connection| !one.streams.is_retired() && !one.streams.is_closed();
+            let mut connections = connections.iter().filter(live);
             if connections.next().is_none_or(|one| one.streams.is_behind()) {
                 continue;
             }

@@ -199,34 +199,37 @@ impl Resolved {
     }
 }
 
-/// The endpoints to choose from, and what they are: in our zone if that is how it is to be, without the caller's own.
-/// Where one has a sidecar, those that have none are left out: what can be under mutual TLS is.
+/// The endpoints to choose from, and what they are: in our zone if that is how it is to be. Where one has a sidecar,
+/// those that have none are left out: what can be under mutual TLS is. The caller's own pod is for want of others: it
+/// need not cross two proxies to reach itself.
 fn chosen<'a>(
     all: &'a [Announced],
     protocol: Protocol,
     source: IpAddr,
     zone: Option<&str>,
 ) -> Vec<(&'a Announced, Is)> {
-    let is_other = |one: &&'a Announced| one.address.ip() != source;
-    let in_mesh = all
-        .iter()
-        .filter(is_other)
-        .any(|one| one.identity.is_some());
-    let usable = |one: &'a Announced| match &one.identity {
-        _ if one.address.ip() == source => None,
-        Some(identity) => Some((one, Is::Proxy(identity.clone()))),
-        None => (!in_mesh).then_some((one, Is::App(protocol))),
+    let (own, others): (Vec<_>, Vec<_>) = all.iter().partition(|one| one.address.ip() == source);
+    let in_mesh = others.iter().any(|one| one.identity.is_some());
+    let usable = |one: &&'a Announced| match &one.identity {
+        Some(identity) => Some((*one, Is::Proxy(identity.clone()))),
+        None => (!in_mesh).then_some((*one, Is::App(protocol))),
     };
-    let is_near = |one: &&Announced| {
+    if others.is_empty() {
+        return own
+            .into_iter()
+            .map(|one| (one, Is::App(protocol)))
+            .collect();
+    }
+    let is_near = |one: &&&Announced| {
         zone.is_some_and(|zone| one.zone_hints.iter().any(|hint| **hint == *zone))
     };
     if all.iter().all(|one| !one.zone_hints.is_empty()) {
-        let near: Vec<_> = all.iter().filter(is_near).filter_map(usable).collect();
+        let near: Vec<_> = others.iter().filter(is_near).filter_map(usable).collect();
         if !near.is_empty() {
             return near;
         }
     }
-    all.iter().filter_map(usable).collect()
+    others.iter().filter_map(usable).collect()
 }
 
 /// Addresses in memory are ours to choose: a multiplication spreads them.

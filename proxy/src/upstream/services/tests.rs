@@ -56,7 +56,7 @@ fn zones_as_kubernetes_prefers_them() {
 }
 
 #[test]
-fn our_own_pod_is_left_out_and_pods_without_a_sidecar_where_others_have_one() {
+fn our_own_pod_and_pods_without_a_sidecar_are_for_want_of_others() {
     let mut plain = announced("10.0.0.3:80", &["x"]);
     plain.identity = None;
     let all = [
@@ -67,8 +67,10 @@ fn our_own_pod_is_left_out_and_pods_without_a_sidecar_where_others_have_one() {
     let found = chosen(&all, Protocol::Detect, SOURCE, Some("x"));
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].0.address.to_string(), "10.0.0.2:80");
-    let outside = chosen(&all[2..], Protocol::Http1, SOURCE, None);
-    assert_eq!(outside, [(&all[2], Is::App(Protocol::Http1))]);
+    for lone in [&all[..1], &all[2..]] {
+        let found = chosen(lone, Protocol::Http1, SOURCE, None);
+        assert_eq!(found, [(&lone[0], Is::App(Protocol::Http1))]);
+    }
 }
 
 #[test]
