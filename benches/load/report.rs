@@ -47,11 +47,16 @@ fn table(text: &mut String, row: &RowResult, pairs: &[String]) -> anyhow::Result
     for (name, samples) in pairs.iter().zip(&row.samples) {
         let median_of = |of: fn(&Sample) -> f64| median(samples.iter().map(of));
         let ratio = |of: fn(&Sample) -> f64| {
-            median(samples.iter().zip(ours).map(|(one, our)| of(one) / of(our)))
+            let ratios = samples.iter().zip(ours).map(|(one, our)| of(one) / of(our));
+            match median(ratios) {
+                // Ringmail was not asked for.
+                nothing if nothing.is_nan() => "-".to_owned(),
+                ratio => format!("{ratio:.2}"),
+            }
         };
         writeln!(
             text,
-            "  {name:46} {:9.2} {:6.2} {:9.0} {:8.0} {:6.2} {:8.0} {:8.0} {:7.0}",
+            "  {name:46} {:9.2} {:>6} {:9.0} {:8.0} {:>6} {:8.0} {:8.0} {:7.0}",
             median_of(|sample| sample.cpu),
             ratio(|sample| sample.cpu),
             median_of(|sample| sample.figures.per_second),
