@@ -1,8 +1,8 @@
 //! What is done with an HTTP request to a service: routes of the Gateway API, merged, ordered and checked, and the
 //! choice among them. Pure: the proxy and the command line choose alike.
 //!
-//! Limits: [`MATCHES_MAX`] matches and [`RULES_MAX`] rules a service, [`PARTS_MAX`] of anything in one of them,
-//! [`TEXT_BYTES_MAX`] a string, [`PATTERN_BYTES_MAX`] a regular expression.
+//! Limits: `MATCHES_MAX` matches and `RULES_MAX` rules a service, `PARTS_MAX` of anything in one of them,
+//! `TEXT_BYTES_MAX` a string, `PATTERN_BYTES_MAX` a regular expression.
 
 use std::time::Duration;
 

@@ -10,6 +10,9 @@ pub(crate) mod fields;
 /// The one normal form of a request's target and host.
 pub(crate) mod target;
 
+/// What lets people follow a request.
+pub(crate) mod context;
+
 /// What routes make of a request.
 pub(crate) mod route;
 

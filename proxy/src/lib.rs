@@ -2,7 +2,8 @@
 //!
 //! The life of a connection, in the order of the modules: it is accepted ([`start`], `listen`), taken from our app to
 //! the pod it dialled (`outbound`) or from another pod to our app (`inbound`), under mutual TLS (`tls`), as what it
-//! turns out to be (`detect`), to whom the controller says (`upstream`), as streams (`peer`) of HTTP messages in one
+//! turns out to be (`detect`), to whom the controller says (`upstream`) and in
+//! the end to an app (`app`), as streams (`peer`) of HTTP messages in one
 //! neutral form (`http`) or of bytes (`tcp`). What all this rests on comes last: what was learnt (`control`,
 //! `snapshot`), errors, the end, the figures. Imports go downward only.
 
@@ -33,6 +34,9 @@ mod detect;
 /// Where a request goes.
 mod upstream;
 
+/// Streams that go to an app.
+mod app;
+
 /// The wire between two proxies.
 mod peer;
 
@@ -53,6 +57,9 @@ mod error;
 
 /// How the proxy ends.
 mod drain;
+
+/// Connections that wait.
+mod idle;
 
 /// What the tasks of one worker share.
 mod worker;

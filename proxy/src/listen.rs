@@ -162,11 +162,12 @@ pub(crate) async fn accept<Served>(
         match accepted {
             Ok((socket, from)) => {
                 let served = serve(worker.clone(), socket);
-                spawn_local(async move {
+                // Behind a pointer: a task by value is copied several times on its way into and out of the runtime.
+                spawn_local(Box::pin(async move {
                     if let Err(error) = served.await {
                         tracing::debug!(%from, ?error, "connection ended");
                     }
-                });
+                }));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept");

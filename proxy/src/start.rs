@@ -241,9 +241,16 @@ async fn answer_probe(mut socket: TcpStream) -> Result<(), Error> {
 async fn keep_tidy(worker: &Worker) {
     let mut changes = worker.snapshot.changes();
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+    let mut draining = std::pin::pin!(worker.drain.begun());
+    let mut dismissed = false;
     loop {
         tokio::select! {
+            () = &mut draining, if !dismissed => {
+                dismissed = true;
+                worker.idlers.dismiss();
+            }
             _ = sweep.tick() => {
+                worker.idlers.sweep(std::time::Instant::now());
                 worker.apps.sweep();
                 worker.peers.sweep();
                 worker.services.sweep(&worker.snapshot);

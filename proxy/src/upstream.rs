@@ -31,6 +31,9 @@ mod load;
 /// Whether it is asked at all.
 mod health;
 
+/// Our own app, for clients outside the mesh.
+pub(crate) mod local;
+
 /// Connections to other proxies.
 pub(crate) mod peers;
 
@@ -40,66 +43,75 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ringmail_proto::destination::{Destination, DestinationKind, Endpoint, Service};
-use ringmail_proto::identity::SpiffeId;
+use ringmail_proto::destination::{Destination, DestinationKind};
 
 use crate::error::{Error, Reason};
+use crate::http::context::identify;
 use crate::http::route::{Routed, route};
-use crate::metrics::{Protocol, Traffic};
+use crate::metrics::{Direction, Protocol, Traffic};
 use crate::peer::stream::Stream;
 use crate::worker::Worker;
 use call::{Call, Outgoing, Terms};
 use endpoint::Try;
 use health::Cause;
+use local::Local;
 use services::Target;
 
 /// Who calls what.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Caller {
     /// Our app's address.
     pub(crate) source: IpAddr,
     /// The address it dialled.
     pub(crate) destination: SocketAddr,
+    /// The caller is a client outside the mesh, and what it dialled is our own app.
+    pub(crate) local: Option<Rc<Local>>,
+}
+
+impl Caller {
+    /// What is behind the address it dialled.
+    pub(crate) async fn behind(&self, worker: &Worker) -> Result<Arc<Destination>, Error> {
+        match &self.local {
+            None => worker.snapshot.destination(self.destination).await,
+            Some(local) => Ok(local.destination()),
+        }
+    }
+
+    /// Which way its requests go.
+    pub(crate) fn direction(&self) -> Direction {
+        match self.local {
+            None => Direction::Outbound,
+            Some(_) => Direction::Inbound,
+        }
+    }
 }
 
 /// How a connection leaves the pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// By streams to the proxies of pods in the mesh.
-    Mesh,
+    /// By streams to its pods.
+    Service,
     /// As it is: to what is outside the mesh, or to our own app.
     Plain(SocketAddr),
 }
 
-/// How to reach a destination. A service with pods in the mesh is reached through those only.
-pub(crate) fn way(kind: &DestinationKind, caller: Caller, turn: usize) -> Result<Way, Error> {
+/// How to reach a destination.
+pub(crate) fn way(kind: &DestinationKind, caller: &Caller) -> Result<Way, Error> {
     let service = match kind {
         DestinationKind::External => return Ok(Way::Plain(caller.destination)),
         DestinationKind::Service(service) => service,
     };
     // Routes decide for each request where it goes.
-    if service.routes.is_some() || meshed(service, caller).next().is_some() {
-        return Ok(Way::Mesh);
-    }
-    let count = service.endpoints.len();
-    if count == 0 {
-        return Err(Reason::NoEndpoints.into());
-    }
-    Ok(Way::Plain(service.endpoints[turn % count].address))
-}
-
-/// The pods behind a sidecar, without the caller's own: it need not cross two proxies to reach itself.
-fn meshed(service: &Service, caller: Caller) -> impl Iterator<Item = (&Endpoint, &SpiffeId)> {
-    let others = service
+    let mut others = service
         .endpoints
         .iter()
-        .filter(move |endpoint| endpoint.address.ip() != caller.source);
-    others.filter_map(|endpoint| {
-        endpoint
-            .identity
-            .as_ref()
-            .map(|identity| (endpoint, identity))
-    })
+        .filter(|one| one.address.ip() != caller.source);
+    if service.routes.is_some() || others.next().is_some() {
+        return Ok(Way::Service);
+    }
+    // The caller is the only pod: it need not cross two proxies to reach itself.
+    let own = service.endpoints.first().ok_or(Reason::NoEndpoints)?;
+    Ok(Way::Plain(own.address))
 }
 
 /// How an HTTP request begins.
@@ -121,7 +133,13 @@ pub(crate) async fn begin_http<'a>(
     destination: &'a Arc<Destination>,
     mut outgoing: Outgoing,
 ) -> Result<Begun<'a>, Error> {
-    let head = std::mem::take(&mut outgoing.head);
+    let mut head = std::mem::take(&mut outgoing.head);
+    identify(&mut head, || worker.services.roll());
+    if let Some(local) = &caller.local {
+        let outgoing = Outgoing { head, ..outgoing };
+        let (call, stream) = Call::local(worker, local, outgoing)?;
+        return Ok(Begun::Sent(call, stream));
+    }
     let dialled = dialled(destination)?.service;
     let forward = match route(dialled, head, worker.services.roll_u32())? {
         Routed::Answer(head) => return Ok(Begun::Answered(head)),
@@ -191,6 +209,8 @@ pub(crate) async fn open_tcp(worker: &Rc<Worker>, caller: &Caller) -> Result<Car
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringmail_proto::destination::{Endpoint, Service};
+    use ringmail_proto::identity::SpiffeId;
     use ringmail_proto::identity::WorkloadName;
 
     fn service(endpoints: &[(&str, bool)]) -> DestinationKind {
@@ -215,27 +235,25 @@ mod tests {
     }
 
     #[test]
-    fn the_mesh_where_there_is_one_and_never_through_ourselves() {
+    fn by_streams_to_every_pod_but_our_own() {
         let dialled: SocketAddr = "10.96.0.1:80".parse().expect("valid");
         let caller = Caller {
             source: [10, 0, 0, 1].into(),
             destination: dialled,
+            local: None,
         };
         let plain = |text: &str| Way::Plain(text.parse().expect("valid"));
         let check = |kind: &DestinationKind, expected| {
-            assert_eq!(way(kind, caller, 0).ok(), expected, "{kind:?}")
+            assert_eq!(way(kind, &caller).ok(), expected, "{kind:?}")
         };
         check(&DestinationKind::External, Some(Way::Plain(dialled)));
         check(&service(&[]), None);
-        check(&service(&[("10.0.0.2:8080", true)]), Some(Way::Mesh));
+        check(&service(&[("10.0.0.2:8080", true)]), Some(Way::Service));
         check(
             &service(&[("10.0.0.3:8080", false), ("10.0.0.2:8080", true)]),
-            Some(Way::Mesh),
+            Some(Way::Service),
         );
-        check(
-            &service(&[("10.0.0.3:8080", false)]),
-            Some(plain("10.0.0.3:8080")),
-        );
+        check(&service(&[("10.0.0.3:8080", false)]), Some(Way::Service));
         check(
             &service(&[("10.0.0.1:8080", true)]),
             Some(plain("10.0.0.1:8080")),

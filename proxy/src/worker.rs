@@ -1,7 +1,6 @@
 //! What the tasks of one worker share. Everything here stays on the worker's thread but for the snapshot, the metrics
 //! and the drain, which are atomic.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,7 +9,8 @@ use tokio::sync::Semaphore;
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::http::h1::forward::Apps;
-use crate::http::h2::AppSessions;
+use crate::http::h2::{AppSessions, Held};
+use crate::idle::Idlers;
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
 use crate::upstream::mirror::Mirroring;
@@ -31,16 +31,18 @@ pub(crate) struct Worker {
     pub(crate) peers: Peers,
     /// What is known of the services that our app calls.
     pub(crate) services: Services,
+    /// Clients that wait for their next request.
+    pub(crate) idlers: Idlers,
     /// Copies of requests.
     pub(crate) mirroring: Mirroring,
     /// HTTP/1 connections to our app.
     pub(crate) apps: Apps,
     /// HTTP/2 connections to our app.
     pub(crate) app_sessions: AppSessions,
+    /// Requests under way of HTTP/2 clients.
+    pub(crate) held: Held,
     /// Connections that may be between accept and knowing whose they are: each holds a buffer for whoever it is.
     pub(crate) strangers: Semaphore,
-    /// Takes turns among endpoints.
-    turn: Cell<usize>,
 }
 
 impl Worker {
@@ -57,18 +59,12 @@ impl Worker {
             drain,
             peers: Peers::default(),
             services: Services::default(),
+            idlers: Idlers::default(),
             mirroring: Mirroring::default(),
             apps: Apps::default(),
             app_sessions: AppSessions::default(),
+            held: Held::default(),
             strangers: Semaphore::new(STRANGERS_MAX),
-            turn: Cell::new(0),
         })
-    }
-
-    /// Counts up.
-    pub(crate) fn next_turn(&self) -> usize {
-        let turn = self.turn.get();
-        self.turn.set(turn.wrapping_add(1));
-        turn
     }
 }

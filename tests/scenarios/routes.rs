@@ -24,6 +24,7 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ),
     ("routes::timeouts_and_retries", timeouts_and_retries),
     ("routes::mirrors", mirrors),
+    ("routes::pods_outside_the_mesh", pods_outside_the_mesh),
     ("routes::grpc", grpc),
     (
         "routes::what_is_not_http_is_refused",
@@ -234,6 +235,70 @@ fn timeouts_and_retries(bed: Bed) -> anyhow::Result<()> {
             &[("cause", "status"), ("result", "sent")],
         );
         ensure!((sent - 2.0).abs() < 0.1, "{sent} retries");
+        Ok(())
+    })
+}
+
+const OUTSIDE: &str = "
+  - matches: [{path: {value: /out}}]
+    filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-set, value: route}]}}]
+    backendRefs: [{name: outside, port: 80}]
+";
+
+/// A service whose pods have no sidecar: the engine is the same, only the wire is plain.
+fn pods_outside_the_mesh(bed: Bed) -> anyhow::Result<()> {
+    with_routes(bed, "HTTPRoute", OUTSIDE, |shop| {
+        let pod = shop.node.pod("outside")?;
+        let workload = Workload::new("shop", "outside").annotated("ringmail.io/inject", "disabled");
+        apps::serve_web(&pod.namespace, "outside", 8080)?;
+        apps::serve_lines(&pod.namespace, 7000)?;
+        shop.mesh.put_workload(&pod, &workload)?;
+        let mut service = other();
+        service.name = "outside".to_owned();
+        service.cluster_ips = vec![[10, 96, 0, 30].into()];
+        service.ports.push(ServicePort {
+            name: "talk".to_owned(),
+            port: 7000,
+            target: 7000,
+            app_protocol: None,
+        });
+        shop.announce(&service, &[(&workload, &pod)])?;
+        let outside = |port: u16| std::net::SocketAddr::from(([10, 96, 0, 30], port));
+        let route = || ask(&shop.client, "/out", &[]);
+        wait::until(LIMIT, || {
+            route().is_ok_and(|reply| served_by(&reply) == "outside")
+        })
+        .context("the route does not lead there")?;
+        ensure!(route()?.text().contains("x-set: route\n"));
+        for client in [
+            Client::Http1(outside(80), "/".to_owned()),
+            Client::Http2(outside(80), "/".to_owned()),
+            Client::Grpc(outside(80), "hello".to_owned()),
+            Client::Lines(outside(7000), "hello".to_owned()),
+        ] {
+            let load = shop.load(client, 2)?;
+            shop.assert_unhurt(load)?;
+        }
+        let request = Request::get("/%2f")
+            .header("host", "a")
+            .body(Full::<Bytes>::default())?;
+        let reply = shop
+            .client
+            .namespace
+            .block_on(fetch(outside(80), request))??;
+        ensure!(reply.status == 400, "{reply:?}");
+        let labels = [
+            ("direction", "outbound"),
+            ("tls", "none"),
+            ("outcome", "success"),
+        ];
+        for (name, least) in [
+            ("ringmail_requests_total", 60.0),
+            ("ringmail_connections_total", 1.0),
+        ] {
+            let counted = shop.client_metric(name, &labels);
+            ensure!(counted >= least, "{name}: {counted}");
+        }
         Ok(())
     })
 }

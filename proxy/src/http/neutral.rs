@@ -17,6 +17,8 @@ use super::target;
 
 /// Fields of one head.
 pub(crate) const FIELDS_MAX: usize = 128;
+/// Fields that proxies and routes may add to it on its way.
+const FIELDS_ADDED_MAX: usize = 256;
 
 /// The HTTP version a message came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -160,8 +162,8 @@ impl<'a> Fields<'a> {
                 return Err(Malformed("a field value has a control byte"));
             }
         }
-        if count > FIELDS_MAX {
-            return Err(Malformed("there are more than 128 fields"));
+        if count > FIELDS_MAX + FIELDS_ADDED_MAX {
+            return Err(Malformed("there are more than 384 fields"));
         }
         Ok(Self(bytes))
     }
@@ -197,6 +199,13 @@ impl<'a> Iterator for FieldsIter<'a> {
             take_string(&mut self.0).ok()?,
         ))
     }
+}
+
+/// Whether a request's head that we made has a field called `name`.
+pub(crate) fn request_has(head: &[u8], name: &str) -> bool {
+    let mut rest = head.get(2..).unwrap_or_default();
+    let line = take_string(&mut rest).and_then(|_| take_string(&mut rest));
+    line.is_ok() && Fields(rest).first(name).is_some()
 }
 
 /// RFC 9110 section 5.6.2.

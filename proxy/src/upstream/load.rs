@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// Time in which what was measured loses most of its weight.
 const MEMORY: Duration = Duration::from_secs(5);
+/// What is younger has lost nothing worth a calculation.
+const FRESH: Duration = Duration::from_millis(1);
 /// Differences far below this are noise.
 const NOISE_MICROS: f64 = 1_000.0;
 /// What an endpoint that has not answered yet is taken for, once it was asked.
@@ -33,6 +35,10 @@ struct Average {
 }
 
 impl Average {
+    fn is_fresh(self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) < FRESH
+    }
+
     /// What is left of it, and how much of its weight.
     fn decayed(self, now: Instant) -> (f64, f64) {
         let age = now.saturating_duration_since(self.at);
@@ -46,6 +52,9 @@ impl Load {
     pub(crate) fn cost(&self, now: Instant) -> f64 {
         let in_flight = f64::from(self.in_flight.get());
         match self.average.get() {
+            Some(average) if average.is_fresh(now) => {
+                (average.micros + NOISE_MICROS) * (in_flight + 1.0)
+            }
             Some(average) => (average.decayed(now).0 + NOISE_MICROS) * (in_flight + 1.0),
             // Asked at once, but not by everybody before it has answered.
             None => NOISE_MICROS.max(UNKNOWN_MICROS * in_flight),
@@ -88,6 +97,8 @@ impl Load {
 
     fn put(&self, micros: f64, now: Instant) {
         let averaged = match self.average.get() {
+            // One of many in so short a time, and no worse: they are worth one.
+            Some(average) if average.is_fresh(now) && micros <= average.micros => return,
             Some(average) => {
                 let (left, weight) = average.decayed(now);
                 micros.max(left + micros * (1.0 - weight))

@@ -16,16 +16,18 @@ use std::time::{Duration, Instant};
 
 use ringmail_proto::identity::SpiffeId;
 use ringmail_proto::tls::ALPN_RINGMAIL;
+use ringmail_proto::workload::Protocol as Declared;
 use rustix::io::Errno;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
+use crate::app::Session;
 use crate::config::PEER_PORT;
 use crate::error::{Error, Reason};
 use crate::listen;
-use crate::metrics::{Direction, Protocol, Tls, Traffic};
-use crate::peer::connection;
-use crate::peer::streams::{Side, Streams};
+use crate::metrics::{Direction, NO_IDENTITY, Protocol, Tls, Traffic};
+use crate::peer::streams::{STREAMS_MAX, Side, Streams};
+use crate::peer::{connection, local};
 use crate::tls::identity::Identity;
 use crate::tls::stream::TlsStream;
 use crate::worker::Worker;
@@ -36,20 +38,29 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const REDIAL_AFTER: Duration = Duration::from_millis(500);
 /// Connections of one worker to one peer.
 const CONNECTIONS_MAX: usize = 4;
-/// Requests that wait for a connection to one peer.
-const WAITING_MAX: usize = 1024;
+/// Requests that wait for a connection to one peer: as many as will find room on those that may yet be made.
+const WAITING_MAX: usize = (CONNECTIONS_MAX - 1) * STREAMS_MAX;
 
-/// Every peer that was dialled, by address and the identity that it must prove.
+/// Every peer that was dialled, by address and what it is.
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
-    by_endpoint: RefCell<HashMap<(IpAddr, SpiffeId), Rc<Peer>>>,
+    by_endpoint: RefCell<HashMap<(IpAddr, Is), Rc<Peer>>>,
 }
 
-/// One pod's proxy.
+/// What is at an address.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Is {
+    /// A proxy, which must prove this identity.
+    Proxy(SpiffeId),
+    /// An app without a proxy, and what it was declared to speak. Its streams end in our own process.
+    App(Declared),
+}
+
+/// One pod's proxy, or an app without one.
 #[derive(Debug)]
 pub(crate) struct Peer {
     address: SocketAddr,
-    identity: SpiffeId,
+    is: Is,
     connections: RefCell<Vec<Connection>>,
     dialing: RefCell<Option<Rc<Dial>>>,
     waiting: Cell<usize>,
@@ -121,7 +132,9 @@ impl Peers {
     /// Retires connections that were made with an older identity, and forgets peers without any.
     pub(crate) fn retire_before(&self, generation: u64) {
         self.by_endpoint.borrow_mut().retain(|_, peer| {
-            peer.retire_before(generation);
+            if let Is::Proxy(_) = peer.is {
+                peer.retire_before(generation);
+            }
             peer.connections
                 .borrow_mut()
                 .retain(|one| !one.streams.is_closed());
@@ -143,13 +156,13 @@ impl Peers {
         }
     }
 
-    /// The pod at `address`, whose proxy must be `identity`.
-    pub(crate) fn peer(&self, address: IpAddr, identity: &SpiffeId) -> Rc<Peer> {
+    /// What is at `address`.
+    pub(crate) fn peer(&self, address: IpAddr, is: &Is) -> Rc<Peer> {
         let mut peers = self.by_endpoint.borrow_mut();
-        let peer = peers.entry((address, identity.clone())).or_insert_with(|| {
+        let peer = peers.entry((address, is.clone())).or_insert_with(|| {
             Rc::new(Peer {
                 address: SocketAddr::new(address, PEER_PORT),
-                identity: identity.clone(),
+                is: is.clone(),
                 connections: RefCell::default(),
                 dialing: RefCell::default(),
                 waiting: Cell::new(0),
@@ -178,11 +191,17 @@ impl Peer {
     }
 
     pub(crate) fn identity(&self) -> &str {
-        self.identity.as_str()
+        match &self.is {
+            Is::Proxy(identity) => identity.as_str(),
+            Is::App(_) => NO_IDENTITY,
+        }
     }
 
     /// A connection with room for one more stream, if there is one.
     pub(crate) fn ready(&self, worker: &Worker) -> Result<Option<Rc<Streams>>, Error> {
+        if let Is::App(_) = self.is {
+            return Ok(None);
+        }
         let ourselves = worker.snapshot.identity()?;
         Ok(match self.usable(ourselves.generation) {
             Usable::Now(streams) => Some(streams),
@@ -195,6 +214,10 @@ impl Peer {
         self: &Rc<Self>,
         worker: &Rc<Worker>,
     ) -> Result<Rc<Streams>, Error> {
+        let identity = match &self.is {
+            Is::Proxy(identity) => identity,
+            Is::App(declared) => return self.pair(worker, *declared),
+        };
         let ourselves = worker.snapshot.identity()?;
         loop {
             match self.usable(ourselves.generation) {
@@ -202,12 +225,29 @@ impl Peer {
                 Usable::Behind(streams) => {
                     // Another one is for those that come later.
                     if self.failed_lately().is_none() {
-                        self.begin_once(worker, &ourselves);
+                        self.begin_once(worker, &ourselves, identity);
                     }
                     return Ok(streams);
                 }
                 Usable::Full => return Err(Reason::Overloaded.into()),
-                Usable::None => self.dial(worker, &ourselves).await?,
+                Usable::None => self.dial(worker, &ourselves, identity).await?,
+            }
+        }
+    }
+
+    /// The opening end of a pair whose streams go to the app. Where it cannot be connected to, each of them says so.
+    fn pair(&self, worker: &Rc<Worker>, declared: Declared) -> Result<Rc<Streams>, Error> {
+        match self.usable(0) {
+            Usable::Now(streams) | Usable::Behind(streams) => Ok(streams),
+            Usable::Full => Err(Reason::Overloaded.into()),
+            Usable::None => {
+                let session = Session::of_our_app(self.address.ip(), declared);
+                let worker = worker.clone();
+                let streams = local::pair(move |stream, reader, head| {
+                    session.accept(&worker, stream, reader, head);
+                });
+                self.add(streams.clone(), 0);
+                Ok(streams)
             }
         }
     }
@@ -257,12 +297,13 @@ impl Peer {
         self: &Rc<Self>,
         worker: &Rc<Worker>,
         ourselves: &Arc<Identity>,
+        identity: &SpiffeId,
     ) -> Result<(), Error> {
         if let Some(reason) = self.failed_lately() {
             return Err(reason.into());
         }
         let _waiting = Waiting::begin(&self.waiting)?;
-        let dial = self.begin_once(worker, ourselves);
+        let dial = self.begin_once(worker, ourselves, identity);
         let done = dial.done.notified();
         if dial.outcome.get().is_none() {
             done.await;
@@ -273,24 +314,34 @@ impl Peer {
             .map_err(Error::from)
     }
 
-    fn begin_once(self: &Rc<Self>, worker: &Rc<Worker>, ourselves: &Arc<Identity>) -> Rc<Dial> {
+    fn begin_once(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        ourselves: &Arc<Identity>,
+        identity: &SpiffeId,
+    ) -> Rc<Dial> {
         self.dialing
             .borrow_mut()
-            .get_or_insert_with(|| self.begin(worker, ourselves))
+            .get_or_insert_with(|| self.begin(worker, ourselves, identity))
             .clone()
     }
 
     /// Dials in a task of its own: it goes on when the request that asked first is given up.
-    fn begin(self: &Rc<Self>, worker: &Rc<Worker>, ourselves: &Arc<Identity>) -> Rc<Dial> {
+    fn begin(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        ourselves: &Arc<Identity>,
+        identity: &SpiffeId,
+    ) -> Rc<Dial> {
         let dial = Rc::new(Dial::default());
         let guard = Dialing {
             peer: self.clone(),
             dial: dial.clone(),
         };
-        let (worker, ourselves) = (worker.clone(), ourselves.clone());
+        let (worker, ourselves, identity) = (worker.clone(), ourselves.clone(), identity.clone());
         spawn_local(async move {
             let peer = &guard.peer;
-            let dialled = peer.establish(&worker, &ourselves).await;
+            let dialled = peer.establish(&worker, &ourselves, &identity).await;
             let result = match dialled {
                 Ok(tls) => {
                     peer.failed.set(None);
@@ -298,7 +349,7 @@ impl Peer {
                     Ok(())
                 }
                 Err(error) => {
-                    tracing::info!(peer = %peer.identity, address = %peer.address, ?error, "peer not reached");
+                    tracing::info!(peer = peer.identity(), address = %peer.address, ?error, "peer not reached");
                     peer.failed.set(Some((Instant::now(), error.reason)));
                     Err(error.reason)
                 }
@@ -308,13 +359,18 @@ impl Peer {
         dial
     }
 
-    async fn establish(&self, worker: &Worker, ourselves: &Identity) -> Result<TlsStream, Error> {
+    async fn establish(
+        &self,
+        worker: &Worker,
+        ourselves: &Identity,
+        identity: &SpiffeId,
+    ) -> Result<TlsStream, Error> {
         let connect = listen::connect(self.address, listen::Party::Mesh, worker.config.socket_mark);
         let socket = match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
             Ok(connected) => connected.map_err(|error| blame(&error).because(error))?,
             Err(elapsed) => return Err(Reason::PeerUnreachable.because(elapsed)),
         };
-        let config = ourselves.client(self.identity.clone(), ALPN_RINGMAIL)?;
+        let config = ourselves.client(identity.clone(), ALPN_RINGMAIL)?;
         let begun = Instant::now();
         let tls = TlsStream::connect(socket, config).await;
         let outcome = tls
@@ -341,7 +397,7 @@ impl Peer {
                 .borrow_mut()
                 .retain(|one| !Rc::ptr_eq(&one.streams, &streams));
             if let Err(error) = ended {
-                tracing::info!(peer = %peer.identity, address = %peer.address, ?error, "peer connection broke");
+                tracing::info!(peer = peer.identity(), address = %peer.address, ?error, "peer connection broke");
             }
         });
     }
@@ -353,13 +409,13 @@ impl Peer {
             Protocol::Http2 => &self.http2,
             Protocol::Tcp => &self.tcp,
         };
-        let peer = self.identity.as_str();
+        let tls = match &self.is {
+            Is::Proxy(_) => Tls::Mutual,
+            Is::App(_) => Tls::None,
+        };
         let resolve = || {
-            Rc::new(
-                worker
-                    .metrics
-                    .traffic(Direction::Outbound, peer, Tls::Mutual, protocol),
-            )
+            let metrics = &worker.metrics;
+            Rc::new(metrics.traffic(Direction::Outbound, self.identity(), tls, protocol))
         };
         cell.get_or_init(resolve).clone()
     }
@@ -376,73 +432,4 @@ fn blame(error: &io::Error) -> Reason {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::peer::stream::Stream;
-    use crate::peer::streams::STREAMS_MAX;
-
-    #[test]
-    fn another_connection_for_those_that_would_wait_and_an_end_to_that() {
-        let identity = "spiffe://mesh.local/ns/shop/sa/cart".parse();
-        let peers = Peers::default();
-        let peer = peers.peer([10, 0, 0, 2].into(), &identity.expect("valid"));
-        let check = |expected: &str| {
-            let found = format!("{:?}", peer.usable(1));
-            let name = found.split('(').next();
-            assert_eq!(name, Some(expected));
-        };
-        check("None");
-        let large = Streams::new(Side::Dialer);
-        peer.add(large.clone(), 1);
-        check("Now");
-        // Much waits to be sent there: whoever comes now goes there, and others elsewhere.
-        let flows: Vec<_> = (0..5)
-            .map(|_| Stream::tcp(&large, 80).expect("opened"))
-            .collect();
-        for flow in &flows {
-            flow.send_data(&[0; 60_000], false);
-        }
-        check("Behind");
-        peer.add(Streams::new(Side::Dialer), 1);
-        check("Now");
-        // What is retired, of another certificate, or full takes no more.
-        assert!(matches!(peer.usable(2), Usable::None));
-        large.retire();
-        let mut all = Vec::new();
-        for count in 1..=CONNECTIONS_MAX {
-            check("Now");
-            if let Usable::Now(streams) = peer.usable(1) {
-                all.extend((0..STREAMS_MAX).map(|_| Stream::tcp(&streams, 80)));
-            }
-            if count < CONNECTIONS_MAX {
-                check("None");
-                peer.add(Streams::new(Side::Dialer), 1);
-            }
-        }
-        check("Full");
-    }
-
-    #[test]
-    fn no_peer_is_ejected_because_we_have_no_more_descriptors() {
-        for (errno, reason) in [
-            (Errno::MFILE, Reason::Overloaded),
-            (Errno::ADDRNOTAVAIL, Reason::Overloaded),
-            (Errno::CONNREFUSED, Reason::PeerUnreachable),
-            (Errno::HOSTUNREACH, Reason::PeerUnreachable),
-        ] {
-            assert_eq!(blame(&errno.into()), reason, "{errno}");
-        }
-    }
-
-    #[test]
-    fn no_more_than_so_many_wait() {
-        let count = Cell::new(0);
-        let waiting: Vec<_> = (0..WAITING_MAX)
-            .map(|_| Waiting::begin(&count).ok())
-            .collect();
-        assert!(waiting.iter().all(Option::is_some));
-        assert_eq!(Waiting::begin(&count).err(), Some(Reason::Overloaded));
-        drop(waiting);
-        assert_eq!(count.get(), 0);
-    }
-}
+mod tests;

@@ -13,13 +13,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ringmail_proto::destination::{Destination, Endpoint as Announced, Service};
-use ringmail_proto::identity::{SpiffeId, WorkloadName};
+use ringmail_proto::identity::WorkloadName;
+use ringmail_proto::workload::Protocol;
 use ringmail_proto::workload::Workload;
 
 use super::balance::{self, Standing};
 use super::budget::Budget;
 use super::endpoint::{Endpoint, Try};
-use super::peers::Peers;
+use super::peers::{Is, Peers};
 use crate::snapshot::Snapshot;
 
 /// Where a request goes: a service, and the snapshot that it is part of.
@@ -61,7 +62,7 @@ impl Tried {
 }
 
 /// What tells an endpoint from another: a pod that took over an address is not the one that had it.
-type EndpointKey = (SocketAddr, WorkloadName, SpiffeId);
+type EndpointKey = (SocketAddr, WorkloadName, Is);
 
 /// Every service that was called, and what is known of their endpoints.
 #[derive(Debug)]
@@ -103,13 +104,18 @@ impl Services {
         }
         let workload = snapshot.workload().ok();
         let zone = workload.as_ref().and_then(|own| own.zone.as_deref());
-        let endpoints = chosen(&target.service.endpoints, source, zone);
+        let Service {
+            endpoints,
+            protocol,
+            ..
+        } = target.service;
+        let endpoints = chosen(endpoints, *protocol, source, zone);
         let resolved = Rc::new(Resolved {
             destination: target.destination.clone(),
             source,
             endpoints: endpoints
                 .into_iter()
-                .map(|(one, identity)| self.endpoint(one, identity, peers))
+                .map(|(one, is)| self.endpoint(one, is, peers))
                 .collect(),
             budget: self.budget(target.service),
         });
@@ -117,17 +123,14 @@ impl Services {
         resolved
     }
 
-    fn endpoint(&self, announced: &Announced, identity: &SpiffeId, peers: &Peers) -> Rc<Endpoint> {
+    fn endpoint(&self, announced: &Announced, is: Is, peers: &Peers) -> Rc<Endpoint> {
         let address = announced.address;
-        let key = (address, announced.workload.clone(), identity.clone());
+        let key = (address, announced.workload.clone(), is);
         let mut endpoints = self.endpoints.borrow_mut();
-        let make = || {
-            Rc::new(Endpoint::new(
-                peers.peer(address.ip(), identity),
-                address.port(),
-            ))
-        };
-        endpoints.entry(key).or_insert_with(make).clone()
+        let endpoint = endpoints.entry(key).or_insert_with_key(|(_, _, is)| {
+            Rc::new(Endpoint::new(peers.peer(address.ip(), is), address.port()))
+        });
+        endpoint.clone()
     }
 
     fn budget(&self, service: &Service) -> Rc<Budget> {
@@ -173,6 +176,16 @@ impl Services {
 }
 
 impl Resolved {
+    /// Of a request that goes to our own app: nobody is chosen.
+    pub(super) fn none(destination: Arc<Destination>, now: Instant) -> Rc<Self> {
+        Rc::new(Self {
+            destination,
+            source: IpAddr::from([0, 0, 0, 0]),
+            endpoints: Vec::new(),
+            budget: Rc::new(Budget::new(now)),
+        })
+    }
+
     /// Begins a try with one of the endpoints that were not tried; adds it to them.
     pub(super) fn begin(&self, tried: &mut Tried, random: u64, now: Instant) -> Option<Try> {
         let standing = |index: usize| -> Option<Standing> {
@@ -186,15 +199,23 @@ impl Resolved {
     }
 }
 
-/// The endpoints behind a sidecar, without the caller's own, in our zone if that is how it is to be.
+/// The endpoints to choose from, and what they are: in our zone if that is how it is to be, without the caller's own.
+/// Where one has a sidecar, those that have none are left out: what can be under mutual TLS is.
 fn chosen<'a>(
     all: &'a [Announced],
+    protocol: Protocol,
     source: IpAddr,
     zone: Option<&str>,
-) -> Vec<(&'a Announced, &'a SpiffeId)> {
-    let usable = |one: &'a Announced| {
-        let identity = one.identity.as_ref().filter(|_| one.address.ip() != source);
-        identity.map(|identity| (one, identity))
+) -> Vec<(&'a Announced, Is)> {
+    let is_other = |one: &&'a Announced| one.address.ip() != source;
+    let in_mesh = all
+        .iter()
+        .filter(is_other)
+        .any(|one| one.identity.is_some());
+    let usable = |one: &'a Announced| match &one.identity {
+        _ if one.address.ip() == source => None,
+        Some(identity) => Some((one, Is::Proxy(identity.clone()))),
+        None => (!in_mesh).then_some((one, Is::App(protocol))),
     };
     let is_near = |one: &&Announced| {
         zone.is_some_and(|zone| one.zone_hints.iter().any(|hint| **hint == *zone))

@@ -1,18 +1,22 @@
 //! One connection of our own app as client: requests in, responses out, one after the other.
 //!
 //! Each request crosses as a stream of its own; which pod serves it is decided per request. Limits:
-//! [`HEAD_TIMEOUT`], [`IDLE_TIMEOUT`], a head of one buffer.
+//! [`HEAD_TIMEOUT`], a head of one buffer; those of `idle`
+//! between requests.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncWriteExt, Interest};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
+use super::goodbye::{linger, refuse};
 use super::parse::{self, RequestHead};
 use super::pump::{Source, send_body};
 use super::write::{self, Answer, Framing};
@@ -20,7 +24,8 @@ use crate::buffer::{Buffer, write_all};
 use crate::drain::Drain;
 use crate::error::{Blamed, Error, Reason};
 use crate::http::exchange::{Exchange, both_ways};
-use crate::http::neutral::{Fields, Response, Version};
+use crate::http::neutral::{Fields, Response};
+use crate::idle::{Seat, Told};
 use crate::metrics::{Direction, Protocol};
 use crate::peer::frame::Kind;
 use crate::peer::stream::{Reader, Stream};
@@ -31,14 +36,12 @@ use crate::worker::Worker;
 
 /// From a request's first byte to the end of its head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Between two requests.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
-/// How long a client that is still sending may keep a connection that is over.
-const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Response bytes that are gathered before they are written.
 const WRITE_BYTES: usize = 64 * 1024;
-/// What a connection keeps of its write buffer between requests.
-const KEPT_WRITE_BYTES: usize = 4 * 1024;
+/// What a connection keeps of its write buffer between requests that follow each other.
+const KEPT_WRITE_BYTES: usize = 64 * 1024;
+/// Room for the head of most requests in neutral form.
+const NEUTRAL_BYTES: usize = 512;
 
 /// Serves the connection until the client closes it, an error ends it, or the proxy drains.
 pub(crate) async fn serve(
@@ -49,6 +52,7 @@ pub(crate) async fn serve(
 ) -> Result<(), Error> {
     let (mut from, mut to) = socket.split();
     let mut output = Vec::new();
+    let seat = worker.idlers.seat();
     if input.is_empty() && worker.drain.is_draining() {
         // Who comes although we drain has a first request to be served; who has been here long may be idle.
         let first = timeout(HEAD_TIMEOUT, input.fill(&mut from)).await;
@@ -57,12 +61,17 @@ pub(crate) async fn serve(
         }
     }
     loop {
-        let mut neutral = Vec::new();
-        let head = match next_head(worker, &mut from, &mut input, &mut neutral).await {
-            Ok(Some(head)) => head,
-            Ok(None) => return Ok(()),
+        if input.is_empty() {
+            let came = next_bytes(worker, &seat, &mut from, &mut input, &mut output).await;
+            if !came.blame(Reason::ClientGone)? {
+                return Ok(());
+            }
+        }
+        let mut neutral = Vec::with_capacity(NEUTRAL_BYTES);
+        let head = match next_head(&mut from, &mut input, &mut neutral).await {
+            Ok(head) => head,
             Err(error) => {
-                worker.metrics.refused(Direction::Outbound, error.reason);
+                worker.metrics.refused(caller.direction(), error.reason);
                 refuse(&mut from, &mut to, &error).await;
                 return Err(error);
             }
@@ -73,16 +82,14 @@ pub(crate) async fn serve(
             input: &mut input,
             output: &mut output,
         };
-        let next = exchange(worker, caller, &head, neutral, &mut connection).await?;
+        // A box for each request, so that a connection that waits holds no room for one.
+        let next = Box::pin(exchange(worker, caller, &head, neutral, &mut connection)).await?;
         output.clear();
         output.shrink_to(KEPT_WRITE_BYTES);
         match next {
             Next::Request => {}
-            Next::Close => {
-                // The peer has all it will get: nothing is lost if this fails.
-                let _ = to.shutdown().await;
-                return Ok(());
-            }
+            // Closing says the same as ending our direction first, and costs a packet less.
+            Next::Close => return Ok(()),
             Next::Linger => {
                 linger(&mut from, &mut to).await;
                 return Ok(());
@@ -108,28 +115,41 @@ enum Next {
     Linger,
 }
 
-/// The next request's head; none when the client is done or we are.
-async fn next_head(
+/// Waits for the next request's first bytes; false when the client is done or we are.
+async fn next_bytes(
     worker: &Worker,
+    seat: &Seat,
+    from: &mut ReadHalf<'_>,
+    input: &mut Buffer,
+    output: &mut Vec<u8>,
+) -> std::io::Result<bool> {
+    let came = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(filled) = input.poll_fill(cx, from) {
+                return Poll::Ready(filled.map(|bytes| bytes > 0));
+            }
+            if worker.drain.is_draining() {
+                return Poll::Ready(Ok(false));
+            }
+            match ready!(seat.poll_told(cx)) {
+                Told::Rest => *output = Vec::new(),
+                Told::Leave => return Poll::Ready(Ok(false)),
+            }
+        }
+    });
+    let came = came.await;
+    seat.rise();
+    came
+}
+
+/// The head of the request that has begun.
+async fn next_head(
     from: &mut ReadHalf<'_>,
     input: &mut Buffer,
     neutral: &mut Vec<u8>,
-) -> Result<Option<RequestHead>, Error> {
-    if input.is_empty() {
-        let idle = worker
-            .drain
-            .or_draining(timeout(IDLE_TIMEOUT, input.fill(from)));
-        match idle.await {
-            Some(Ok(filled)) => {
-                if filled.blame(Reason::ClientGone)? == 0 {
-                    return Ok(None);
-                }
-            }
-            Some(Err(_)) | None => return Ok(None),
-        }
-    }
+) -> Result<RequestHead, Error> {
     if let Some(head) = parse::request(input.data(), neutral)? {
-        return Ok(Some(head));
+        return Ok(head);
     }
     let rest = async {
         loop {
@@ -146,7 +166,7 @@ async fn next_head(
             }
             neutral.clear();
             if let Some(head) = parse::request(input.data(), neutral)? {
-                return Ok(Some(head));
+                return Ok(head);
             }
         }
     };
@@ -170,7 +190,7 @@ async fn exchange(
         protocol: Protocol::Http1,
         patience: None,
     };
-    let destination = worker.snapshot.destination(caller.destination).await;
+    let destination = caller.behind(worker).await;
     let begun = match &destination {
         Ok(destination) => begin_http(worker, caller, destination, outgoing).await,
         Err(error) => Err(error.reason.into()),
@@ -196,7 +216,9 @@ async fn exchange(
             Ok(next)
         }
         Err(error) => {
-            worker.metrics.refused(Direction::Outbound, error.reason);
+            if caller.local.is_none() {
+                worker.metrics.refused(Direction::Outbound, error.reason);
+            }
             stream.fail(error.reason);
             let unanswered = !exchange.is_answered();
             exchange.fail(error.reason);
@@ -216,7 +238,7 @@ async fn refuse_request(
     error: &Error,
     connection: &mut Connection<'_, '_>,
 ) -> Result<Next, Error> {
-    worker.metrics.refused(Direction::Outbound, error.reason);
+    worker.metrics.refused(caller.direction(), error.reason);
     tracing::debug!(destination = %caller.destination, ?error, "request refused");
     let answer = answer_unread(head, &worker.drain);
     write::refusal(error, answer, connection.output);
@@ -442,35 +464,4 @@ fn answer(head: &RequestHead, drain: &Drain) -> Answer {
         is_head: head.is_head,
         persistent: head.persistent && !drain.is_draining(),
     }
-}
-
-/// Tells the client why, as far as it still listens, and ends the connection.
-pub(crate) async fn refuse(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>, error: &Error) {
-    if error.reason == Reason::ClientGone {
-        return;
-    }
-    let mut text = Vec::new();
-    let answer = Answer {
-        version: Version::Http11,
-        is_head: false,
-        persistent: false,
-    };
-    write::refusal(error, answer, &mut text);
-    if timeout(LINGER_TIMEOUT, write_all(to, &text)).await.is_ok() {
-        linger(from, to).await;
-    }
-}
-
-/// Closes our direction, and takes what the client still sends for a while: closing at once would reset the connection
-/// and could destroy the response on its way (RFC 9112 section 9.6).
-pub(crate) async fn linger(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>) {
-    let mut input = Buffer::default();
-    let _ = timeout(LINGER_TIMEOUT, async {
-        to.shutdown().await?;
-        while input.fill(from).await? > 0 {
-            input.consume(input.data().len());
-        }
-        std::io::Result::Ok(())
-    })
-    .await;
 }

@@ -159,6 +159,9 @@ pub(super) fn put_fields(headers: &HeaderMap, out: &mut Vec<u8>) -> Result<(), R
     Ok(())
 }
 
+/// Fields of most messages.
+const FIELDS_EXPECTED: usize = 12;
+
 /// What a peer's request is to become, as an app that speaks HTTP/2 can do it. Upgrades to anything else are an offer
 /// that a server may ignore (RFC 9110 section 7.8).
 pub(super) fn tunnel_of(head: &neutral::Request<'_>, fields: Fields<'_>) -> Result<Tunnel, Reason> {
@@ -240,7 +243,7 @@ pub(crate) fn response(
 
 /// Fields as HTTP/2 wants them: lower case, without those of HTTP/1 connections. The host is the authority.
 pub(super) fn header_map(fields: Fields<'_>) -> Result<HeaderMap, Reason> {
-    let mut headers = HeaderMap::new();
+    let mut headers = HeaderMap::with_capacity(FIELDS_EXPECTED);
     for (name, value) in fields {
         match fate(name) {
             Fate::Forward | Fate::ContentLength => {}

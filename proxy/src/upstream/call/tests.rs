@@ -151,7 +151,9 @@ fn act(stream: Stream, act: Act, kept: &RefCell<Vec<Stream>>) {
 fn attach(worker: &Rc<Worker>, mut script: VecDeque<Act>) {
     let (near, far) = (Streams::new(Side::Dialer), Streams::new(Side::Acceptor));
     let id: SpiffeId = ID.parse().expect("valid");
-    let peer = worker.peers.peer([10, 0, 0, 2].into(), &id);
+    let peer = worker
+        .peers
+        .peer([10, 0, 0, 2].into(), &crate::upstream::peers::Is::Proxy(id));
     peer.add(near.clone(), 1);
     spawn_local(async move {
         let _peer = peer;
@@ -189,6 +191,7 @@ async fn outcome(policy: &Policy, method: &str, script: &[Act]) -> Result<u16, R
     let (worker, destination) = (worker(), destination());
     attach(&worker, script.iter().copied().collect());
     let caller = Caller {
+        local: None,
         source: SOURCE,
         destination: destination.address,
     };

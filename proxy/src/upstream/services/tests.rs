@@ -18,7 +18,7 @@ fn destination(endpoints: Vec<Announced>) -> Arc<Destination> {
     let service = Service {
         name: WorkloadName::new("shop", "cart").expect("valid"),
         port: 80,
-        protocol: ringmail_proto::workload::Protocol::Detect,
+        protocol: Protocol::Detect,
         endpoints,
         routes: None,
         backends: Vec::new(),
@@ -40,7 +40,7 @@ fn zones_as_kubernetes_prefers_them() {
     let (a, b) = ("10.0.0.2:80", "10.0.0.3:80");
     let check = |hints: [&[&str]; 2], zone: Option<&str>, expected: &[&str]| {
         let all = [announced(a, hints[0]), announced(b, hints[1])];
-        let found = chosen(&all, SOURCE, zone);
+        let found = chosen(&all, Protocol::Detect, SOURCE, zone);
         let found: Vec<_> = found
             .iter()
             .map(|(one, _)| one.address.to_string())
@@ -56,7 +56,7 @@ fn zones_as_kubernetes_prefers_them() {
 }
 
 #[test]
-fn our_own_pod_and_pods_without_a_sidecar_are_left_out() {
+fn our_own_pod_is_left_out_and_pods_without_a_sidecar_where_others_have_one() {
     let mut plain = announced("10.0.0.3:80", &["x"]);
     plain.identity = None;
     let all = [
@@ -64,9 +64,11 @@ fn our_own_pod_and_pods_without_a_sidecar_are_left_out() {
         announced("10.0.0.2:80", &["y"]),
         plain,
     ];
-    let found = chosen(&all, SOURCE, Some("x"));
+    let found = chosen(&all, Protocol::Detect, SOURCE, Some("x"));
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].0.address.to_string(), "10.0.0.2:80");
+    let outside = chosen(&all[2..], Protocol::Http1, SOURCE, None);
+    assert_eq!(outside, [(&all[2], Is::App(Protocol::Http1))]);
 }
 
 #[test]

@@ -1,0 +1,277 @@
+//! Streams that go to an app: to ours, from other proxies or from clients outside the mesh; and from ours, to an app that
+//! has no sidecar.
+
+use std::cell::{Cell, OnceCell};
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::Instant;
+
+use ringmail_proto::svid::Svid;
+use ringmail_proto::workload::Protocol as Declared;
+use tokio::task::spawn_local;
+
+use crate::buffer::Buffer;
+use crate::config::is_own_port;
+use crate::drain::Busy;
+use crate::error::Reason;
+use crate::http::exchange::Exchange;
+use crate::http::h1::forward::connect;
+use crate::http::neutral::{Request, Version};
+use crate::http::{h1, h2};
+use crate::metrics::{Direction, NO_IDENTITY, Outcome, Protocol, Tls, Traffic};
+use crate::peer::open::{Kind, Open};
+use crate::peer::stream::{Reader, Stream};
+use crate::tcp;
+use crate::worker::Worker;
+
+/// All streams of one connection: whose they are, and where they go.
+#[derive(Debug)]
+pub(crate) struct Session {
+    from: From,
+    /// Where the app is.
+    address: IpAddr,
+    /// The peer's certificate has ended: it opens no more streams.
+    expired: Cell<bool>,
+    http1: OnceCell<Rc<Traffic>>,
+    http2: OnceCell<Rc<Traffic>>,
+    tcp: OnceCell<Rc<Traffic>>,
+}
+
+/// Who asks.
+#[derive(Debug)]
+enum From {
+    /// Another proxy, which proved its identity.
+    Peer(Svid),
+    /// A client outside the mesh, of whom nothing is known.
+    Outside,
+    /// Our own app; it is counted where it asks, and what the other app speaks was declared to it.
+    OurApp(Declared),
+}
+
+impl Session {
+    /// Streams of a peer to our app at `address`.
+    pub(crate) fn of_peer(peer: Svid, address: IpAddr) -> Rc<Self> {
+        Self::new(From::Peer(peer), address)
+    }
+
+    /// Streams of a client outside the mesh to our app at `address`.
+    pub(crate) fn of_outside(address: IpAddr) -> Rc<Self> {
+        Self::new(From::Outside, address)
+    }
+
+    /// Streams of our app to one at `address` that has no sidecar.
+    pub(crate) fn of_our_app(address: IpAddr, declared: Declared) -> Rc<Self> {
+        Self::new(From::OurApp(declared), address)
+    }
+
+    fn new(from: From, address: IpAddr) -> Rc<Self> {
+        Rc::new(Self {
+            from,
+            address,
+            expired: Cell::new(false),
+            http1: OnceCell::new(),
+            http2: OnceCell::new(),
+            tcp: OnceCell::new(),
+        })
+    }
+
+    /// No more streams are taken.
+    pub(crate) fn expire(&self) {
+        self.expired.set(true);
+    }
+
+    /// For logs and labels.
+    fn peer(&self) -> &str {
+        match &self.from {
+            From::Peer(peer) => peer.id.as_str(),
+            From::Outside | From::OurApp(_) => NO_IDENTITY,
+        }
+    }
+
+    /// A stream was opened: serves it in a task of its own.
+    pub(crate) fn accept(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        stream: Stream,
+        reader: Reader,
+        payload: &[u8],
+    ) {
+        let opened = match Open::decode(payload) {
+            Some(_) if self.expired.get() => Err(Reason::PeerIdentity),
+            // Not a request for the proxy itself, nor one that would come back to it.
+            Some(open) if self.is_ours() && is_own_port(open.port) => Err(Reason::Loop),
+            Some(open) if open.kind == Kind::Tcp && self.speaks_http(worker, open.port) => {
+                Err(Reason::NotHttp)
+            }
+            Some(open) => Ok(open),
+            None => Err(Reason::PeerProtocol),
+        };
+        let open = match opened {
+            Ok(open) => open,
+            Err(reason) => {
+                self.refused(worker, reason);
+                return stream.fail(reason);
+            }
+        };
+        let (session, worker, busy) = (self.clone(), worker.clone(), worker.drain.enter());
+        match open.kind {
+            Kind::Http => {
+                let (port, head) = (open.port, open.head.to_vec());
+                // Behind a pointer: a task by value is copied several times on its way into and out of the runtime.
+                spawn_local(Box::pin(async move {
+                    session
+                        .http(&worker, port, &head, stream, reader, busy)
+                        .await;
+                }));
+            }
+            Kind::Tcp => {
+                let port = open.port;
+                spawn_local(Box::pin(async move {
+                    session.tcp(&worker, port, stream, reader, busy).await;
+                }));
+            }
+        }
+    }
+
+    /// One HTTP exchange: decode, forward, count.
+    async fn http(
+        &self,
+        worker: &Rc<Worker>,
+        port: u16,
+        head: &[u8],
+        stream: Stream,
+        reader: Reader,
+        _busy: Busy,
+    ) {
+        let app = SocketAddr::new(self.address, port);
+        let head = match Request::decode(head) {
+            Ok(head) => head,
+            Err(error) => {
+                tracing::warn!(peer = %self.peer(), %error, "request refused");
+                self.refused(worker, Reason::PeerProtocol);
+                return stream.fail(Reason::PeerProtocol);
+            }
+        };
+        // The app is spoken to in the version the client spoke, unless it said what it wants.
+        let http2 = match self.declared(worker, port) {
+            Declared::Http2 => true,
+            Declared::Http1 => false,
+            Declared::Detect | Declared::Tcp => head.0.version == Version::Http2,
+        };
+        let protocol = if http2 {
+            Protocol::Http2
+        } else {
+            Protocol::Http1
+        };
+        let mut exchange = Exchange::begin(self.traffic(worker, protocol), Instant::now());
+        let forwarded = match http2 {
+            true => h2::forward::forward(worker, app, head, &stream, reader, &mut exchange).await,
+            false => h1::forward::forward(worker, app, head, &stream, reader, &mut exchange).await,
+        };
+        match forwarded {
+            Ok(()) => exchange.finish(),
+            Err(error) => {
+                tracing::debug!(peer = %self.peer(), %app, ?error, "request failed");
+                self.refused(worker, error.reason);
+                stream.fail(error.reason);
+                exchange.fail(error.reason);
+            }
+        }
+    }
+
+    /// One opaque connection.
+    async fn tcp(
+        &self,
+        worker: &Rc<Worker>,
+        port: u16,
+        stream: Stream,
+        mut reader: Reader,
+        _busy: Busy,
+    ) {
+        let traffic = self.traffic(worker, Protocol::Tcp);
+        let open = worker.metrics.connections_open(Direction::Inbound);
+        open.inc_by(self.is_ours().into());
+        let outcome = async {
+            let mut socket = connect(worker, SocketAddr::new(self.address, port)).await?;
+            let (mut from, mut to) = socket.split();
+            let mut input = Buffer::default();
+            let ends = (&mut from, &mut to);
+            let pumped = tcp::with_stream(
+                ends,
+                &mut input,
+                &stream,
+                &mut reader,
+                &traffic,
+                Reason::AppGone,
+            )
+            .await;
+            if pumped.is_err() {
+                // A reset on one side is a reset on the other.
+                let _ = socket.set_zero_linger();
+            }
+            pumped
+        }
+        .await;
+        open.dec_by(self.is_ours().into());
+        match outcome {
+            Ok(()) => traffic.connection(Outcome::Success),
+            Err(error) => {
+                tracing::debug!(peer = %self.peer(), port, ?error, "connection failed");
+                self.refused(worker, error.reason);
+                stream.fail(error.reason);
+                traffic.connection(Outcome::of_reason(error.reason));
+            }
+        }
+    }
+
+    fn traffic(&self, worker: &Worker, protocol: Protocol) -> Rc<Traffic> {
+        let cell = match protocol {
+            Protocol::Http1 => &self.http1,
+            Protocol::Http2 => &self.http2,
+            Protocol::Tcp => &self.tcp,
+        };
+        let tls = match self.from {
+            From::Peer(_) => Tls::Mutual,
+            From::Outside => Tls::None,
+            From::OurApp(_) => return cell.get_or_init(|| Rc::new(Traffic::uncounted())).clone(),
+        };
+        let resolve = || {
+            let metrics = &worker.metrics;
+            Rc::new(metrics.traffic(Direction::Inbound, self.peer(), tls, protocol))
+        };
+        cell.get_or_init(resolve).clone()
+    }
+
+    fn refused(&self, worker: &Worker, reason: Reason) {
+        if self.is_ours() {
+            worker.metrics.refused(Direction::Inbound, reason);
+        }
+    }
+
+    /// Whether the app is that of our own pod.
+    fn is_ours(&self) -> bool {
+        match self.from {
+            From::Peer(_) | From::Outside => true,
+            From::OurApp(_) => false,
+        }
+    }
+
+    /// What the app's port was declared to speak.
+    fn declared(&self, worker: &Worker, port: u16) -> Declared {
+        match self.from {
+            From::OurApp(declared) => declared,
+            From::Peer(_) | From::Outside => worker
+                .snapshot
+                .workload()
+                .map_or(Declared::Detect, |workload| workload.protocol(port)),
+        }
+    }
+
+    /// Whether the port was declared to speak HTTP: then bytes that are none do not reach it.
+    fn speaks_http(&self, worker: &Worker, port: u16) -> bool {
+        matches!(
+            self.declared(worker, port),
+            Declared::Http1 | Declared::Http2
+        )
+    }
+}
