@@ -1,5 +1,5 @@
-//! What answers: HTTP/1.1 and HTTP/2 by their first bytes, and a sink for bulk bytes. As lean as it can be, so that
-//! the proxies are what is measured. `GET /N` is answered with N bytes; `PUT` opens a sink.
+//! What answers: HTTP/1.1 and HTTP/2 by their first bytes, and a sink and a source of bulk bytes. As lean as it can be,
+//! so that the proxies are what is measured. `GET /N` is answered with N bytes.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -10,9 +10,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Bytes read at once.
-const READ_BYTES: usize = 256 * 1024;
+pub(crate) const READ_BYTES: usize = 256 * 1024;
 /// What a client that only sends says first.
 pub(crate) const SINK: &[u8] = b"\0sink\n";
+/// What a client that only receives says, and no more until it has enough.
+pub(crate) const SOURCE: &[u8] = b"\0source\n";
 
 /// Serves `port` in a pod for as long as it lives.
 pub(crate) fn start(namespace: &Namespace, port: u16) -> anyhow::Result<()> {
@@ -35,6 +37,7 @@ async fn serve(mut socket: TcpStream) -> io::Result<()> {
     match &first {
         b"PRI" => serve_http2(socket).await.map_err(io::Error::other),
         b"GET" => serve_http1(socket).await,
+        b"\0so" => source(&mut socket).await,
         _ => sink(&mut socket).await,
     }
 }
@@ -47,6 +50,25 @@ async fn sink(socket: &mut TcpStream) -> io::Result<()> {
         match socket.read(&mut input).await? {
             0 => return socket.write_all(&total.to_be_bytes()).await,
             n => total += n as u64,
+        }
+    }
+}
+
+/// Sends until the client has ended its side, then how many bytes that were.
+async fn source(socket: &mut TcpStream) -> io::Result<()> {
+    let (mut from, mut to) = socket.split();
+    from.read_exact(&mut [0; SOURCE.len()]).await?;
+    let block = vec![b'x'; READ_BYTES];
+    let (mut sent, mut total) = (0, 0u64);
+    let mut ended = [0];
+    loop {
+        tokio::select! {
+            written = to.write(&block[sent..]) => {
+                let written = written?;
+                total += written as u64;
+                sent = (sent + written) % block.len();
+            }
+            _ = from.read(&mut ended) => return to.write_all(&total.to_be_bytes()).await,
         }
     }
 }

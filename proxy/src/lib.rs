@@ -72,3 +72,8 @@ mod admin;
 
 /// Bytes on their way.
 mod buffer;
+
+/// What the benches count.
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;

@@ -20,7 +20,7 @@ pub(crate) mod retry;
 mod budget;
 
 /// Which endpoint.
-mod balance;
+pub(crate) mod balance;
 
 /// One endpoint.
 mod endpoint;

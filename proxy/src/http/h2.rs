@@ -21,7 +21,7 @@ mod metered;
 mod budget;
 
 /// Neutral form to the `http` crate's heads and back.
-mod heads;
+pub(crate) mod heads;
 
 /// A body between an h2 stream and a stream of the wire.
 mod pump;

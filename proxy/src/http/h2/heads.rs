@@ -13,7 +13,7 @@ use crate::http::{target, websocket};
 
 /// What a request is to become, besides an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Tunnel {
+pub(crate) enum Tunnel {
     None,
     /// A CONNECT of bytes.
     Connect,
@@ -24,7 +24,7 @@ pub(super) enum Tunnel {
 }
 
 /// A request of our app as neutral form, appended to `out`.
-pub(super) fn put_request(head: &http::request::Parts, out: &mut Vec<u8>) -> Result<Tunnel, Error> {
+pub(crate) fn put_request(head: &http::request::Parts, out: &mut Vec<u8>) -> Result<Tunnel, Error> {
     let tunnel = tunnel(head)?;
     let is_websocket = matches!(tunnel, Tunnel::WebSocket { .. });
     let malformed = |rule| Reason::MalformedRequest.rule(rule);
@@ -99,7 +99,7 @@ fn host<'a>(
 }
 
 /// A response of our app as neutral form, appended to `out`. True when it opens the tunnel.
-pub(super) fn put_response(
+pub(crate) fn put_response(
     status: StatusCode,
     headers: &HeaderMap,
     tunnel: &Tunnel,
@@ -183,7 +183,7 @@ pub(super) fn tunnel_of(head: &neutral::Request<'_>, fields: Fields<'_>) -> Resu
 }
 
 /// A peer's request for our app.
-pub(super) fn request(
+pub(crate) fn request(
     head: &neutral::Request<'_>,
     fields: Fields<'_>,
     tunnel: &Tunnel,
@@ -216,7 +216,7 @@ pub(super) fn request(
 }
 
 /// A peer's response for our app.
-pub(super) fn response(
+pub(crate) fn response(
     status: u16,
     fields: Fields<'_>,
     tunnel: &Tunnel,

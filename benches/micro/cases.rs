@@ -1,0 +1,120 @@
+//! The table of cases: what one run of each does, on what.
+
+use std::hint::black_box;
+
+use anyhow::Context;
+use ringmail_proxy::bench;
+
+use crate::material::{self, Material};
+
+/// Runs of a case that are counted, so that what is around them is nothing.
+pub(crate) const RUNS: u64 = 200;
+/// Runs before, for whatever happens once.
+const WARM_UP: u64 = 20;
+
+/// One run; none when it did not do what it is for.
+type Run = fn(&Material, &mut Vec<u8>) -> Option<()>;
+
+const CASES: &[(&str, Run)] = &[
+    ("detect: HTTP/1.1", |m, _| {
+        bench::is_http1(&m.request).then_some(())
+    }),
+    ("detect: bytes", |m, _| {
+        (!bench::is_http1(&m.bytes)).then_some(())
+    }),
+    ("h1 request -> neutral", |m, out| {
+        bench::h1_request(&m.request, out)
+    }),
+    ("h1 request -> neutral -> verdict, no routes", |m, out| {
+        bench::h1_request(&m.request, out)?;
+        routed(&m.plain, out)
+    }),
+    ("h1 request -> neutral -> verdict, 16 rules", |m, out| {
+        bench::h1_request(&m.request, out)?;
+        routed(&m.routed, out)
+    }),
+    (
+        "h1 request with a path to normalise -> neutral",
+        |m, out| bench::h1_request(&m.odd_request, out),
+    ),
+    ("neutral -> h1 request", |m, out| {
+        bench::h1_request_text(&m.neutral_request, out)
+    }),
+    ("h1 response -> neutral", |m, out| {
+        bench::h1_response(&m.response, out)
+    }),
+    ("neutral -> h1 response", |m, out| {
+        bench::h1_response_text(&m.neutral_response, out)
+    }),
+    ("h2 request -> neutral", |m, out| {
+        bench::h2_request(&m.h2_request, out)
+    }),
+    ("neutral -> h2 request", |m, _| {
+        bench::h2_request_head(&m.neutral_request).map(drop)
+    }),
+    ("h2 response -> neutral", |m, out| {
+        bench::h2_response(&m.h2_response, out)
+    }),
+    ("neutral -> h2 response", |m, _| {
+        bench::h2_response_head(&m.neutral_response).map(drop)
+    }),
+    ("frames: put 64 of 100 bytes", |m, out| {
+        (1..=64).for_each(|stream| bench::put_data(out, stream, &m.bytes[..100]));
+        Some(())
+    }),
+    ("frames: take 64 of 100 bytes", |m, _| {
+        (bench::frames(&m.frames)? == 6400).then_some(())
+    }),
+    ("pump: put a chunk of 16 KiB", |m, out| {
+        bench::put_chunk(&m.bytes, out)
+    }),
+    ("pump: take 16 chunks of 1 KiB", |m, _| {
+        (bench::chunks(&m.chunks)? == m.bytes.len()).then_some(())
+    }),
+    ("balance: pick of 100", |m, _| {
+        bench::picked(&m.costs, 0x1234_5678_9abc_def0).map(drop)
+    }),
+];
+
+fn routed(service: &ringmail_proto::destination::Service, neutral: &mut Vec<u8>) -> Option<()> {
+    *neutral = bench::routed(service, std::mem::take(neutral), 7)?;
+    Some(())
+}
+
+/// In the order of the table.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    CASES.iter().map(|(name, _)| *name)
+}
+
+/// Runs a case; an error if it does not do what it is for.
+pub(crate) fn run(name: &str) -> anyhow::Result<()> {
+    let found = CASES.iter().find(|(known, _)| *known == name);
+    let (_, run) = found.with_context(|| format!("there is no case {name}"))?;
+    let material = material::make()?;
+    let mut out = Vec::with_capacity(64 * 1024);
+    let done = warm_up(*run, &material, &mut out) + counted_by_callgrind(*run, &material, &mut out);
+    anyhow::ensure!(done == WARM_UP + RUNS, "{name} fails");
+    Ok(())
+}
+
+fn warm_up(run: Run, material: &Material, out: &mut Vec<u8>) -> u64 {
+    repeat(WARM_UP, run, material, out)
+}
+
+/// Valgrind looks for this name, and counts what happens in here.
+#[inline(never)]
+fn counted_by_callgrind(run: Run, material: &Material, out: &mut Vec<u8>) -> u64 {
+    // Not a tail call: this frame has to stay.
+    black_box(repeat(RUNS, run, material, out))
+}
+
+#[inline(never)]
+fn repeat(runs: u64, run: Run, material: &Material, out: &mut Vec<u8>) -> u64 {
+    let mut done = 0;
+    for _ in 0..runs {
+        out.clear();
+        done += u64::from(run(black_box(material), out).is_some());
+        black_box(&*out);
+    }
+    done
+}

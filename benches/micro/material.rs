@@ -1,0 +1,116 @@
+//! Heads as a browser and an app write them, bodies, and a service with routes.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use ringmail_proto::destination::Service;
+use ringmail_proto::identity::WorkloadName;
+use ringmail_proto::pb;
+use ringmail_proto::route::Routes;
+use ringmail_proxy::bench;
+
+const REQUEST: &str = "GET /api/v1/carts/42?fields=items,total HTTP/1.1\r\nHost: cart.shop.svc.cluster.local:8080\r\n\
+User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0)\r\nAccept: application/json\r\nAccept-Encoding: gzip, br\r\n\
+Accept-Language: en-GB,en;q=0.5\r\nCookie: session=0123456789abcdef0123456789abcdef\r\nX-Request-Id: 6f1c0f0a\r\n\
+traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nConnection: keep-alive\r\n\r\n";
+const RESPONSE: &str = "HTTP/1.1 200 OK\r\nServer: app\r\nDate: Sat, 21 Nov 2026 12:00:00 GMT\r\nContent-Type: application/json\r\n\
+Content-Length: 512\r\nCache-Control: no-store\r\nVary: Accept-Encoding\r\nETag: \"0123456789abcdef\"\r\n\r\n";
+
+/// What cases work on.
+pub(crate) struct Material {
+    pub(crate) request: Vec<u8>,
+    /// Its path is not in normal form.
+    pub(crate) odd_request: Vec<u8>,
+    pub(crate) response: Vec<u8>,
+    pub(crate) neutral_request: Vec<u8>,
+    pub(crate) neutral_response: Vec<u8>,
+    pub(crate) h2_request: http::request::Parts,
+    pub(crate) h2_response: http::Response<()>,
+    /// 16 KiB that are no HTTP.
+    pub(crate) bytes: Vec<u8>,
+    /// The same in chunks of 1 KiB.
+    pub(crate) chunks: Vec<u8>,
+    /// 64 frames of 100 bytes.
+    pub(crate) frames: Vec<u8>,
+    pub(crate) plain: Service,
+    /// The last of 16 rules matches.
+    pub(crate) routed: Service,
+    pub(crate) costs: Vec<f64>,
+}
+
+pub(crate) fn make() -> anyhow::Result<Material> {
+    let (mut neutral_request, mut neutral_response) = (Vec::new(), Vec::new());
+    bench::h1_request(REQUEST.as_bytes(), &mut neutral_request).context("the request")?;
+    bench::h1_response(RESPONSE.as_bytes(), &mut neutral_response).context("the response")?;
+    let (h2_request, ()) = bench::h2_request_head(&neutral_request)
+        .context("the request")?
+        .into_parts();
+    let bytes = vec![0x16; 16 * 1024];
+    let mut chunks = Vec::new();
+    for data in bytes.chunks(1024) {
+        bench::put_chunk(data, &mut chunks).context("a chunk")?;
+    }
+    chunks.extend_from_slice(b"0\r\n\r\n");
+    let mut frames = Vec::new();
+    for stream in 1..=64 {
+        bench::put_data(&mut frames, stream, &bytes[..100]);
+    }
+    Ok(Material {
+        request: REQUEST.into(),
+        odd_request: REQUEST.replace("/api/v1/", "/api//./%76%31/x/../").into(),
+        response: RESPONSE.into(),
+        h2_request,
+        h2_response: bench::h2_response_head(&neutral_response).context("the response")?,
+        neutral_request,
+        neutral_response,
+        bytes,
+        chunks,
+        frames,
+        plain: named("cart")?,
+        routed: routed()?,
+        costs: (0..100_u8).map(f64::from).collect(),
+    })
+}
+
+fn named(name: &str) -> anyhow::Result<Service> {
+    Ok(Service {
+        name: WorkloadName::new("shop", name)?,
+        port: 8080,
+        protocol: ringmail_proto::workload::Protocol::Http1,
+        endpoints: Vec::new(),
+        routes: None,
+        backends: Vec::new(),
+    })
+}
+
+/// Fifteen rules for other paths, and one for what is asked.
+fn routed() -> anyhow::Result<Service> {
+    let path = |rule: u32| match rule {
+        15 => "/api".to_owned(),
+        rule => format!("/api/v1/orders/{rule}"),
+    };
+    let matched = |rule: u32| pb::RouteMatch {
+        path: Some(pb::PathMatch {
+            kind: Some(pb::path_match::Kind::Prefix(path(rule))),
+        }),
+        rule,
+        ..pb::RouteMatch::default()
+    };
+    let rule = pb::RouteRule {
+        backends: vec![pb::WeightedBackend {
+            weight: 1,
+            backend: Some(0),
+            ..pb::WeightedBackend::default()
+        }],
+        ..pb::RouteRule::default()
+    };
+    let wire = pb::Routes {
+        matches: (0..16).map(matched).collect(),
+        rules: vec![rule; 16],
+    };
+    Ok(Service {
+        routes: Some(Arc::new(Routes::from_wire(wire, 1)?)),
+        backends: vec![Arc::new(named("backend")?)],
+        ..named("front")?
+    })
+}
