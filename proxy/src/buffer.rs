@@ -11,8 +11,12 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Size of a block: four TLS records, and the largest message head we read.
-pub(crate) const BLOCK_BYTES: usize = 64 * 1024;
+/// The largest message head we read, and what one read takes where nothing large is expected.
+const HEAD_BYTES: usize = 64 * 1024;
+/// Size of a block: eight full TLS records and what they add, so that what one large read brought is sent by one write.
+const BLOCK_BYTES: usize = 129 * 1024;
+/// What one large read takes.
+const LARGE_BYTES: usize = 128 * 1024;
 /// Blocks one worker keeps for later.
 const POOLED_BLOCKS_MAX: usize = 64;
 
@@ -47,9 +51,9 @@ impl Buffer {
         self.start == self.end
     }
 
-    /// Whether no more fits behind what is there.
+    /// Whether there is as much as [`Self::fill`] takes.
     pub(crate) fn is_full(&self) -> bool {
-        self.end - self.start == BLOCK_BYTES
+        self.end - self.start >= HEAD_BYTES
     }
 
     /// The first `n` bytes are used. An empty buffer holds no memory.
@@ -89,13 +93,34 @@ impl Buffer {
         }
     }
 
-    /// Reads once. Zero bytes mean the end of the stream (or a full buffer: ask first).
+    /// Reads once, up to a head's size. Zero bytes mean the end of the stream (or a full buffer: ask first).
     pub(crate) fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut (impl AsyncRead + Unpin),
     ) -> Poll<io::Result<usize>> {
-        let mut room = ReadBuf::new(self.spare());
+        self.poll_fill_to(HEAD_BYTES, cx, from)
+    }
+
+    /// Reads once, as much as may come in bulk. Zero bytes mean the end of the stream.
+    pub(crate) fn poll_fill_large(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut (impl AsyncRead + Unpin),
+    ) -> Poll<io::Result<usize>> {
+        self.poll_fill_to(LARGE_BYTES, cx, from)
+    }
+
+    fn poll_fill_to(
+        &mut self,
+        most: usize,
+        cx: &mut Context<'_>,
+        from: &mut (impl AsyncRead + Unpin),
+    ) -> Poll<io::Result<usize>> {
+        let most = most.saturating_sub(self.end - self.start);
+        let room = self.spare();
+        let most = most.min(room.len());
+        let mut room = ReadBuf::new(&mut room[..most]);
         let outcome = Pin::new(from).poll_read(cx, &mut room);
         let n = room.filled().len();
         self.filled(n);
@@ -105,6 +130,14 @@ impl Buffer {
     /// As [`Self::poll_fill`]; dropping the future loses nothing.
     pub(crate) async fn fill(&mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
         poll_fn(|cx| self.poll_fill(cx, from)).await
+    }
+
+    /// As [`Self::poll_fill_large`]; dropping the future loses nothing.
+    pub(crate) async fn fill_large(
+        &mut self,
+        from: &mut (impl AsyncRead + Unpin),
+    ) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_fill_large(cx, from)).await
     }
 }
 

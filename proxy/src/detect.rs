@@ -1,5 +1,8 @@
 //! What a connection speaks, from its first bytes. Pure; whoever reads the bytes bounds how many and how long.
 
+/// Reading them.
+pub(crate) mod first;
+
 /// Bytes after which a first line that may still become HTTP is taken for it: then a too large head is refused as such.
 pub(crate) const DETECT_BYTES_MAX: usize = 16 * 1024;
 

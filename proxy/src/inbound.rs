@@ -22,7 +22,7 @@ use crate::http::exchange::Exchange;
 use crate::http::h1::forward::connect;
 use crate::http::neutral::{Request, Version};
 use crate::http::{h1, h2};
-use crate::metrics::{Direction, Outcome, Protocol, Tls, Traffic};
+use crate::metrics::{Direction, NO_IDENTITY, Outcome, Protocol, Tls, Traffic};
 use crate::peer::connection;
 use crate::peer::frame;
 use crate::peer::open::{Kind, Open};
@@ -35,7 +35,8 @@ use crate::worker::Worker;
 
 /// A connection from another proxy: whose it is, and where its streams go.
 struct Session {
-    peer: Svid,
+    /// None: a client outside the mesh, of whom nothing is known.
+    peer: Option<Svid>,
     /// The address the peer dialled: our pod's, on which the app listens.
     pod: IpAddr,
     /// The peer's certificate has ended: it opens no more streams.
@@ -57,18 +58,12 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream) -> Result<(), E
     let peer = tls
         .peer()
         .map_err(|error| Reason::PeerIdentity.because(error))?;
-    let session = Rc::new(Session {
-        peer,
-        pod,
-        expired: Cell::new(false),
-        http1: OnceCell::new(),
-        http2: OnceCell::new(),
-        tcp: OnceCell::new(),
-    });
+    let left = u64::try_from(peer.not_after - unix_now()).unwrap_or(0);
+    let session = Session::new(Some(peer), pod);
     let streams = Streams::new(Side::Acceptor);
     let accept = |stream, reader, payload: &[u8]| session.accept(&worker, stream, reader, payload);
     let run = connection::run(tls, streams.clone(), accept);
-    let ending = say_goodbye(&worker, &session, &streams);
+    let ending = say_goodbye(&worker, &session, &streams, left);
     tokio::pin!(run, ending);
     let outcome = tokio::select! {
         outcome = &mut run => outcome,
@@ -102,8 +97,7 @@ async fn handshake(worker: &Worker, socket: TcpStream) -> Result<TlsStream, Erro
 }
 
 /// Asks the peer to move to another connection when its certificate ends or we drain. Streams that are open go on.
-async fn say_goodbye(worker: &Worker, session: &Session, streams: &Streams) {
-    let left = u64::try_from(session.peer.not_after - unix_now()).unwrap_or(0);
+async fn say_goodbye(worker: &Worker, session: &Session, streams: &Streams, left: u64) {
     tokio::select! {
         () = worker.drain.begun() => {}
         () = tokio::time::sleep(Duration::from_secs(left)) => session.expired.set(true),
@@ -113,6 +107,24 @@ async fn say_goodbye(worker: &Worker, session: &Session, streams: &Streams) {
 }
 
 impl Session {
+    fn new(peer: Option<Svid>, pod: IpAddr) -> Rc<Self> {
+        Rc::new(Self {
+            peer,
+            pod,
+            expired: Cell::new(false),
+            http1: OnceCell::new(),
+            http2: OnceCell::new(),
+            tcp: OnceCell::new(),
+        })
+    }
+
+    /// For logs and labels.
+    fn peer(&self) -> &str {
+        self.peer
+            .as_ref()
+            .map_or(NO_IDENTITY, |peer| peer.id.as_str())
+    }
+
     /// A stream was opened: serves it in a task of its own.
     fn accept(
         self: &Rc<Self>,
@@ -169,7 +181,7 @@ impl Session {
         let head = match Request::decode(head) {
             Ok(head) => head,
             Err(error) => {
-                tracing::warn!(peer = %self.peer.id, %error, "request refused");
+                tracing::warn!(peer = %self.peer(), %error, "request refused");
                 worker
                     .metrics
                     .refused(Direction::Inbound, Reason::PeerProtocol);
@@ -209,7 +221,7 @@ impl Session {
         match forwarded {
             Ok(()) => exchange.finish(),
             Err(error) => {
-                tracing::debug!(peer = %self.peer.id, %app, ?error, "request failed");
+                tracing::debug!(peer = %self.peer(), %app, ?error, "request failed");
                 worker.metrics.refused(Direction::Inbound, error.reason);
                 stream.fail(error.reason);
                 exchange.fail(error.reason);
@@ -254,7 +266,7 @@ impl Session {
         match outcome {
             Ok(()) => traffic.connection(Outcome::Success),
             Err(error) => {
-                tracing::debug!(peer = %self.peer.id, port, ?error, "connection failed");
+                tracing::debug!(peer = %self.peer(), port, ?error, "connection failed");
                 worker.metrics.refused(Direction::Inbound, error.reason);
                 stream.fail(error.reason);
                 traffic.connection(Outcome::of_reason(error.reason));
@@ -268,12 +280,15 @@ impl Session {
             Protocol::Http2 => &self.http2,
             Protocol::Tcp => &self.tcp,
         };
-        let peer = self.peer.id.as_str();
+        let tls = match self.peer {
+            Some(_) => Tls::Mutual,
+            None => Tls::None,
+        };
         let resolve = || {
             Rc::new(
                 worker
                     .metrics
-                    .traffic(Direction::Inbound, peer, Tls::Mutual, protocol),
+                    .traffic(Direction::Inbound, self.peer(), tls, protocol),
             )
         };
         cell.get_or_init(resolve).clone()

@@ -1,6 +1,6 @@
 //! One connection that our app made, from capture to the end: where to, which protocol, then forward.
 //!
-//! Limits: [`SERVER_FIRST_GRACE`], [`DETECT_TIMEOUT`] and `detect::DETECT_BYTES_MAX` for finding out what it speaks.
+//! Limits: [`SERVER_FIRST_GRACE`], and those of `detect`, for finding out what it speaks.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -13,7 +13,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::buffer::Buffer;
-use crate::detect::{Verdict, detect};
+use crate::detect::Verdict;
+use crate::detect::first::{first_bytes, in_time};
 use crate::error::{Blamed, Error, Reason};
 use crate::http::{h1, h2};
 use crate::listen;
@@ -25,8 +26,6 @@ use crate::worker::Worker;
 
 /// How long a client may be silent before we ask the server whether it speaks first.
 const SERVER_FIRST_GRACE: Duration = Duration::from_millis(5);
-/// How long first bytes may leave it open what they are.
-const DETECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// For a connection to something outside the mesh.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -57,11 +56,12 @@ async fn forward(
     let caller = Caller {
         source,
         destination: dialled,
+        local: None,
     };
     let counted = |error: &Error| worker.metrics.refused(Direction::Outbound, error.reason);
 
     // Where to.
-    let found = whereto(worker, caller).await.and_then(|found| {
+    let found = whereto(worker, &caller).await.and_then(|found| {
         if found.0.kind == DestinationKind::External {
             leave(worker, dialled)?;
         }
@@ -101,7 +101,7 @@ async fn forward(
     }
 }
 
-async fn whereto(worker: &Worker, caller: Caller) -> Result<(Arc<Destination>, Way), Error> {
+async fn whereto(worker: &Worker, caller: &Caller) -> Result<(Arc<Destination>, Way), Error> {
     let destination = worker.snapshot.destination(caller.destination).await?;
     let way = way(&destination.kind, caller, worker.next_turn())?;
     Ok((destination, way))
@@ -129,7 +129,7 @@ async fn explain(socket: &mut TcpStream, error: &Error) {
     match in_time(socket, &mut input).await {
         Ok(Verdict::Http1) => {
             let (mut from, mut to) = socket.split();
-            h1::serve::refuse(&mut from, &mut to, error).await;
+            h1::goodbye::refuse(&mut from, &mut to, error).await;
         }
         Ok(Verdict::Http2) => Box::pin(h2::serve::refuse_all(socket, input, error)).await,
         Ok(Verdict::Opaque | Verdict::More) | Err(_) => {}
@@ -246,30 +246,6 @@ fn spoken(verdict: Verdict, opened: Option<Box<Opened>>) -> Spoken {
         Verdict::Http1 => Spoken::Http1,
         Verdict::Http2 => Spoken::Http2,
         Verdict::Opaque | Verdict::More => Spoken::Tcp(opened),
-    }
-}
-
-/// The verdict, or that there is none, after [`DETECT_TIMEOUT`].
-async fn in_time(socket: &mut TcpStream, input: &mut Buffer) -> Result<Verdict, Error> {
-    timeout(DETECT_TIMEOUT, first_bytes(socket, input))
-        .await
-        .unwrap_or(Ok(Verdict::More))
-}
-
-/// Reads until the bytes tell, or the client closes. Dropping the future loses nothing.
-async fn first_bytes(socket: &mut TcpStream, input: &mut Buffer) -> Result<Verdict, Error> {
-    loop {
-        let verdict = if input.is_empty() {
-            Verdict::More
-        } else {
-            detect(input.data())
-        };
-        if verdict != Verdict::More || input.is_full() {
-            return Ok(verdict);
-        }
-        if input.fill(socket).await.blame(Reason::ClientGone)? == 0 {
-            return Ok(Verdict::Opaque);
-        }
     }
 }
 

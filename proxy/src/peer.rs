@@ -25,5 +25,8 @@ pub(crate) mod stream;
 /// The task that moves the frames of one connection.
 pub(crate) mod connection;
 
+/// Both ends of the wire in one proxy.
+pub(crate) mod local;
+
 /// What a stream is for: the payload of its first frame.
 pub(crate) mod open;

@@ -32,7 +32,7 @@ pub(crate) async fn with_stream(
 ) -> Result<(), Error> {
     let up = async {
         loop {
-            if input.is_empty() && input.fill(from).await.blame(gone)? == 0 {
+            if input.is_empty() && input.fill_large(from).await.blame(gone)? == 0 {
                 stream.end();
                 return Ok(());
             }
@@ -88,7 +88,7 @@ async fn copy(
     (from_gone, to_gone): (Reason, Reason),
 ) -> Result<(), Error> {
     loop {
-        if input.is_empty() && input.fill(&mut from).await.blame(from_gone)? == 0 {
+        if input.is_empty() && input.fill_large(&mut from).await.blame(from_gone)? == 0 {
             let _ = to.shutdown().await;
             return Ok(());
         }

@@ -31,6 +31,9 @@ mod load;
 /// Whether it is asked at all.
 mod health;
 
+/// Our own app, for clients outside the mesh.
+pub(crate) mod local;
+
 /// Connections to other proxies.
 pub(crate) mod peers;
 
@@ -46,21 +49,42 @@ use ringmail_proto::identity::SpiffeId;
 use crate::error::{Error, Reason};
 use crate::http::context::identify;
 use crate::http::route::{Routed, route};
-use crate::metrics::{Protocol, Traffic};
+use crate::metrics::{Direction, Protocol, Traffic};
 use crate::peer::stream::Stream;
 use crate::worker::Worker;
 use call::{Call, Outgoing, Terms};
 use endpoint::Try;
 use health::Cause;
+use local::Local;
 use services::Target;
 
 /// Who calls what.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Caller {
     /// Our app's address.
     pub(crate) source: IpAddr,
     /// The address it dialled.
     pub(crate) destination: SocketAddr,
+    /// The caller is a client outside the mesh, and what it dialled is our own app.
+    pub(crate) local: Option<Rc<Local>>,
+}
+
+impl Caller {
+    /// What is behind the address it dialled.
+    pub(crate) async fn behind(&self, worker: &Worker) -> Result<Arc<Destination>, Error> {
+        match &self.local {
+            None => worker.snapshot.destination(self.destination).await,
+            Some(local) => Ok(local.destination()),
+        }
+    }
+
+    /// Which way its requests go.
+    pub(crate) fn direction(&self) -> Direction {
+        match self.local {
+            None => Direction::Outbound,
+            Some(_) => Direction::Inbound,
+        }
+    }
 }
 
 /// How a connection leaves the pod.
@@ -73,13 +97,13 @@ pub(crate) enum Way {
 }
 
 /// How to reach a destination. A service with pods in the mesh is reached through those only.
-pub(crate) fn way(kind: &DestinationKind, caller: Caller, turn: usize) -> Result<Way, Error> {
+pub(crate) fn way(kind: &DestinationKind, caller: &Caller, turn: usize) -> Result<Way, Error> {
     let service = match kind {
         DestinationKind::External => return Ok(Way::Plain(caller.destination)),
         DestinationKind::Service(service) => service,
     };
     // Routes decide for each request where it goes.
-    if service.routes.is_some() || meshed(service, caller).next().is_some() {
+    if service.routes.is_some() || meshed(service, caller.source).next().is_some() {
         return Ok(Way::Mesh);
     }
     let count = service.endpoints.len();
@@ -90,11 +114,11 @@ pub(crate) fn way(kind: &DestinationKind, caller: Caller, turn: usize) -> Result
 }
 
 /// The pods behind a sidecar, without the caller's own: it need not cross two proxies to reach itself.
-fn meshed(service: &Service, caller: Caller) -> impl Iterator<Item = (&Endpoint, &SpiffeId)> {
+fn meshed(service: &Service, source: IpAddr) -> impl Iterator<Item = (&Endpoint, &SpiffeId)> {
     let others = service
         .endpoints
         .iter()
-        .filter(move |endpoint| endpoint.address.ip() != caller.source);
+        .filter(move |endpoint| endpoint.address.ip() != source);
     others.filter_map(|endpoint| {
         endpoint
             .identity
@@ -124,6 +148,11 @@ pub(crate) async fn begin_http<'a>(
 ) -> Result<Begun<'a>, Error> {
     let mut head = std::mem::take(&mut outgoing.head);
     identify(&mut head, || worker.services.roll());
+    if let Some(local) = &caller.local {
+        let outgoing = Outgoing { head, ..outgoing };
+        let (call, stream) = Call::local(worker, local, outgoing)?;
+        return Ok(Begun::Sent(call, stream));
+    }
     let dialled = dialled(destination)?.service;
     let forward = match route(dialled, head, worker.services.roll_u32())? {
         Routed::Answer(head) => return Ok(Begun::Answered(head)),
@@ -222,10 +251,11 @@ mod tests {
         let caller = Caller {
             source: [10, 0, 0, 1].into(),
             destination: dialled,
+            local: None,
         };
         let plain = |text: &str| Way::Plain(text.parse().expect("valid"));
         let check = |kind: &DestinationKind, expected| {
-            assert_eq!(way(kind, caller, 0).ok(), expected, "{kind:?}")
+            assert_eq!(way(kind, &caller, 0).ok(), expected, "{kind:?}")
         };
         check(&DestinationKind::External, Some(Way::Plain(dialled)));
         check(&service(&[]), None);

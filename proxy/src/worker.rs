@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::http::h1::forward::Apps;
-use crate::http::h2::AppSessions;
+use crate::http::h2::{AppSessions, Held};
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
 use crate::upstream::mirror::Mirroring;
@@ -37,6 +37,8 @@ pub(crate) struct Worker {
     pub(crate) apps: Apps,
     /// HTTP/2 connections to our app.
     pub(crate) app_sessions: AppSessions,
+    /// Requests under way of HTTP/2 clients.
+    pub(crate) held: Held,
     /// Connections that may be between accept and knowing whose they are: each holds a buffer for whoever it is.
     pub(crate) strangers: Semaphore,
     /// Takes turns among endpoints.
@@ -60,6 +62,7 @@ impl Worker {
             mirroring: Mirroring::default(),
             apps: Apps::default(),
             app_sessions: AppSessions::default(),
+            held: Held::default(),
             strangers: Semaphore::new(STRANGERS_MAX),
             turn: Cell::new(0),
         })

@@ -32,14 +32,15 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
         malformed_requests_go_no_further,
     ),
     (
-        "http::malformed_answers_go_no_further",
-        malformed_answers_go_no_further,
+        "http::broken_answers_end_nothing",
+        broken_answers_end_nothing,
     ),
     ("http::an_early_answer_is_heard", an_early_answer_is_heard),
     (
         "http::who_gives_up_and_who_only_stops_sending",
         who_gives_up_and_who_only_stops_sending,
     ),
+    ("http::old_clients_and_tunnels", old_clients_and_tunnels),
     ("http::large_bodies", large_bodies),
     ("http::trailers_cross_versions", trailers_cross_versions),
 ];
@@ -262,48 +263,13 @@ fn not_upgraded(shop: &Shop<'_>, app: &App) -> anyhow::Result<()> {
     expect(&mut client, plain.as_bytes())
 }
 
+/// Where nothing is declared, what starts like a request is one; `malformed` has the tables.
 fn malformed_requests_go_no_further(bed: Bed) -> anyhow::Result<()> {
     let rows = [
         ("no host", "GET / HTTP/1.1\r\n\r\n"),
-        ("two hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"),
-        ("userinfo", "GET / HTTP/1.1\r\nHost: a@b\r\n\r\n"),
-        (
-            "both framings",
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        ),
-        (
-            "two lengths",
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx",
-        ),
-        (
-            "list of lengths",
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1,1\r\n\r\nx",
-        ),
-        (
-            "signed length",
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\nx",
-        ),
-        (
-            "two codings",
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-        ),
-        (
-            "chunked in 1.0",
-            "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        ),
-        ("folded", "GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n 2\r\n\r\n"),
-        (
-            "space before colon",
-            "GET / HTTP/1.1\r\nHost: a\r\nX : 1\r\n\r\n",
-        ),
-        ("bare line feed", "GET / HTTP/1.1\nHost: a\n\n"),
-        (
-            "control byte",
-            "GET / HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n",
-        ),
-        ("star", "GET * HTTP/1.1\r\nHost: a\r\n\r\n"),
-        ("fragment", "GET /#a HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("no version", "GET /\r\n\r\n"),
         ("not ASCII", "GET /\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("bare line feed", "GET / HTTP/1.1\nHost: a\n\n"),
     ];
     play(bed, &Plan::default(), |shop| {
         let app = App::listen(&shop.server, PORT)?;
@@ -313,12 +279,10 @@ fn malformed_requests_go_no_further(bed: Bed) -> anyhow::Result<()> {
             let head = read_head(&mut client).context(what)?;
             ensure!(
                 head.starts_with("HTTP/1.1 400 ")
-                    && head.contains("\r\nx-ringmail-reason: malformed_request\r\n")
-                    && head.contains("\r\nConnection: close\r\n"),
+                    && head.contains("\r\nx-ringmail-reason: malformed_request\r\n"),
                 "{what}: {head:?}"
             );
         }
-        shop.wait_client_refusal("malformed_request")?;
         // A head that does not end is bounded too.
         let mut client = dial(&shop.client, shop.server_at(PORT))?;
         client.write_all(
@@ -337,7 +301,9 @@ fn malformed_requests_go_no_further(bed: Bed) -> anyhow::Result<()> {
             reached.set_nonblocking(false)?;
             let (heard, _) = read_rest(&mut reached);
             ensure!(
-                heard.is_empty() || heard.starts_with(head) && !heard.contains("\r\n0\r\n"),
+                heard.is_empty()
+                    || heard.starts_with("POST / HTTP/1.1\r\nHost: a\r\n")
+                        && !heard.contains("\r\n0\r\n"),
                 "{heard:?}"
             );
         }
@@ -345,42 +311,10 @@ fn malformed_requests_go_no_further(bed: Bed) -> anyhow::Result<()> {
     })
 }
 
-fn malformed_answers_go_no_further(bed: Bed) -> anyhow::Result<()> {
-    let rows = [
-        ("no HTTP", "220 ready\r\n\r\n"),
-        (
-            "two lengths",
-            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
-        ),
-        (
-            "both framings",
-            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        ),
-        (
-            "another coding",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nx",
-        ),
-        (
-            "a switch nobody asked for",
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
-        ),
-        ("bare line feed", "HTTP/1.1 200 OK\nContent-Length: 0\n\n"),
-    ];
+/// Answers that never come to an end.
+fn broken_answers_end_nothing(bed: Bed) -> anyhow::Result<()> {
     play(bed, &Plan::default(), |shop| {
         let app = App::listen(&shop.server, PORT)?;
-        for (what, answer) in rows {
-            let mut client = dial(&shop.client, shop.server_at(PORT))?;
-            let mut served = ask(&mut client, &app, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
-            served.write_all(answer.as_bytes())?;
-            let head = read_head(&mut client).context(what)?;
-            ensure!(
-                head.starts_with("HTTP/1.1 502 ")
-                    && head.contains("\r\nx-ringmail-reason: app_malformed\r\n"),
-                "{what}: {head:?}"
-            );
-        }
-        shop.wait_server_refusal("app_malformed")?;
-        shop.wait_client_refusal("app_malformed")?;
         let mut client = dial(&shop.client, shop.server_at(PORT))?;
         drop(ask(&mut client, &app, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")?);
         let head = read_head(&mut client)?;
@@ -404,6 +338,52 @@ fn malformed_answers_go_no_further(bed: Bed) -> anyhow::Result<()> {
             "{reply:?}"
         );
         Ok(())
+    })
+}
+
+/// HTTP/1.0, which keeps connections only when asked and knows no chunks, and CONNECT.
+fn old_clients_and_tunnels(bed: Bed) -> anyhow::Result<()> {
+    play(bed, &Plan::default(), |shop| {
+        let app = App::listen(&shop.server, PORT)?;
+        let mut client = dial(&shop.client, shop.server_at(PORT))?;
+        client.write_all(b"GET /1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")?;
+        let mut served = accept(&app, &mut client)?;
+        expect(&mut served, b"GET /1 HTTP/1.0\r\n\r\n")?;
+        // The app ends its answer as it likes; that its connection goes on is between it and its proxy.
+        served.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
+        expect(
+            &mut client,
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nok",
+        )?;
+        client.write_all(b"GET /2 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")?;
+        expect(&mut served, b"GET /2 HTTP/1.0\r\n\r\n")?;
+        served.write_all(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        )?;
+        let (answer, ending) = read_rest(&mut client);
+        ensure!(
+            answer == "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nok" && ending == Ending::Closed,
+            "{answer:?}, {ending:?}"
+        );
+
+        let mut client = dial(&shop.client, shop.server_at(PORT))?;
+        let connect = "CONNECT other.example:443 HTTP/1.1\r\nHost: other.example:443\r\n\r\n";
+        let mut served = ask(&mut client, &app, connect)?;
+        served.write_all(b"HTTP/1.1 200 Fine\r\n\r\n")?;
+        expect(&mut client, b"HTTP/1.1 200 Fine\r\n\r\n")?;
+        client.write_all(b"\x16\x03\x01 through")?;
+        expect(&mut served, b"\x16\x03\x01 through")?;
+        served.write_all(b"and back")?;
+        drop(served);
+        let (rest, _) = read_rest(&mut client);
+        ensure!(rest == "and back", "{rest:?}");
+
+        // One that is refused is an answer like any other.
+        let mut client = dial(&shop.client, shop.server_at(PORT))?;
+        let mut served = ask(&mut client, &app, connect)?;
+        let refused = b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 2\r\n\r\nno";
+        served.write_all(refused)?;
+        expect(&mut client, refused)
     })
 }
 

@@ -9,7 +9,7 @@ use ringmail_proxy::capture::{self, Plan as Rules, Settings};
 use ringmail_tests::apps::{self, BANNER};
 use ringmail_tests::bed::{Bed, Exemption, PROXY_IDENTITY};
 use ringmail_tests::mesh::{Service, ServicePort, Workload};
-use ringmail_tests::netns::Node;
+use ringmail_tests::netns::{Node, Pod};
 use ringmail_tests::wait;
 
 use crate::Scenario;
@@ -134,6 +134,7 @@ fn strict_and_permissive(bed: Bed) -> anyhow::Result<()> {
             .with_context(|| format!("the annotation {:?} does not bite", workload.annotations))?;
             ensure!(shop.get(WEB, "/")?.status == 200, "meshed");
         }
+        permissive_http(shop, &intruder)?;
         let mut opaque = dial(&intruder, shop.server_at(7000))?;
         expect(&mut opaque, BANNER.as_bytes())?;
         opaque.write_all(b"hello\r\n")?;
@@ -150,6 +151,51 @@ fn strict_and_permissive(bed: Bed) -> anyhow::Result<()> {
         })
         .context("plaintext is not counted")
     })
+}
+
+/// Plaintext of a permissive workload is HTTP that is looked at like any other.
+fn permissive_http(shop: &Shop<'_>, intruder: &Pod) -> anyhow::Result<()> {
+    let web = shop.server_at(8080);
+    let reply = get(intruder, web, "/a/../b//c?d=%2F")?;
+    ensure!(
+        reply.status == 200 && reply.text().starts_with("GET /b/c?d=%2F\n"),
+        "{}",
+        reply.text()
+    );
+    let mut client = dial(intruder, web)?;
+    client.write_all(b"GET /bytes/2 HTTP/1.1\r\nHost: a\r\n\r\nPOST /stream HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")?;
+    ensure!(read_head(&mut client)?.starts_with("HTTP/1.1 200 "));
+    expect(&mut client, b"xx")?;
+    ensure!(read_head(&mut client)?.starts_with("HTTP/1.1 200 "));
+    expect(&mut client, b"3\r\nabc\r\n0\r\n\r\n")?;
+    client.write_all(b"GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n")?;
+    let (refused, _) = read_rest(&mut client);
+    ensure!(
+        refused.starts_with("HTTP/1.1 400 ") && refused.contains("malformed_request"),
+        "{refused:?}"
+    );
+    let request = hyper::Request::get("http://shop/a/./b").version(hyper::Version::HTTP_2);
+    let request = request.body(http_body_util::Full::<bytes::Bytes>::default())?;
+    let asked = intruder
+        .namespace
+        .block_on(async move { ringmail_tests::load::fetch(web, request).await });
+    let reply = asked??;
+    ensure!(reply.status == 200, "HTTP/2: {reply:?}");
+    ensure!(reply.text().contains("/a/b\n"), "{}", reply.text());
+    for protocol in ["http1", "http2"] {
+        let labels = [
+            ("direction", "inbound"),
+            ("peer", "none"),
+            ("tls", "none"),
+            ("outcome", "success"),
+            ("protocol", protocol),
+        ];
+        wait::until(LIMIT, || {
+            shop.server_metric("ringmail_requests_total", &labels) >= 1.0
+        })
+        .with_context(|| format!("plaintext requests of {protocol} are not counted"))?;
+    }
+    shop.wait_server_refusal("malformed_request")
 }
 
 fn declared_probes_pass(bed: Bed) -> anyhow::Result<()> {

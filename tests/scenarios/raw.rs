@@ -87,9 +87,35 @@ pub(crate) fn connected(
     Ok((near, far))
 }
 
-/// Reads exactly these bytes.
+/// Reads exactly these bytes, but for the id that the mesh gives a request without one.
 pub(crate) fn expect(stream: &mut TcpStream, bytes: &[u8]) -> anyhow::Result<()> {
     let mut found = vec![0; bytes.len()];
+    fill(stream, &mut found, bytes)?;
+    if found != bytes && bytes.windows(6).any(|part| part == b" HTTP/") {
+        let mut id = [0; ID_LINE_BYTES];
+        fill(stream, &mut id, bytes)?;
+        found.extend(id);
+        let name = found
+            .windows(ID_NAME.len())
+            .position(|part| part == ID_NAME);
+        if let Some(at) = name.filter(|at| at + ID_LINE_BYTES <= found.len()) {
+            found.drain(at..at + ID_LINE_BYTES);
+        }
+    }
+    ensure!(
+        found == bytes,
+        "read {:?}, not {:?}",
+        text(&found),
+        text(bytes)
+    );
+    Ok(())
+}
+
+/// The field that holds it, and its line: a UUID.
+const ID_NAME: &[u8] = b"x-request-id: ";
+const ID_LINE_BYTES: usize = ID_NAME.len() + 36 + 2;
+
+fn fill(stream: &mut TcpStream, found: &mut [u8], bytes: &[u8]) -> anyhow::Result<()> {
     let mut filled = 0;
     while filled < found.len() {
         let n = stream.read(&mut found[filled..]);
@@ -102,12 +128,6 @@ pub(crate) fn expect(stream: &mut TcpStream, bytes: &[u8]) -> anyhow::Result<()>
         );
         filled += n;
     }
-    ensure!(
-        found == bytes,
-        "read {:?}, not {:?}",
-        text(&found),
-        text(bytes)
-    );
     Ok(())
 }
 

@@ -18,3 +18,6 @@ pub(crate) mod serve;
 
 /// One request of a peer, forwarded to our own app as server.
 pub(crate) mod forward;
+
+/// The end of a connection that we end.
+pub(crate) mod goodbye;

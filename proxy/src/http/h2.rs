@@ -11,6 +11,9 @@ pub(crate) mod forward;
 /// Connections to our own app as server.
 mod sessions;
 
+/// How many requests clients hold open.
+mod held;
+
 /// A socket whose frames are counted.
 mod metered;
 
@@ -23,6 +26,7 @@ mod heads;
 /// A body between an h2 stream and a stream of the wire.
 mod pump;
 
+pub(crate) use held::Held;
 pub(crate) use sessions::AppSessions;
 
 /// What an app may make us hold, said in h2's words.

@@ -11,7 +11,7 @@ use super::target;
 use crate::error::{Error, Reason};
 
 /// What holds where no route says anything.
-static DEFAULT: Policy = Policy {
+pub(crate) static DEFAULT: Policy = Policy {
     request_timeout: None,
     backend_timeout: None,
     retry: None,

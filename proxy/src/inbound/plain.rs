@@ -3,6 +3,9 @@
 //!
 //! Limits: [`PROBE_TIMEOUT`] and one buffer for a probe's request.
 
+/// Clients of a permissive workload.
+mod permissive;
+
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,8 +25,7 @@ use crate::http::h1::write::{self, Answer};
 use crate::http::h2::serve::refuse_all;
 use crate::http::neutral::{Request, Version};
 use crate::listen::original_destination;
-use crate::metrics::{Direction, NO_IDENTITY, Outcome, Protocol, Tls};
-use crate::tcp;
+use crate::metrics::{Direction, NO_IDENTITY, Outcome, Protocol, Tls, Traffic};
 use crate::worker::Worker;
 
 /// For a probe to say what it wants, and for the refusal of what is none.
@@ -54,53 +56,36 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream) -> Result<(), E
 }
 
 async fn admit(
-    worker: &Worker,
+    worker: &Rc<Worker>,
     mut socket: TcpStream,
     app: SocketAddr,
-    traffic: &crate::metrics::Traffic,
+    traffic: &Traffic,
 ) -> Result<(), Error> {
     let workload = worker.snapshot.workload()?;
+    if workload.inbound_mode == InboundMode::Permissive {
+        return permissive::serve(worker, &workload, socket, app, traffic).await;
+    }
     let mut input = Buffer::default();
-    match workload.inbound_mode {
-        InboundMode::Permissive => {}
-        InboundMode::Strict => {
-            let stranger = worker
-                .strangers
-                .acquire()
-                .await
-                .map_err(|closed| Reason::Draining.because(closed))?;
-            let probing = timeout(
-                PROBE_TIMEOUT,
-                is_probe(&workload, app.port(), &mut socket, &mut input),
-            );
-            if !probing.await.unwrap_or(Ok(false))? {
-                explain(&mut socket, input).await;
-                return Err(Reason::MtlsRequired.into());
-            }
-            drop(stranger);
-            if input.is_empty() {
-                // A probe that only connects learns whether the app listens.
-                return connect(worker, app).await.map(drop);
-            }
-        }
+    let stranger = worker
+        .strangers
+        .acquire()
+        .await
+        .map_err(|closed| Reason::Draining.because(closed))?;
+    let probing = timeout(
+        PROBE_TIMEOUT,
+        is_probe(&workload, app.port(), &mut socket, &mut input),
+    );
+    if !probing.await.unwrap_or(Ok(false))? {
+        explain(&mut socket, input).await;
+        return Err(Reason::MtlsRequired.into());
+    }
+    drop(stranger);
+    if input.is_empty() {
+        // A probe that only connects learns whether the app listens.
+        return connect(worker, app).await.map(drop);
     }
     let mut to_app = connect(worker, app).await?;
-    if workload.inbound_mode == InboundMode::Strict {
-        return one_exchange(&mut socket, &input, &mut to_app).await;
-    }
-    // Seen from the app: what it sends goes to the client.
-    let blame = (Reason::AppGone, Reason::ClientGone);
-    write_all(&mut to_app, input.data())
-        .await
-        .blame(Reason::AppGone)?;
-    tcp::with_socket(
-        &mut to_app,
-        &mut Buffer::default(),
-        &mut socket,
-        traffic,
-        blame,
-    )
-    .await
+    one_exchange(&mut socket, &input, &mut to_app).await
 }
 
 /// Whether the connection is a declared probe: a GET of its path, or no byte at all on the port of a TCP probe.

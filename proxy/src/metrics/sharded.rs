@@ -33,6 +33,11 @@ struct Padded<T>(T);
 pub(crate) struct Counter(Arc<[Padded<AtomicU64>]>);
 
 impl Counter {
+    /// Counts nothing.
+    pub(crate) fn nowhere() -> Self {
+        Self(Arc::new([]))
+    }
+
     pub(crate) fn add(&self, n: u64) {
         // A thread that never entered a shard shares the first one, which is right, only slower.
         if let Some(shard) = self.0.get(SHARD.get()) {

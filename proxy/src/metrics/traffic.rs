@@ -27,6 +27,17 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
+    /// For what is counted elsewhere.
+    pub(crate) fn uncounted() -> Self {
+        Self {
+            requests: None,
+            latency: None,
+            connections: None,
+            sent: Counter::nowhere(),
+            received: Counter::nowhere(),
+        }
+    }
+
     /// A request is over.
     pub(crate) fn request(&self, outcome: Outcome) {
         if let Some(requests) = &self.requests {

@@ -156,6 +156,7 @@ impl<Accept: FnMut(Stream, Reader, &[u8])> Connection<Accept> {
                 self.streams.tell_peer(Kind::Ping);
                 deserted = self.streams.is_retired() && self.streams.count() == 0;
             }
+            self.streams.sweep();
             self.ping.as_mut().reset(Instant::now() + PING_INTERVAL);
         }
         Ok(deserted)

@@ -13,7 +13,7 @@
 /// Bytes of a frame's header.
 pub(crate) const HEADER_BYTES: usize = 8;
 /// Payload of a DATA frame: small enough that streams take turns, large enough to cost little.
-pub(crate) const DATA_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const DATA_BYTES_MAX: usize = 128 * 1024;
 /// Payload of every other frame: a message head of 64 KiB, and what the neutral form adds to it.
 pub(crate) const HEAD_BYTES_MAX: usize = 80 * 1024;
 
@@ -278,8 +278,8 @@ mod tests {
             [0, 0, 0, 1, kind, a, b, c]
         };
         assert_eq!(
-            decode_all(&[&header(3, 65537)]),
-            Err(FrameError::TooLong(Kind::Data, 65537))
+            decode_all(&[&header(3, 131073)]),
+            Err(FrameError::TooLong(Kind::Data, 131073))
         );
         assert_eq!(
             decode_all(&[&header(7, 1)]),

@@ -6,7 +6,7 @@ use super::frame::{Frame, Kind};
 
 /// Bytes before the payload of an entry.
 const HEADER_BYTES: usize = 6;
-/// An inbox that grew larger than this is freed when it was read.
+/// An inbox that held less than this when it was last read is cut down to it: bulk keeps its room, the rest none.
 const KEPT_BYTES: usize = 4 * 1024;
 
 /// Entries in order, read from the front.
@@ -14,6 +14,8 @@ const KEPT_BYTES: usize = 4 * 1024;
 pub(crate) struct Inbox {
     entries: Vec<u8>,
     read: usize,
+    /// Something was added since the last [`Self::sweep`].
+    used: bool,
     /// Where the last entry starts, if it is DATA that more DATA can join.
     open_data: Option<usize>,
 }
@@ -44,6 +46,7 @@ impl Inbox {
             }
         };
         self.entries.extend_from_slice(frame.payload);
+        self.used = true;
         let length = u32::try_from(self.entries.len() - start - HEADER_BYTES).unwrap_or(u32::MAX);
         self.entries[start + 1] = u8::from(frame.end);
         self.entries[start + 2..start + HEADER_BYTES].copy_from_slice(&length.to_ne_bytes());
@@ -52,12 +55,34 @@ impl Inbox {
 
     /// Takes all of `other`; this one must have been read to its end.
     pub(crate) fn refill(&mut self, other: &mut Self) {
-        self.entries.clear();
-        self.entries.shrink_to(KEPT_BYTES);
-        self.read = 0;
+        self.clear();
         self.open_data = None;
         std::mem::swap(self, other);
         self.open_data = None;
+    }
+
+    /// Gives what room this has, all of it read, to `other`, which has nothing and waits for more.
+    pub(crate) fn lend(&mut self, other: &mut Self) {
+        self.clear();
+        if self.entries.capacity() > other.entries.capacity() {
+            std::mem::swap(&mut self.entries, &mut other.entries);
+        }
+        self.entries = Vec::new();
+    }
+
+    /// Frees the room of one that is empty and was since the last time.
+    pub(crate) fn sweep(&mut self) {
+        if !std::mem::take(&mut self.used) && self.is_empty() {
+            *self = Self::default();
+        }
+    }
+
+    fn clear(&mut self) {
+        if self.entries.len() < KEPT_BYTES {
+            self.entries.shrink_to(KEPT_BYTES);
+        }
+        self.entries.clear();
+        self.read = 0;
     }
 
     /// The next frame, if there is one.

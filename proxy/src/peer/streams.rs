@@ -306,9 +306,17 @@ impl Streams {
         match half.reset {
             Some(reason) => Err(reason),
             None => {
+                inbox.lend(&mut half.inbox);
                 half.reader = Some(reader.clone());
                 Ok(false)
             }
+        }
+    }
+
+    /// Frees what no stream has used since it was last asked to: room that bulk needed and idle streams do not.
+    pub(crate) fn sweep(&self) {
+        for half in self.state.borrow_mut().by_id.values_mut() {
+            half.inbox.sweep();
         }
     }
 

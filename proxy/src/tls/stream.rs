@@ -1,6 +1,6 @@
 //! A TLS connection over a TCP socket, on rustls' unbuffered interface.
 //!
-//! One read takes up to 64 KiB from the socket and decrypts all its records in place; what is written is encrypted
+//! One read takes up to 128 KiB from the socket and decrypts all its records in place; what is written is encrypted
 //! straight into the write buffer. Buffers hold memory only while bytes are in flight. Reading and writing belong to
 //! one task. Limits: [`HANDSHAKE_TIMEOUT`].
 
@@ -207,7 +207,7 @@ impl TlsStream {
             if self.ended {
                 return Poll::Ready(Ok(Read::End));
             }
-            let filled = ready!(self.incoming.poll_fill(cx, &mut self.socket));
+            let filled = ready!(self.incoming.poll_fill_large(cx, &mut self.socket));
             self.ended = filled.map_err(|error| Reason::PeerGone.because(error))? == 0;
         }
     }

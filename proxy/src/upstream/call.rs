@@ -16,13 +16,14 @@ use tokio::time::{sleep, sleep_until, timeout_at};
 use super::Caller;
 use super::endpoint::{Answer, Try};
 use super::health::Cause;
+use super::local::Local;
 use super::mirror;
 use super::retry::{self, Again, Asked, Failure};
 use super::services::{Resolved, Target, Tried};
 use crate::error::{Blame, Error, Reason};
 use crate::http::exchange::Exchange;
 use crate::http::neutral::{Fields, Request, Response};
-use crate::http::route::ResponseEdits;
+use crate::http::route::{DEFAULT, ResponseEdits};
 use crate::metrics::{Protocol, Traffic};
 use crate::peer::frame::Kind;
 use crate::peer::stream::{Reader, Stream};
@@ -46,6 +47,8 @@ pub(crate) struct Call<'a> {
     is_mirrored: Cell<bool>,
     /// When all must be over, and what has run out then.
     deadline: Cell<Option<(Instant, Reason)>>,
+    /// It goes to our own app, once.
+    local: Option<Rc<Local>>,
 }
 
 /// What a route says of a request.
@@ -54,6 +57,17 @@ pub(super) struct Terms<'a> {
     pub(super) policy: &'a Policy,
     pub(super) response: ResponseEdits<'a>,
     pub(super) mirrors: &'a [Mirror],
+}
+
+impl Terms<'_> {
+    /// No route says anything.
+    fn none() -> Self {
+        Self {
+            policy: &DEFAULT,
+            response: ResponseEdits::default(),
+            mirrors: &[],
+        }
+    }
 }
 
 /// What is asked.
@@ -100,9 +114,36 @@ impl<'a> Call<'a> {
             tries: Cell::new(1),
             is_mirrored: Cell::new(false),
             deadline: Cell::new(deadline.map(|at| (at, Reason::RequestTimeout))),
+            local: None,
         };
         let stream = Stream::request(outgoing.head, outgoing.end);
         call.in_time(pin!(call.place(&stream, begun))).await?;
+        Ok((call, stream))
+    }
+
+    /// Sends the request's head to our own app.
+    pub(super) fn local(
+        worker: &'a Rc<Worker>,
+        local: &Rc<Local>,
+        outgoing: Outgoing,
+    ) -> Result<(Self, Stream), Error> {
+        let begun = Instant::now();
+        let call = Self {
+            worker,
+            terms: Terms::none(),
+            protocol: outgoing.protocol,
+            service: Resolved::none(local.destination(), begun),
+            begun,
+            current: RefCell::default(),
+            tried: RefCell::default(),
+            // There is nobody else to try.
+            tries: Cell::new(u32::MAX),
+            is_mirrored: Cell::new(false),
+            deadline: Cell::default(),
+            local: Some(local.clone()),
+        };
+        let stream = Stream::request(outgoing.head, outgoing.end);
+        local.place(&stream)?;
         Ok((call, stream))
     }
 
@@ -118,6 +159,9 @@ impl<'a> Call<'a> {
 
     /// The handles of the peer that is asked now.
     pub(crate) fn traffic(&self) -> Result<Rc<Traffic>, Error> {
+        if let Some(local) = &self.local {
+            return Ok(local.traffic());
+        }
         let current = self.current.borrow();
         let current = current.as_ref().ok_or(Reason::Internal)?;
         Ok(current.endpoint().peer.traffic(self.worker, self.protocol))

@@ -25,7 +25,7 @@ use crate::error::{Error, Reason};
 use crate::listen;
 use crate::metrics::{Direction, Protocol, Tls, Traffic};
 use crate::peer::connection;
-use crate::peer::streams::{Side, Streams};
+use crate::peer::streams::{STREAMS_MAX, Side, Streams};
 use crate::tls::identity::Identity;
 use crate::tls::stream::TlsStream;
 use crate::worker::Worker;
@@ -36,8 +36,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const REDIAL_AFTER: Duration = Duration::from_millis(500);
 /// Connections of one worker to one peer.
 const CONNECTIONS_MAX: usize = 4;
-/// Requests that wait for a connection to one peer.
-const WAITING_MAX: usize = 1024;
+/// Requests that wait for a connection to one peer: as many as will find room on those that may yet be made.
+const WAITING_MAX: usize = (CONNECTIONS_MAX - 1) * STREAMS_MAX;
 
 /// Every peer that was dialled, by address and the identity that it must prove.
 #[derive(Debug, Default)]

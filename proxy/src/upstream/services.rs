@@ -173,6 +173,16 @@ impl Services {
 }
 
 impl Resolved {
+    /// Of a request that goes to our own app: nobody is chosen.
+    pub(super) fn none(destination: Arc<Destination>, now: Instant) -> Rc<Self> {
+        Rc::new(Self {
+            destination,
+            source: IpAddr::from([0, 0, 0, 0]),
+            endpoints: Vec::new(),
+            budget: Rc::new(Budget::new(now)),
+        })
+    }
+
     /// Begins a try with one of the endpoints that were not tried; adds it to them.
     pub(super) fn begin(&self, tried: &mut Tried, random: u64, now: Instant) -> Option<Try> {
         let standing = |index: usize| -> Option<Standing> {

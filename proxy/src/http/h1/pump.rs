@@ -51,7 +51,7 @@ pub(crate) async fn send_body(
         if input.is_full() {
             return Err(source.malformed.into());
         }
-        if input.fill(from).await.blame(source.gone)? > 0 {
+        if input.fill_large(from).await.blame(source.gone)? > 0 {
             continue;
         }
         if body != Body::UntilClose {

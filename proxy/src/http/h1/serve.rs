@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
+use super::goodbye::{linger, refuse};
 use super::parse::{self, RequestHead};
 use super::pump::{Source, send_body};
 use super::write::{self, Answer, Framing};
@@ -20,7 +21,7 @@ use crate::buffer::{Buffer, write_all};
 use crate::drain::Drain;
 use crate::error::{Blamed, Error, Reason};
 use crate::http::exchange::{Exchange, both_ways};
-use crate::http::neutral::{Fields, Response, Version};
+use crate::http::neutral::{Fields, Response};
 use crate::metrics::{Direction, Protocol};
 use crate::peer::frame::Kind;
 use crate::peer::stream::{Reader, Stream};
@@ -33,8 +34,6 @@ use crate::worker::Worker;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two requests.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
-/// How long a client that is still sending may keep a connection that is over.
-const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Response bytes that are gathered before they are written.
 const WRITE_BYTES: usize = 64 * 1024;
 /// What a connection keeps of its write buffer between requests.
@@ -62,7 +61,7 @@ pub(crate) async fn serve(
             Ok(Some(head)) => head,
             Ok(None) => return Ok(()),
             Err(error) => {
-                worker.metrics.refused(Direction::Outbound, error.reason);
+                worker.metrics.refused(caller.direction(), error.reason);
                 refuse(&mut from, &mut to, &error).await;
                 return Err(error);
             }
@@ -170,7 +169,7 @@ async fn exchange(
         protocol: Protocol::Http1,
         patience: None,
     };
-    let destination = worker.snapshot.destination(caller.destination).await;
+    let destination = caller.behind(worker).await;
     let begun = match &destination {
         Ok(destination) => begin_http(worker, caller, destination, outgoing).await,
         Err(error) => Err(error.reason.into()),
@@ -196,7 +195,9 @@ async fn exchange(
             Ok(next)
         }
         Err(error) => {
-            worker.metrics.refused(Direction::Outbound, error.reason);
+            if caller.local.is_none() {
+                worker.metrics.refused(Direction::Outbound, error.reason);
+            }
             stream.fail(error.reason);
             let unanswered = !exchange.is_answered();
             exchange.fail(error.reason);
@@ -216,7 +217,7 @@ async fn refuse_request(
     error: &Error,
     connection: &mut Connection<'_, '_>,
 ) -> Result<Next, Error> {
-    worker.metrics.refused(Direction::Outbound, error.reason);
+    worker.metrics.refused(caller.direction(), error.reason);
     tracing::debug!(destination = %caller.destination, ?error, "request refused");
     let answer = answer_unread(head, &worker.drain);
     write::refusal(error, answer, connection.output);
@@ -442,35 +443,4 @@ fn answer(head: &RequestHead, drain: &Drain) -> Answer {
         is_head: head.is_head,
         persistent: head.persistent && !drain.is_draining(),
     }
-}
-
-/// Tells the client why, as far as it still listens, and ends the connection.
-pub(crate) async fn refuse(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>, error: &Error) {
-    if error.reason == Reason::ClientGone {
-        return;
-    }
-    let mut text = Vec::new();
-    let answer = Answer {
-        version: Version::Http11,
-        is_head: false,
-        persistent: false,
-    };
-    write::refusal(error, answer, &mut text);
-    if timeout(LINGER_TIMEOUT, write_all(to, &text)).await.is_ok() {
-        linger(from, to).await;
-    }
-}
-
-/// Closes our direction, and takes what the client still sends for a while: closing at once would reset the connection
-/// and could destroy the response on its way (RFC 9112 section 9.6).
-pub(crate) async fn linger(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>) {
-    let mut input = Buffer::default();
-    let _ = timeout(LINGER_TIMEOUT, async {
-        to.shutdown().await?;
-        while input.fill(from).await? > 0 {
-            input.consume(input.data().len());
-        }
-        std::io::Result::Ok(())
-    })
-    .await;
 }

@@ -16,12 +16,13 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use super::heads::Tunnel;
+use super::held::{Held, Hold};
 use super::metered::{Flood, Metered};
 use super::{heads, limits, pump};
 use crate::buffer::Buffer;
 use crate::error::{Error, Reason};
 use crate::http::exchange::{Exchange, both_ways};
-use crate::http::h1::serve::linger;
+use crate::http::h1::goodbye::linger;
 use crate::http::neutral::Response;
 use crate::metrics::{Direction, Protocol};
 use crate::peer::frame::Kind;
@@ -43,12 +44,13 @@ pub(crate) async fn serve(
     socket: &mut TcpStream,
     input: Buffer,
 ) -> Result<(), Error> {
+    let direction = caller.direction();
     let served = streams(worker, caller, socket, input).await;
     let Err(error) = served else {
         return Ok(());
     };
     if error.reason != Reason::ClientGone {
-        worker.metrics.refused(Direction::Outbound, error.reason);
+        worker.metrics.refused(direction, error.reason);
         // Closing before all was read would destroy the GOAWAY on its way.
         let (mut from, mut to) = socket.split();
         linger(&mut from, &mut to).await;
@@ -65,6 +67,7 @@ async fn streams(
     let (mut connection, flood) = handshake(socket, input).await?;
     let mut draining = pin!(worker.drain.begun());
     let mut told = false;
+    let own = Held::default();
     loop {
         let accepted = tokio::select! {
             accepted = poll_fn(|cx| poll_accept(&mut connection, &flood, cx)) => accepted,
@@ -75,9 +78,20 @@ async fn streams(
             }
         };
         match accepted {
-            Some(Ok((request, respond))) => {
-                let worker = worker.clone();
-                spawn_local(async move { exchange(&worker, caller, request, respond).await });
+            Some(Ok((request, mut respond))) => {
+                let Some(hold) = Hold::begin(&own, &worker.held) else {
+                    let error = Reason::Overloaded.into();
+                    worker
+                        .metrics
+                        .refused(caller.direction(), Reason::Overloaded);
+                    refuse(&mut respond, &error, is_grpc(request.headers()));
+                    continue;
+                };
+                let (worker, caller) = (worker.clone(), caller.clone());
+                spawn_local(async move {
+                    exchange(&worker, caller, request, respond).await;
+                    drop(hold);
+                });
             }
             Some(Err(error)) => {
                 if flood.is_on() {
@@ -176,7 +190,7 @@ async fn exchange(
     let is_grpc = is_grpc(&head.headers);
     let mut neutral = Vec::with_capacity(512);
     let bodyless = body.is_end_stream();
-    let destination = worker.snapshot.destination(caller.destination).await;
+    let destination = caller.behind(worker).await;
     let begun = async {
         let tunnel = heads::put_request(&head, &mut neutral)?;
         let timeout = head.headers.get("grpc-timeout").filter(|_| is_grpc);
@@ -196,7 +210,7 @@ async fn exchange(
         Ok((_, Begun::Answered(neutral))) => return tell(&mut respond, &neutral),
         Err(error) => {
             tracing::debug!(destination = %caller.destination, ?error, "request refused");
-            worker.metrics.refused(Direction::Outbound, error.reason);
+            worker.metrics.refused(caller.direction(), error.reason);
             refuse(&mut respond, &error, is_grpc);
             return;
         }
@@ -215,7 +229,9 @@ async fn exchange(
     match carried {
         Ok(()) => exchange.finish(),
         Err(error) => {
-            worker.metrics.refused(Direction::Outbound, error.reason);
+            if caller.local.is_none() {
+                worker.metrics.refused(Direction::Outbound, error.reason);
+            }
             stream.fail(error.reason);
             match exchange.is_answered() {
                 true => respond.send_reset(reset_code(error.reason)),

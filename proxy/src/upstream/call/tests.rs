@@ -189,6 +189,7 @@ async fn outcome(policy: &Policy, method: &str, script: &[Act]) -> Result<u16, R
     let (worker, destination) = (worker(), destination());
     attach(&worker, script.iter().copied().collect());
     let caller = Caller {
+        local: None,
         source: SOURCE,
         destination: destination.address,
     };
