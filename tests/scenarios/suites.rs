@@ -58,6 +58,11 @@ pub(crate) const SUITES: &[Suite] = &[
         scenario: h2spec::outbound,
     },
     Suite {
+        name: "suites::h2spec_permissive",
+        needs: &[Program("h2spec")],
+        scenario: h2spec::permissive,
+    },
+    Suite {
         name: "suites::h2specd_inbound",
         needs: &[Program("h2specd"), Program("curl"), Program("nsenter")],
         scenario: h2spec::client,

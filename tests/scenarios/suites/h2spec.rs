@@ -5,8 +5,9 @@ use anyhow::{Context, ensure};
 use ringmail_tests::apps;
 use ringmail_tests::bed::Bed;
 
-use super::desk::shown;
+use super::desk::{Desk, shown};
 use super::{announce, play_at_desk, tools};
+use crate::shop::{Plan, play};
 
 /// The version's cases for servers, and for clients: all of them have to be seen.
 const SERVER_CASES: usize = 146;
@@ -15,6 +16,9 @@ const CLIENT_CASES: usize = 57;
 /// The server case that may fail where HTTP/2 is not declared: bytes that are no preface of HTTP/2 are then no error. Where
 /// HTTP/1 is declared they are answered in it, with 400, and the connection ends; where nothing is, they are the app's.
 const PREFACE: (&str, &str) = ("3.5/2", "a client need not speak HTTP/2 here");
+
+/// Where the permissive workload's app listens.
+const PERMISSIVE_PORT: u16 = 9104;
 
 /// Client cases that fail because RFC 7540 asked for what RFC 9113 no longer does, and why.
 const KNOWN: [(&str, &str); 3] = [
@@ -95,6 +99,23 @@ pub(super) fn outbound(bed: Bed) -> anyhow::Result<()> {
             .with_context(|| format!("declared {protocol:?}"))?;
         }
         Ok(())
+    })
+}
+
+/// The inbound proxy as a server of plaintext clients: those of a permissive workload.
+pub(super) fn permissive(bed: Bed) -> anyhow::Result<()> {
+    let mut plan = Plan::default();
+    plan.server = plan.server.annotated("ringmail.io/inbound", "permissive");
+    play(bed, &plan, |shop| {
+        let desk = Desk::new(bed)?;
+        let stranger = shop.node.pod("stranger")?;
+        apps::serve_web(&shop.server.namespace, "spec", PERMISSIVE_PORT)?;
+        let mut command = tools::command("h2spec")?;
+        command.args(["--strict", "--path", "/bytes/100", "--host"]);
+        command.arg(shop.server.v4.to_string());
+        command.args(["--port", &PERMISSIVE_PORT.to_string()]);
+        let text = desk.run(&stranger, &command)?.text;
+        judge(&text, SERVER_CASES, &[PREFACE])
     })
 }
 
