@@ -27,6 +27,11 @@ pub mod svid;
 /// TLS 1.3 as both sides speak it.
 pub mod tls;
 
+/// Doors for fuzzers.
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 /// Wire types and service stubs, generated from `proto/ringmail/v1`.
 #[allow(
     missing_docs,

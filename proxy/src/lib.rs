@@ -16,6 +16,11 @@ pub mod capture;
 /// From a configuration to a running proxy, and to its end.
 pub mod start;
 
+/// Doors for fuzzers.
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 /// Sockets.
 mod listen;
 

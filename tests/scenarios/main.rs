@@ -63,6 +63,9 @@ mod routes;
 /// Rolling restarts of everything.
 mod rollouts;
 
+/// Suites of others.
+mod suites;
+
 /// Choices among endpoints, and what becomes of requests to those that fail.
 mod balance;
 
@@ -102,9 +105,23 @@ fn main() -> ExitCode {
         .chain(balance::SCENARIOS)
         .chain(routes::SCENARIOS)
         .chain(rollouts::SCENARIOS);
-    let trials =
-        scenarios.map(|(name, scenario)| trial(name, *scenario, bed.as_ref().ok().copied()));
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let bed = bed.ok();
+    let trials = scenarios.map(|(name, scenario)| trial(name, *scenario, bed));
+    let suites = suites::SUITES.iter().map(|suite| suite_trial(suite, bed));
+    libtest_mimic::run(&arguments, trials.chain(suites).collect()).exit_code()
+}
+
+/// Without its programs a suite counts as ignored.
+fn suite_trial(suite: &suites::Suite, bed: Option<Bed>) -> Trial {
+    let missing = bed.and_then(|bed| suite.missing(bed));
+    if let Some(missing) = &missing {
+        eprintln!("TIER SKIPPED: {}: {missing}", suite.name);
+    }
+    trial(
+        suite.name,
+        suite.scenario,
+        bed.filter(|_| missing.is_none()),
+    )
 }
 
 /// Without a bed the scenario counts as ignored.

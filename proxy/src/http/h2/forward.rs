@@ -87,7 +87,8 @@ impl Forwarding<'_> {
                 Reason::AppGone,
                 &mut self.received
             ));
-            let answer = answer(response, &self.tunnel, self.stream, self.exchange);
+            let is_head = self.head.0.method == "HEAD";
+            let answer = answer(response, is_head, &self.tunnel, self.stream, self.exchange);
             let answer = pin!(unless_reset(self.stream, answer));
             match both_ways(self.bodyless, upload.as_mut(), answer).await {
                 // Each direction of a tunnel ends on its own.
@@ -109,6 +110,7 @@ impl Forwarding<'_> {
 /// The app's response, as it comes; says whether it opened the tunnel.
 async fn answer(
     mut response: ResponseFuture,
+    is_head: bool,
     tunnel: &Tunnel,
     stream: &Stream,
     exchange: &mut Exchange,
@@ -132,7 +134,9 @@ async fn answer(
     neutral.clear();
     let opens = heads::put_response(head.status, &head.headers, tunnel, &mut neutral)
         .map_err(|_| Reason::AppMalformed)?;
-    let end = body.is_end_stream();
+    // Some apps end such a response with an empty frame, or send a body all the same: it is dropped.
+    let never_has_body = is_head || matches!(head.status.as_u16(), 204 | 304);
+    let end = never_has_body || body.is_end_stream();
     exchange.answered(head.status.as_u16(), Instant::now());
     stream.send_head(Kind::Head, end, |out| out.extend_from_slice(&neutral));
     if end {

@@ -6,18 +6,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
 use h2::{Ping, PingPong};
 use tokio::net::TcpStream;
-use tokio::sync::SetOnce;
+use tokio::sync::{Notify, SetOnce};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
@@ -50,6 +51,8 @@ pub(super) struct Session {
 #[derive(Debug, Default)]
 struct Shared {
     resets: Cell<u32>,
+    /// Somebody wants to know the app's settings.
+    asked: Notify,
     /// The app's settings have arrived.
     settled: SetOnce<()>,
 }
@@ -130,6 +133,7 @@ impl Session {
 
     /// Whether the app takes WebSocket (RFC 8441 section 3).
     pub(super) async fn takes_websocket(&self) -> bool {
+        self.shared.asked.notify_one();
         let settled = timeout(SETTINGS_TIMEOUT, self.shared.settled.wait()).await;
         settled.is_ok() && self.requests.is_extended_connect_protocol_enabled()
     }
@@ -141,17 +145,13 @@ async fn drive(
     flood: &Flood,
     shared: &Shared,
 ) -> Result<(), Error> {
-    // The answer to a ping comes after the settings, which come first.
-    let mut ping = connection.ping_pong();
-    if let Some(ping) = &mut ping {
-        ping.send_ping(Ping::opaque()).map_err(broken)?;
-    }
+    let ping = connection.ping_pong();
+    let mut settling = pin!(settle(ping, shared));
     poll_fn(|cx| {
         let ended = Pin::new(&mut connection).poll(cx);
-        if ping.as_mut().is_some_and(|ping| is_answered(ping, cx)) {
-            ping = None;
-            // Nobody else sets it.
-            let _ = shared.settled.set(());
+        match settling.as_mut().poll(cx) {
+            Poll::Ready(never) => match never {},
+            Poll::Pending => {}
         }
         match ended {
             Poll::Ready(ended) => Poll::Ready(ended.map_err(broken)),
@@ -162,8 +162,16 @@ async fn drive(
     .await
 }
 
-fn is_answered(ping: &mut PingPong, cx: &mut Context<'_>) -> bool {
-    matches!(ping.poll_pong(cx), Poll::Ready(Ok(_)))
+/// Once somebody asks, finds out when the app's settings have arrived: they come first, so before the answer to a ping.
+async fn settle(ping: Option<PingPong>, shared: &Shared) -> Infallible {
+    shared.asked.notified().await;
+    if let Some(mut ping) = ping
+        && ping.ping(Ping::opaque()).await.is_ok()
+    {
+        // Nobody else sets it.
+        let _ = shared.settled.set(());
+    }
+    std::future::pending().await
 }
 
 /// What an error of the app's connection, or of one stream, means.
