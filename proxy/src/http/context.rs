@@ -7,7 +7,7 @@
 use super::neutral::{put_field, request_has};
 
 /// By which logs of all that a request passes can be joined.
-const REQUEST_ID: &str = "x-request-id";
+pub(crate) const REQUEST_ID: &str = "x-request-id";
 
 /// Gives a request's head, in neutral form, an id if it has none: a UUID of version 4 (RFC 9562 section 5.4).
 pub(crate) fn identify(head: &mut Vec<u8>, roll: impl Fn() -> u64) {

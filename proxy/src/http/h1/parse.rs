@@ -320,12 +320,8 @@ fn framing<'a>(
 
 /// RFC 9112 section 2.2 lets a reader take a bare LF for a line's end; not every reader does.
 pub(super) fn has_bare_line_feed(head: &[u8]) -> bool {
-    let mut previous = b'\n';
-    head.iter().any(|byte| {
-        let bare = *byte == b'\n' && previous != b'\r';
-        previous = *byte;
-        bare
-    })
+    let is_bare = |at: usize| at == 0 || head[at - 1] != b'\r';
+    memchr::memchr_iter(b'\n', head).any(is_bare)
 }
 
 /// RFC 9110 section 8.6: digits, nothing else, no list.

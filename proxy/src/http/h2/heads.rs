@@ -6,7 +6,10 @@ use h2::ext::Protocol;
 use http::header::{COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE};
 use http::{Method, StatusCode, Uri};
 
+use bytes::Bytes;
+
 use crate::error::{Error, Reason};
+use crate::http::context::REQUEST_ID;
 use crate::http::fields::{Fate, fate};
 use crate::http::neutral::{self, FIELDS_MAX, Fields, Version, put_field};
 use crate::http::{target, websocket};
@@ -182,27 +185,33 @@ pub(super) fn tunnel_of(head: &neutral::Request<'_>, fields: Fields<'_>) -> Resu
     })
 }
 
+fn uri(host: Bytes, target: Bytes) -> Option<Uri> {
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(http::uri::Scheme::HTTP);
+    parts.authority = Some(http::uri::Authority::from_maybe_shared(host).ok()?);
+    parts.path_and_query = Some(http::uri::PathAndQuery::from_maybe_shared(target).ok()?);
+    Uri::from_parts(parts).ok()
+}
+
 /// A peer's request for our app.
 pub(crate) fn request(
     head: &neutral::Request<'_>,
     fields: Fields<'_>,
     tunnel: &Tunnel,
 ) -> Result<http::Request<()>, Reason> {
-    let malformed = |_| Reason::PeerProtocol;
     let host = fields.first("host").ok_or(Reason::PeerProtocol)?;
     let host = std::str::from_utf8(host).map_err(|_| Reason::PeerProtocol)?;
+    // One copy of both, of which the parts are slices: h2 keeps them as they are.
+    let text = Bytes::from([host, head.target].concat());
+    let (host, target) = (text.slice(..host.len()), text.slice(host.len()..));
     let uri = match head.method {
-        "CONNECT" => Uri::builder().authority(head.target).build(),
-        _ => Uri::builder()
-            .scheme("http")
-            .authority(host)
-            .path_and_query(head.target)
-            .build(),
+        "CONNECT" => Uri::from_maybe_shared(target).map_err(|_| Reason::PeerProtocol)?,
+        _ => uri(host, target).ok_or(Reason::PeerProtocol)?,
     };
     let mut request = http::Request::new(());
     *request.method_mut() =
         Method::from_bytes(head.method.as_bytes()).map_err(|_| Reason::PeerProtocol)?;
-    *request.uri_mut() = uri.map_err(malformed)?;
+    *request.uri_mut() = uri;
     *request.version_mut() = http::Version::HTTP_2;
     *request.headers_mut() = header_map(fields)?;
     if matches!(tunnel, Tunnel::WebSocket { .. }) {
@@ -257,7 +266,9 @@ pub(super) fn header_map(fields: Fields<'_>) -> Result<HeaderMap, Reason> {
             }
         }
         let name = HeaderName::from_bytes(name).map_err(|_| Reason::PeerProtocol)?;
-        let value = HeaderValue::from_bytes(value).map_err(|_| Reason::PeerProtocol)?;
+        let mut value = HeaderValue::from_bytes(value).map_err(|_| Reason::PeerProtocol)?;
+        // No two are the same: in HPACK's table they would only push others out.
+        value.set_sensitive(name == REQUEST_ID);
         headers.append(name, value);
     }
     Ok(headers)
