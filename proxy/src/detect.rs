@@ -72,6 +72,18 @@ pub(crate) fn detect(bytes: &[u8]) -> Verdict {
     }
 }
 
+/// Whether a server begins with an HTTP/2 SETTINGS frame: its preface, which need not wait for the client's (RFC 9113
+/// section 3.4).
+pub(crate) fn is_http2_server(bytes: &[u8]) -> bool {
+    const SETTINGS: u8 = 4;
+    match bytes {
+        [l0, l1, l2, SETTINGS, 0, 0, 0, 0, 0, ..] => {
+            u32::from_be_bytes([0, *l0, *l1, *l2]).is_multiple_of(6)
+        }
+        _ => false,
+    }
+}
+
 /// RFC 9112 section 2.2: empty lines before a request are ignored.
 fn without_empty_lines(mut bytes: &[u8]) -> &[u8] {
     while let [b'\r', b'\n', rest @ ..] = bytes {
@@ -127,6 +139,23 @@ mod tests {
                 "{:?}",
                 String::from_utf8_lossy(bytes)
             );
+        }
+    }
+
+    #[test]
+    fn servers_that_speak_first() {
+        let rows: &[(&[u8], bool)] = &[
+            (b"\0\0\0\x04\0\0\0\0\0", true),
+            (b"\0\0\x06\x04\0\0\0\0\0\0\x05\0\0\x40\0", true),
+            (b"\0\0\x05\x04\0\0\0\0\0", false),
+            (b"\0\0\0\x04\x01\0\0\0\0", false),
+            (b"\0\0\0\x04\0\0\0\0\x01", false),
+            (b"\0\0\0\x04\0\0\0\0", false),
+            (b"J\0\0\0\n8.0.36\0", false),
+            (b"220 mail\r\n", false),
+        ];
+        for (bytes, expected) in rows {
+            assert_eq!(is_http2_server(bytes), *expected, "{bytes:?}");
         }
     }
 

@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::buffer::Buffer;
-use crate::detect::Verdict;
 use crate::detect::first::{first_bytes, in_time};
+use crate::detect::{Verdict, is_http2_server};
 use crate::error::{Blamed, Error, Reason};
 use crate::http::{h1, h2};
 use crate::listen;
@@ -201,8 +201,12 @@ async fn protocol(
         }
         filled = input.fill(socket) => { filled.blame(Reason::ClientGone)?; false }
     };
+    // One of HTTP/2 may send its settings at once; its client says what it speaks all the same.
+    let is_http2 = reader
+        .peek()
+        .is_some_and(|heard| is_http2_server(heard.payload));
     let opened = Box::new(Opened { carrier, reader });
-    if server_first {
+    if server_first && !is_http2 {
         return Ok((Spoken::Tcp(Some(opened)), "server_first"));
     }
     Ok((

@@ -30,7 +30,7 @@ use ringmail_tests::bed::{Bed, Exemption};
 use ringmail_tests::mesh::{Service, ServicePort};
 
 use crate::Scenario;
-use crate::shop::{Plan, Shop, play};
+use crate::shop::{Plan, REFUSALS, Shop, play};
 use desk::Desk;
 
 /// A suite, and what it cannot do without.
@@ -128,16 +128,28 @@ impl Suite {
     }
 }
 
-/// Opens a shop with a desk, and explains a failure with what the programs said.
+/// Opens a shop with a desk, and explains a failure with what the proxies refused.
 fn play_at_desk(
     bed: Bed,
     suite: impl FnOnce(&Shop<'_>, &Desk) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     play(bed, &Plan::default(), |shop| {
         let desk = Desk::new(bed)?;
-        suite(shop, &desk)?;
+        suite(shop, &desk).map_err(|error| error.context(refusals(shop)))?;
         shop.assert_wire_unread()
     })
+}
+
+/// What both proxies refused so far, by reason.
+fn refusals(shop: &Shop<'_>) -> String {
+    let sidecars = [&shop.client_sidecar, &shop.server_sidecar];
+    let pages = sidecars.map(|sidecar| sidecar.metrics(shop.node).unwrap_or_default());
+    let lines: Vec<_> = pages
+        .iter()
+        .flat_map(|page| page.lines())
+        .filter(|line| line.starts_with(REFUSALS) && !line.ends_with(" 0"))
+        .collect();
+    format!("the proxies refused {lines:?}")
 }
 
 /// Announces `port` of a service of its own, `10.96.0.NUMBER`, that goes to the server's `target`.

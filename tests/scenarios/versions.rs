@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
@@ -14,14 +15,18 @@ use crate::frames::{
     DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame, read_until,
     request_block,
 };
-use crate::raw::{App, dial, expect, read_head, read_rest, read_to};
-use crate::shop::{Plan, Shop, play};
+use crate::raw::{App, Ending, dial, expect, read_head, read_rest, read_to};
+use crate::shop::{LIMIT, Plan, Shop, play};
 
 pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("versions::websocket_over_both", websocket_over_both),
     (
         "versions::any_client_meets_any_app",
         any_client_meets_any_app,
+    ),
+    (
+        "versions::settings_that_come_first",
+        settings_that_come_first,
     ),
     (
         "versions::what_an_app_refused_is_asked_again",
@@ -301,6 +306,38 @@ fn any_client_meets_any_app(bed: Bed) -> anyhow::Result<()> {
         read_to(&mut client, "\r\n\r\n")?;
         client.write_all(b"through")?;
         ensure!(read_until(&tunnelled, DATA)?.payload == b"through");
+        Ok(())
+    })
+}
+
+/// A server of HTTP/2 that sends its settings before it hears anything is none of those that speak first: where nothing is
+/// declared, a client that takes its time is still understood.
+fn settings_that_come_first(bed: Bed) -> anyhow::Result<()> {
+    const PORT: u16 = 9003;
+    play(bed, &Plan::default(), |shop| {
+        let app = App::listen(&shop.server, PORT)?;
+        let mut client = dial(&shop.client, shop.server_at(PORT))?;
+        let mut asked = app.accept()?;
+        asked.write_all(&frame(SETTINGS, 0, 0, &[]))?;
+        // What the proxy would pass on has time to show.
+        client.set_read_timeout(Some(Duration::from_millis(200)))?;
+        let (heard, ending) = read_rest(&mut client);
+        ensure!(heard.is_empty() && ending == Ending::Open, "{heard:?}");
+        client.set_read_timeout(Some(LIMIT))?;
+        let ask = frame(
+            HEADERS,
+            END_HEADERS | END_STREAM,
+            1,
+            &request_block("GET", "/a"),
+        );
+        client.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[]), &ask].concat())?;
+        let mut served = accept_http2(&app)?;
+        let request = read_until(&served, HEADERS)?;
+        let answer = frame(HEADERS, END_HEADERS | END_STREAM, request.stream, &[0x88]);
+        served.write_all(&answer)?;
+        ensure!(read_until(&client, HEADERS)?.payload.first() == Some(&0x88));
+        let labels = [("protocol", "http2"), ("by", "first_bytes")];
+        ensure!(shop.client_metric("ringmail_detections_total", &labels) > 0.0);
         Ok(())
     })
 }

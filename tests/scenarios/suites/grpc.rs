@@ -10,7 +10,9 @@ use super::{announce, play_at_desk, tools};
 
 const ROUNDS_VARIABLE: &str = "RINGMAIL_INTEROP_ROUNDS";
 const ROUNDS: u32 = 2;
-const PORT: u16 = 10_000;
+/// What a port of the pod was declared to speak holds for it whichever service it is dialled by: so there are two.
+const DECLARED_PORT: u16 = 10_000;
+const DETECTED_PORT: u16 = 10_001;
 
 /// Those of grpc's list that need neither TLS nor credentials nor another server.
 const CASES: [&str; 14] = [
@@ -36,11 +38,14 @@ pub(super) fn interop(bed: Bed) -> anyhow::Result<()> {
         Err(_) => ROUNDS,
     };
     play_at_desk(bed, |shop, desk| {
-        let mut server = tools::command("grpc-interop-server")?;
-        server.arg(format!("--port={PORT}"));
-        let _server = desk.serve(&shop.server, &server, PORT)?;
-        let declared = announce(shop, 111, PORT, PORT, Some("grpc"))?;
-        let detected = announce(shop, 112, PORT, PORT, None)?;
+        let mut servers = Vec::new();
+        for port in [DECLARED_PORT, DETECTED_PORT] {
+            let mut server = tools::command("grpc-interop-server")?;
+            server.arg(format!("--port={port}"));
+            servers.push(desk.serve(&shop.server, &server, port)?);
+        }
+        let declared = announce(shop, 111, 80, DECLARED_PORT, Some("grpc"))?;
+        let detected = announce(shop, 112, 80, DETECTED_PORT, None)?;
         for round in 1..=rounds {
             for (to, case) in [declared, detected]
                 .into_iter()
