@@ -49,6 +49,8 @@ pub(crate) struct Streams {
     state: RefCell<State>,
     /// Whether the peer said that it takes no more, or we are to replace the connection.
     retired: Cell<bool>,
+    /// The former.
+    dismissed: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -93,6 +95,7 @@ impl Streams {
         Rc::new(Self {
             state: RefCell::new(state),
             retired: Cell::new(false),
+            dismissed: Cell::new(false),
         })
     }
 
@@ -129,6 +132,11 @@ impl Streams {
     pub(crate) fn retire(&self) {
         self.retired.set(true);
         self.state.borrow_mut().wake_sender();
+    }
+
+    /// Whether the peer said that it takes no more.
+    pub(crate) fn is_dismissed(&self) -> bool {
+        self.dismissed.get()
     }
 
     pub(crate) fn is_retired(&self) -> bool {
@@ -185,6 +193,7 @@ impl Streams {
             }
             Kind::Pong => Ok(()),
             Kind::GoAway => {
+                self.dismissed.set(true);
                 self.retire();
                 Ok(())
             }

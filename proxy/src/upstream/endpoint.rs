@@ -72,6 +72,7 @@ impl Endpoint {
 
     pub(super) fn standing(&self, now: Instant) -> Standing {
         match self.health.ejected_until() {
+            None if self.peer.is_leaving(now) => Standing::Out(now),
             None => Standing::Open(self.load.cost(now)),
             Some(until) if until <= now => Standing::Due,
             Some(until) => Standing::Out(until),

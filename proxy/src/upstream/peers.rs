@@ -36,6 +36,8 @@ use crate::worker::Worker;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A failed peer is left alone for so long, so that requests turn to others at once.
 const REDIAL_AFTER: Duration = Duration::from_millis(500);
+/// A peer that asked us to go is asked again after so long, if there are others.
+const LEAVING: Duration = Duration::from_secs(1);
 /// Connections of one worker to one peer.
 const CONNECTIONS_MAX: usize = 4;
 /// Requests that wait for a connection to one peer: as many as will find room on those that may yet be made.
@@ -65,6 +67,8 @@ pub(crate) struct Peer {
     dialing: RefCell<Option<Rc<Dial>>>,
     waiting: Cell<usize>,
     failed: Cell<Option<(Instant, Reason)>>,
+    /// When it was last seen to leave.
+    left: Cell<Option<Instant>>,
     http1: OnceCell<Rc<Traffic>>,
     http2: OnceCell<Rc<Traffic>>,
     tcp: OnceCell<Rc<Traffic>>,
@@ -168,6 +172,7 @@ impl Peers {
                 dialing: RefCell::default(),
                 waiting: Cell::new(0),
                 failed: Cell::default(),
+                left: Cell::default(),
                 http1: OnceCell::new(),
                 http2: OnceCell::new(),
                 tcp: OnceCell::new(),
@@ -185,6 +190,18 @@ impl Peer {
             generation,
         };
         self.connections.borrow_mut().push(connection);
+    }
+
+    /// Whether it asked lately to be left alone: it drains, and takes more only for want of others.
+    pub(crate) fn is_leaving(&self, now: Instant) -> bool {
+        let connections = self.connections.borrow();
+        let newest = connections.last();
+        let dismissed = newest.filter(|one| one.streams.is_dismissed());
+        if dismissed.is_some() {
+            self.left.set(Some(now));
+        }
+        let left = self.left.get();
+        left.is_some_and(|at| now.saturating_duration_since(at) < LEAVING)
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
