@@ -112,6 +112,24 @@ fn windows_grow_for_readers_that_keep_up_and_stay_in_the_budget() {
 }
 
 #[test]
+fn what_is_too_long_for_a_frame_ends_no_connection() {
+    let mut wire = Wire::new();
+    let (_other, (_other_end, _)) = wire.open();
+    let request = Stream::request(vec![b'x'; frame::HEAD_BYTES_MAX], false);
+    assert_eq!(request.place(&wire.dialer, 80), Err(Reason::HeadTooLarge));
+    assert!(wire.carry().is_empty());
+    let (ours, (theirs, mut reader)) = wire.open();
+    let large = vec![b'x'; frame::HEAD_BYTES_MAX + 1];
+    theirs.send_head(Kind::Head, false, |out| out.extend_from_slice(&large));
+    wire.carry();
+    for (stream, reader) in [(&ours, &mut Reader::default()), (&theirs, &mut reader)] {
+        let outcome = stream.poll_receivable(&context(), reader);
+        assert_eq!(outcome, Poll::Ready(Err(Reason::Internal)));
+    }
+    assert_eq!(wire.dialer.count(), 2);
+}
+
+#[test]
 fn a_dropped_stream_is_reset_with_its_reason_and_late_frames_are_ignored() {
     let mut wire = Wire::new();
     let (ours, (theirs, mut reader)) = wire.open();
