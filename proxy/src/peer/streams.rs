@@ -326,6 +326,12 @@ impl Streams {
         }
     }
 
+    /// Whether the stream was reset.
+    pub(crate) fn is_reset(&self, id: u32) -> bool {
+        let state = self.state.borrow();
+        state.by_id.get(&id).is_none_or(|half| half.reset.is_some())
+    }
+
     /// Whether the stream was reset; if not, `reader` is woken when it is. For the task that also reads the stream.
     pub(crate) fn poll_reset(&self, id: u32, reader: &Waker) -> Poll<Reason> {
         let mut state = self.state.borrow_mut();

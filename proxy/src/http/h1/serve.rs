@@ -322,7 +322,7 @@ async fn carry(
             output,
             exchange
         ));
-        let both = pin!(both_ways(false, upload, answered));
+        let both = pin!(both_ways(false, |_| stream.is_reset(), upload, answered));
         call.in_time(both).await?
     };
     exchange.sent(uploaded);

@@ -89,9 +89,10 @@ impl Forwarding<'_> {
             ));
             let answer = answer(response, &self.tunnel, self.stream, self.exchange);
             let answer = pin!(unless_reset(self.stream, answer));
-            match both_ways(self.bodyless, upload.as_mut(), answer).await {
+            let is_unwanted = |error: &Error| error.reason == Reason::AppGone;
+            match both_ways(self.bodyless, is_unwanted, upload.as_mut(), answer).await {
                 // Each direction of a tunnel ends on its own.
-                Ok((true, false)) => upload.await,
+                Ok((true, None)) => upload.await,
                 outcome => outcome.map(|_| ()),
             }
         };

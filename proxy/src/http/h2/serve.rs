@@ -268,12 +268,17 @@ async fn carry(
         let mut upload = pin!(pump::send_body(body, stream, Reason::ClientGone, &mut sent));
         let answer = pin!(answer(call, stream, &tunnel, respond, exchange));
         let both = {
-            let both = pin!(both_ways(bodyless, upload.as_mut(), answer));
+            let both = pin!(both_ways(
+                bodyless,
+                |_| stream.is_reset(),
+                upload.as_mut(),
+                answer
+            ));
             call.in_time(both).await
         };
         match both {
             // Each direction of a tunnel ends on its own, and takes its time.
-            Ok((true, false)) => upload.await,
+            Ok((true, None)) => upload.await,
             outcome => outcome.map(|_| ()),
         }
     };
