@@ -84,14 +84,27 @@ pub(crate) async fn serve(
         output.shrink_to(KEPT_WRITE_BYTES);
         match next {
             Next::Request => {}
-            // Closing says the same as ending our direction first, and costs a packet less.
-            Next::Close => return Ok(()),
-            Next::Linger => {
+            // Where nothing more comes, closing says the same as ending our direction first, and costs a packet less.
+            Next::Close if !may_say_more(worker, &mut from, &mut input).await => return Ok(()),
+            Next::Close | Next::Linger => {
                 linger(&mut from, &mut to).await;
                 return Ok(());
             }
         }
     }
+}
+
+/// Whether the client may have sent something that we have not read, which would make of a close a reset: it did, or
+/// was told only now that there is no other request for it.
+async fn may_say_more(worker: &Worker, from: &mut ReadHalf<'_>, input: &mut Buffer) -> bool {
+    if worker.drain.is_draining() || !input.is_empty() {
+        return true;
+    }
+    poll_fn(|cx| {
+        let filled = input.poll_fill(cx, from);
+        Poll::Ready(matches!(filled, Poll::Ready(Ok(1..))))
+    })
+    .await
 }
 
 /// The client's connection during one exchange.
