@@ -60,8 +60,8 @@ struct State {
     out: Vec<u8>,
     /// Wakes the task that sends them.
     sender: Option<Waker>,
-    /// Streams that wait for the queue to be sent.
-    waiting: Vec<Waker>,
+    /// Streams whose writers wait for the queue to be sent, each once.
+    waiting: Vec<u32>,
     /// How much of `out` are answers to what the peer does.
     reply_bytes: usize,
     window_budget: usize,
@@ -160,9 +160,6 @@ impl Streams {
         }
         state.closed = Some(reason);
         state.wake_sender();
-        for waker in state.waiting.drain(..) {
-            waker.wake();
-        }
         for half in state.by_id.values_mut() {
             half.reset.get_or_insert(reason);
             half.wake();
@@ -242,8 +239,11 @@ impl Streams {
         }
         std::mem::swap(&mut state.out, taken);
         state.reply_bytes = 0;
-        for waker in state.waiting.drain(..) {
-            waker.wake();
+        let State { waiting, by_id, .. } = &mut *state;
+        for id in waiting.drain(..) {
+            if let Some(half) = by_id.get_mut(&id) {
+                half.sent();
+            }
         }
         true
     }
@@ -260,7 +260,10 @@ impl Streams {
             return Err(reason);
         }
         if state.out.len() >= SEND_QUEUE_BYTES {
-            state.waiting.push(waker.clone());
+            half.writer = Some(waker.clone());
+            if !std::mem::replace(&mut half.is_waiting, true) {
+                state.waiting.push(id);
+            }
             return Ok(None);
         }
         if half.send_credit == 0 {

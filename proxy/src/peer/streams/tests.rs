@@ -130,6 +130,26 @@ fn what_is_too_long_for_a_frame_ends_no_connection() {
 }
 
 #[test]
+fn a_peer_that_takes_nothing_lets_no_list_grow() {
+    let mut wire = Wire::new();
+    let streams: Vec<_> = (0..=SEND_QUEUE_BYTES / WINDOW_BYTES)
+        .map(|_| wire.open())
+        .collect();
+    for (stream, _) in &streams {
+        send_all_now(stream, b'x');
+    }
+    for _ in 0..100 {
+        for (stream, _) in &streams {
+            assert!(stream.poll_sendable(&context()).is_pending());
+        }
+    }
+    assert_eq!(wire.dialer.state.borrow().waiting.len(), streams.len());
+    wire.carry();
+    let state = wire.dialer.state.borrow();
+    assert!(state.waiting.is_empty() && state.by_id.values().all(|half| half.writer.is_none()));
+}
+
+#[test]
 fn a_dropped_stream_is_reset_with_its_reason_and_late_frames_are_ignored() {
     let mut wire = Wire::new();
     let (ours, (theirs, mut reader)) = wire.open();
