@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The largest message head we read, and what one read takes where nothing large is expected.
-const HEAD_BYTES: usize = 64 * 1024;
+pub(crate) const HEAD_BYTES: usize = 64 * 1024;
 /// Size of a block: eight full TLS records and what they add, so that what one large read brought is sent by one write.
 const BLOCK_BYTES: usize = 129 * 1024;
 /// What one large read takes.

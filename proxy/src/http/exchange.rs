@@ -91,14 +91,21 @@ impl Drop for Exchange {
     }
 }
 
-/// Runs a request's upload beside its response. The response decides: what was answered is worth more than why the
-/// rest of the request was not wanted, so an upload that failed counts only while there is no answer. Says also whether
-/// all was uploaded; `bodyless` requests need no upload.
+/// How an upload ended; none while it is under way.
+pub(crate) type Uploaded = Option<Result<(), Error>>;
+
+/// Runs a request's upload beside its response, until the response is over; says also how the upload ended. `bodyless`
+/// requests need none.
+///
+/// Whoever answers decides: it may want no more of a request, and what it answered or will answer is worth more than
+/// that. So an error of the upload ends both only if the client is to blame; `is_unwanted` says whether it is the other
+/// side, which the response comes from and tells of.
 pub(crate) async fn both_ways<Answered>(
     bodyless: bool,
+    is_unwanted: impl Fn(&Error) -> bool,
     mut upload: Pin<&mut impl Future<Output = Result<(), Error>>>,
     mut answer: Pin<&mut impl Future<Output = Result<Answered, Error>>>,
-) -> Result<(Answered, bool), Error> {
+) -> Result<(Answered, Uploaded), Error> {
     let mut uploaded = bodyless.then_some(Ok(()));
     poll_fn(|cx| {
         if uploaded.is_none()
@@ -106,14 +113,14 @@ pub(crate) async fn both_ways<Answered>(
         {
             uploaded = Some(result);
         }
-        match answer.as_mut().poll(cx) {
-            Poll::Ready(answered) => {
-                Poll::Ready(answered.map(|answered| (answered, matches!(uploaded, Some(Ok(()))))))
-            }
-            Poll::Pending => match uploaded.take_if(|result| result.is_err()) {
-                Some(Err(error)) => Poll::Ready(Err(error)),
-                Some(Ok(())) | None => Poll::Pending,
-            },
+        if let Poll::Ready(answered) = answer.as_mut().poll(cx) {
+            return Poll::Ready(answered.map(|answered| (answered, uploaded.take())));
+        }
+        let broken =
+            |result: &mut Result<(), Error>| result.as_ref().is_err_and(|e| !is_unwanted(e));
+        match uploaded.take_if(broken) {
+            Some(Err(error)) => Poll::Ready(Err(error)),
+            Some(Ok(())) | None => Poll::Pending,
         }
     })
     .await
@@ -130,4 +137,48 @@ pub(crate) async fn unless_reset<Answered>(
         Poll::Pending => stream.poll_reset(cx).map(|reason| Err(reason.into())),
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::{Context, Waker};
+
+    /// What comes of an upload that ends so, and of an answer that takes its time or does not.
+    fn both(
+        upload: Result<(), Reason>,
+        is_quick: bool,
+    ) -> Result<Option<Result<(), Reason>>, Reason> {
+        let upload = pin!(async { upload.map_err(Error::from) });
+        let answer = pin!(async {
+            if !is_quick {
+                tokio::task::yield_now().await;
+            }
+            Ok(())
+        });
+        let is_unwanted = |error: &Error| error.reason == Reason::AppGone;
+        let mut both = pin!(both_ways(false, is_unwanted, upload, answer));
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 0..2 {
+            if let Poll::Ready(outcome) = both.as_mut().poll(&mut context) {
+                let reason = |error: Error| error.reason;
+                return outcome
+                    .map(|((), uploaded)| uploaded.map(|result| result.map_err(reason)))
+                    .map_err(reason);
+            }
+        }
+        Err(Reason::Internal)
+    }
+
+    #[test]
+    fn an_answer_outlives_an_upload_that_nobody_wants() {
+        for is_quick in [true, false] {
+            assert_eq!(both(Ok(()), is_quick), Ok(Some(Ok(()))));
+            let unwanted = Err(Reason::AppGone);
+            assert_eq!(both(unwanted, is_quick), Ok(Some(unwanted)));
+        }
+        let gone = Err(Reason::ClientGone);
+        assert_eq!(both(gone, true), Ok(Some(gone)), "it was over");
+        assert_eq!(both(gone, false), Err(Reason::ClientGone));
+    }
 }

@@ -88,22 +88,26 @@ pub(crate) enum FrameError {
     TooLong(Kind, usize),
 }
 
-/// Appends one frame whose payload `write` makes.
+/// Appends one frame whose payload `write` makes; one that is too long for its kind is not appended.
 pub(crate) fn put(
     out: &mut Vec<u8>,
     stream: u32,
     kind: Kind,
     end: bool,
     write: impl FnOnce(&mut Vec<u8>),
-) {
+) -> Result<(), FrameError> {
     let start = out.len();
     out.extend_from_slice(&stream.to_be_bytes());
     out.extend_from_slice(&[kind as u8 | if end { END } else { 0 }, 0, 0, 0]);
     write(out);
     let length = out.len() - start - HEADER_BYTES;
-    debug_assert!(length <= kind.payload_max(), "callers keep to the limits");
+    if length > kind.payload_max() {
+        out.truncate(start);
+        return Err(FrameError::TooLong(kind, length));
+    }
     let [_, high, middle, low] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
     out[start + 5..start + HEADER_BYTES].copy_from_slice(&[high, middle, low]);
+    Ok(())
 }
 
 /// Takes frames out of bytes that arrive in any portions.
@@ -258,7 +262,8 @@ mod tests {
             let frames: Vec<_> = frames.into_iter().zip(100_u32..).map(whole).collect();
             let mut bytes = Vec::new();
             for Whole { stream, kind, end, payload } in &frames {
-                put(&mut bytes, *stream, *kind, *end, |out| out.extend_from_slice(payload));
+                let put = put(&mut bytes, *stream, *kind, *end, |out| out.extend_from_slice(payload));
+                prop_assert_eq!(put, Ok(()));
             }
             let portions: Vec<&[u8]> = bytes.chunks(cut).collect();
             prop_assert_eq!(decode_all(&portions), Ok(frames));
@@ -289,5 +294,18 @@ mod tests {
             decode_all(&[&header(77, 0)]),
             Err(FrameError::UnknownKind(77))
         );
+        for kind in [Kind::Open, Kind::Head, Kind::Trailers] {
+            let mut bytes = b"before".to_vec();
+            let mut put = |length| {
+                put(&mut bytes, 1, kind, true, |out| {
+                    out.resize(out.len() + length, 0)
+                })
+            };
+            assert_eq!(
+                put(HEAD_BYTES_MAX + 1),
+                Err(FrameError::TooLong(kind, HEAD_BYTES_MAX + 1))
+            );
+            assert_eq!(bytes, b"before");
+        }
     }
 }

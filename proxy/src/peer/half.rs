@@ -15,6 +15,8 @@ pub(super) struct Half {
     pub(super) unread_head_bytes: usize,
     pub(super) reader: Option<Waker>,
     pub(super) writer: Option<Waker>,
+    /// The writer waits until what is queued was sent.
+    pub(super) is_waiting: bool,
     /// What we may still send.
     pub(super) send_credit: usize,
     /// What the peer may still send.
@@ -34,6 +36,7 @@ impl Half {
             unread_head_bytes: 0,
             reader: None,
             writer: None,
+            is_waiting: false,
             send_credit: WINDOW_BYTES,
             receive_credit: WINDOW_BYTES,
             untold: 0,
@@ -50,6 +53,14 @@ impl Half {
             .flatten()
         {
             waker.wake();
+        }
+    }
+
+    /// What was queued is on its way: there is room for more.
+    pub(super) fn sent(&mut self) {
+        self.is_waiting = false;
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
         }
     }
 

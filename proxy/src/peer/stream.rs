@@ -199,6 +199,14 @@ impl Stream {
         self.send_data(&[], true);
     }
 
+    /// Whether the stream was reset, or its connection is gone.
+    pub(crate) fn is_reset(&self) -> bool {
+        let place = self.place.borrow();
+        place
+            .as_ref()
+            .is_none_or(|place| place.streams.is_reset(place.id))
+    }
+
     /// Ready when the stream was reset, or its connection is gone.
     pub(crate) fn poll_reset(&self, cx: &Context<'_>) -> Poll<Reason> {
         match &*self.place.borrow() {

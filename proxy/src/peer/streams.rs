@@ -62,8 +62,8 @@ struct State {
     out: Vec<u8>,
     /// Wakes the task that sends them.
     sender: Option<Waker>,
-    /// Streams that wait for the queue to be sent.
-    waiting: Vec<Waker>,
+    /// Streams whose writers wait for the queue to be sent, each once.
+    waiting: Vec<u32>,
     /// How much of `out` are answers to what the peer does.
     reply_bytes: usize,
     window_budget: usize,
@@ -99,18 +99,21 @@ impl Streams {
         })
     }
 
-    /// Opens a stream with its first frame, or says why not. Dialling side only; whoever opens it releases it.
+    /// Opens a stream with its first frame, or says why not: a head may have become too large by what was changed in it,
+    /// or by its normal form, which has three bytes for some. Dialling side only; whoever opens it releases it.
     pub(super) fn open(&self, end: bool, write: impl FnOnce(&mut Vec<u8>)) -> Result<u32, Reason> {
         let mut state = self.state.borrow_mut();
         if let Some(reason) = state.closed {
             return Err(reason);
         }
-        state.last_opened += 1;
-        let id = state.last_opened;
+        let id = state.last_opened + 1;
+        let put = frame::put(&mut state.out, id, Kind::Open, end, write);
+        put.map_err(|_| Reason::HeadTooLarge)?;
+        state.last_opened = id;
         let mut half = Half::new();
         half.send_ended = end;
         state.by_id.insert(id, half);
-        state.send(id, Kind::Open, end, write);
+        state.wake_sender();
         Ok(id)
     }
 
@@ -165,9 +168,6 @@ impl Streams {
         }
         state.closed = Some(reason);
         state.wake_sender();
-        for waker in state.waiting.drain(..) {
-            waker.wake();
-        }
         for half in state.by_id.values_mut() {
             half.reset.get_or_insert(reason);
             half.wake();
@@ -188,7 +188,7 @@ impl Streams {
                 Ok(())
             }
             Kind::Ping => {
-                self.state.borrow_mut().send(0, Kind::Pong, false, |_| {});
+                self.state.borrow_mut().tell(0, Kind::Pong, &[]);
                 Ok(())
             }
             Kind::Pong => Ok(()),
@@ -219,9 +219,7 @@ impl Streams {
         }
         state.last_opened = frame.stream;
         if state.is_full() {
-            state.send(frame.stream, Kind::Reset, true, |out| {
-                out.push(Reason::Overloaded as u8)
-            });
+            state.reset(frame.stream, Reason::Overloaded);
             return Ok(None);
         }
         let mut half = Half::new();
@@ -233,7 +231,7 @@ impl Streams {
 
     /// Queues a frame about the connection itself.
     pub(crate) fn tell_peer(&self, kind: Kind) {
-        self.state.borrow_mut().send(0, kind, false, |_| {});
+        self.state.borrow_mut().tell(0, kind, &[]);
     }
 
     /// Whether so much waits to be sent that nothing should be read.
@@ -250,8 +248,11 @@ impl Streams {
         }
         std::mem::swap(&mut state.out, taken);
         state.reply_bytes = 0;
-        for waker in state.waiting.drain(..) {
-            waker.wake();
+        let State { waiting, by_id, .. } = &mut *state;
+        for id in waiting.drain(..) {
+            if let Some(half) = by_id.get_mut(&id) {
+                half.sent();
+            }
         }
         true
     }
@@ -268,7 +269,10 @@ impl Streams {
             return Err(reason);
         }
         if state.out.len() >= SEND_QUEUE_BYTES {
-            state.waiting.push(waker.clone());
+            half.writer = Some(waker.clone());
+            if !std::mem::replace(&mut half.is_waiting, true) {
+                state.waiting.push(id);
+            }
             return Ok(None);
         }
         if half.send_credit == 0 {
@@ -278,7 +282,8 @@ impl Streams {
         Ok(Some(half.send_credit.min(frame::DATA_BYTES_MAX)))
     }
 
-    /// Queues a frame of the stream. After its end, or a reset, nothing more is sent.
+    /// Queues a frame of the stream. After its end, or a reset, nothing more is sent. What is too long for a frame, which
+    /// the limits on what we read do not let happen, ends the stream and not the connection.
     pub(crate) fn send(&self, id: u32, kind: Kind, end: bool, write: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
@@ -290,7 +295,11 @@ impl Streams {
         }
         half.send_ended = end;
         let before = state.out.len();
-        frame::put(&mut state.out, id, kind, end, write);
+        if frame::put(&mut state.out, id, kind, end, write).is_err() {
+            half.reset = Some(Reason::Internal);
+            half.wake();
+            return state.reset(id, Reason::Internal);
+        }
         if kind == Kind::Data {
             half.send_credit -= state.out.len() - before - frame::HEADER_BYTES;
         }
@@ -327,6 +336,12 @@ impl Streams {
         for half in self.state.borrow_mut().by_id.values_mut() {
             half.inbox.sweep();
         }
+    }
+
+    /// Whether the stream was reset.
+    pub(crate) fn is_reset(&self, id: u32) -> bool {
+        let state = self.state.borrow();
+        state.by_id.get(&id).is_none_or(|half| half.reset.is_some())
     }
 
     /// Whether the stream was reset; if not, `reader` is woken when it is. For the task that also reads the stream.
@@ -367,9 +382,7 @@ impl Streams {
         }
         half.receive_credit += grant;
         let told = u32::try_from(grant).unwrap_or(u32::MAX);
-        state.send(id, Kind::Credit, false, |out| {
-            out.extend_from_slice(&told.to_be_bytes())
-        });
+        state.tell(id, Kind::Credit, &told.to_be_bytes());
     }
 
     /// The stream's owner is done with it. One that has not ended in both directions is reset.
@@ -381,7 +394,7 @@ impl Streams {
         state.window_budget += half.window - WINDOW_BYTES;
         let over = half.receive_ended && half.send_ended || half.reset.is_some();
         if !over && state.closed.is_none() {
-            state.send(id, Kind::Reset, true, |out| out.push(reason as u8));
+            state.reset(id, reason);
         }
         if state.by_id.is_empty() {
             state.wake_sender();
@@ -400,9 +413,22 @@ impl State {
         self.by_id.len() >= STREAMS_MAX + RESETS_UNNOTICED_MAX || open().count() >= STREAMS_MAX
     }
 
-    fn send(&mut self, id: u32, kind: Kind, end: bool, write: impl FnOnce(&mut Vec<u8>)) {
+    /// The peer learns that a stream is over, and why.
+    fn reset(&mut self, id: u32, reason: Reason) {
+        self.put_short(id, Kind::Reset, true, &[reason as u8]);
+    }
+
+    /// Queues a frame of the connection, or about what its peer may send.
+    fn tell(&mut self, id: u32, kind: Kind, payload: &[u8]) {
+        self.put_short(id, kind, false, payload);
+    }
+
+    fn put_short(&mut self, id: u32, kind: Kind, end: bool, payload: &[u8]) {
         let before = self.out.len();
-        frame::put(&mut self.out, id, kind, end, write);
+        let put = frame::put(&mut self.out, id, kind, end, |out| {
+            out.extend_from_slice(payload)
+        });
+        debug_assert_eq!(put, Ok(()), "these have payloads of one size");
         if matches!(kind, Kind::Pong | Kind::Credit | Kind::Reset) {
             self.reply_bytes += self.out.len() - before;
         }

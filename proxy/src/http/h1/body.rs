@@ -1,11 +1,12 @@
 //! Body framing as it arrives: length, chunks, or until close. Pure: bytes in, slices of them out.
 //!
-//! Limits: a chunk's size line has [`CHUNK_LINE_BYTES_MAX`] bytes, its size [`SIZE_DIGITS_MAX`] digits; a trailer section fits into one buffer and has as
-//! many fields as a head.
+//! Limits: a chunk's size line has [`CHUNK_LINE_BYTES_MAX`] bytes, its size [`SIZE_DIGITS_MAX`] digits; a trailer section
+//! has no more bytes ([`HEAD_BYTES`]) and fields than a head.
 
 use httparse::{EMPTY_HEADER, Status};
 
 use super::parse::has_bare_line_feed;
+use crate::buffer::HEAD_BYTES;
 use crate::http::fields::{Fate, fate};
 use crate::http::neutral::{FIELDS_MAX, is_token, put_field};
 
@@ -60,6 +61,7 @@ const LINE_END: Malformed =
 const CHUNK_END: Malformed =
     Malformed("a chunk is not as long as its size says (RFC 9112 section 7.1)");
 const TRAILER: Malformed = Malformed("a trailer is malformed (RFC 9112 section 7.1.2)");
+const TRAILERS_TOO_LARGE: Malformed = Malformed("the trailers have more than 64 KiB");
 const TRAILER_NAME: Malformed =
     Malformed("a trailer is about framing or routing (RFC 9110 section 6.5.1)");
 
@@ -100,25 +102,21 @@ impl Body {
                     data,
                 })
             }
-            Self::Chunked(state) => match state.decode(input, trailers)? {
-                Some(piece) => Ok(piece),
-                None => {
-                    let used = input.len() - after_trailers(input).map_or(0, <[u8]>::len);
-                    *self = Self::None;
-                    Ok(Piece { used, data: &[] })
-                }
-            },
+            Self::Chunked(Chunked::Trailers) => {
+                let Some(used) = take_trailers(input, trailers)? else {
+                    return Ok(Piece { used: 0, data: &[] });
+                };
+                *self = Self::None;
+                Ok(Piece { used, data: &[] })
+            }
+            Self::Chunked(state) => state.decode(input),
         }
     }
 }
 
 impl Chunked {
-    /// None at the end of the body: the trailers at the front of `input` are complete and were taken.
-    fn decode<'a>(
-        &mut self,
-        input: &'a [u8],
-        trailers: &mut Vec<u8>,
-    ) -> Result<Option<Piece<'a>>, Malformed> {
+    /// Up to the trailers.
+    fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Piece<'a>, Malformed> {
         let more = Piece { used: 0, data: &[] };
         match self {
             Self::Size => {
@@ -128,7 +126,7 @@ impl Chunked {
                     .position(|b| *b == b'\n')
                 else {
                     return if input.len() < CHUNK_LINE_BYTES_MAX {
-                        Ok(Some(more))
+                        Ok(more)
                     } else {
                         Err(SIZE)
                     };
@@ -139,10 +137,10 @@ impl Chunked {
                 } else {
                     Self::Data(size)
                 };
-                Ok(Some(Piece {
+                Ok(Piece {
                     used: end + 1,
                     data: &[],
-                }))
+                })
             }
             Self::Data(left) => {
                 let data = front(input, *left);
@@ -152,26 +150,20 @@ impl Chunked {
                 } else {
                     Self::Data(left)
                 };
-                Ok(Some(Piece {
+                Ok(Piece {
                     used: data.len(),
                     data,
-                }))
+                })
             }
             Self::DataEnd => match input {
                 [b'\r', b'\n', ..] => {
                     *self = Self::Size;
-                    Ok(Some(Piece { used: 2, data: &[] }))
+                    Ok(Piece { used: 2, data: &[] })
                 }
-                [] | [b'\r'] => Ok(Some(more)),
+                [] | [b'\r'] => Ok(more),
                 _ => Err(CHUNK_END),
             },
-            Self::Trailers => {
-                if take_trailers(input, trailers)? {
-                    Ok(None)
-                } else {
-                    Ok(Some(more))
-                }
-            }
+            Self::Trailers => Ok(more),
         }
     }
 }
@@ -251,14 +243,18 @@ fn hex_value(digit: u8) -> u8 {
     }
 }
 
-/// Whether the whole section was there.
-fn take_trailers(input: &[u8], trailers: &mut Vec<u8>) -> Result<bool, Malformed> {
+/// How many bytes the section has, once all of it is there.
+fn take_trailers(input: &[u8], trailers: &mut Vec<u8>) -> Result<Option<usize>, Malformed> {
     let mut fields = [EMPTY_HEADER; FIELDS_MAX];
     let (bytes, fields) = match httparse::parse_headers(input, &mut fields) {
         Ok(Status::Complete(found)) => found,
-        Ok(Status::Partial) => return Ok(false),
+        Ok(Status::Partial) if input.len() < HEAD_BYTES => return Ok(None),
+        Ok(Status::Partial) => return Err(TRAILERS_TOO_LARGE),
         Err(_) => return Err(TRAILER),
     };
+    if bytes > HEAD_BYTES {
+        return Err(TRAILERS_TOO_LARGE);
+    }
     if has_bare_line_feed(&input[..bytes]) {
         return Err(TRAILER);
     }
@@ -276,16 +272,7 @@ fn take_trailers(input: &[u8], trailers: &mut Vec<u8>) -> Result<bool, Malformed
             | Fate::Te => return Err(TRAILER_NAME),
         }
     }
-    Ok(true)
-}
-
-/// What is behind a complete trailer section.
-fn after_trailers(input: &[u8]) -> Option<&[u8]> {
-    let mut fields = [EMPTY_HEADER; FIELDS_MAX];
-    match httparse::parse_headers(input, &mut fields) {
-        Ok(Status::Complete((n, _))) => input.get(n..),
-        _ => None,
-    }
+    Ok(Some(bytes))
 }
 
 #[cfg(test)]
@@ -390,6 +377,12 @@ mod tests {
                 "{:?}",
                 String::from_utf8_lossy(row)
             );
+        }
+        let field = format!("X: {}\r\n", "y".repeat(1024));
+        for end in ["", "\r\n"] {
+            let large = format!("0\r\n{}{end}", field.repeat(64));
+            let outcome = decode(Body::chunked(), &[large.as_bytes()]);
+            assert_eq!(outcome, Err(TRAILERS_TOO_LARGE));
         }
         let endless = [b'1'; CHUNK_LINE_BYTES_MAX];
         assert_eq!(decode(Body::chunked(), &[&endless]), Err(SIZE));

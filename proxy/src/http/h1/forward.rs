@@ -173,7 +173,7 @@ impl Forwarding<'_> {
         } = self;
         let (mut from, mut to) = socket.split();
         let mut uploaded = 0;
-        let (head, uploaded_all) = {
+        let (head, upload_ended) = {
             let upload = pin!(upload(
                 stream,
                 reader,
@@ -186,7 +186,8 @@ impl Forwarding<'_> {
                 stream,
                 respond(stream, request, &mut from, input, exchange)
             ));
-            both_ways(false, upload, respond).await?
+            let is_unwanted = |error: &Error| error.reason == Reason::AppGone;
+            both_ways(false, is_unwanted, upload, respond).await?
         };
         exchange.received(uploaded);
         if head.upgrade {
@@ -205,7 +206,7 @@ impl Forwarding<'_> {
         if request.upgrade {
             stream.end();
         }
-        Ok(head.persistent && uploaded_all && !request.upgrade)
+        Ok(head.persistent && matches!(upload_ended, Some(Ok(()))) && !request.upgrade)
     }
 }
 

@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use httparse::{Error as ParseError, Header, Status};
 
 use super::body::Body;
+use crate::buffer::HEAD_BYTES;
 use crate::error::{Error, Reason};
 use crate::http::fields::{Fate, fate, is_hidden_http, list};
 use crate::http::neutral::{self, FIELDS_MAX, Version, put_field};
@@ -83,6 +84,10 @@ pub(crate) fn request(data: &[u8], out: &mut Vec<u8>) -> Result<Option<RequestHe
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     let bytes = match parsed.parse_with_uninit_headers(data, &mut fields) {
+        // What came behind a body may be more than is read of a head.
+        Ok(Status::Complete(bytes)) if bytes > HEAD_BYTES => {
+            return Err(Reason::HeadTooLarge.into());
+        }
         Ok(Status::Complete(bytes)) => bytes,
         Ok(Status::Partial) => return Ok(None),
         Err(ParseError::TooManyHeaders) => return Err(Reason::HeadTooLarge.into()),

@@ -1,8 +1,9 @@
 //! A body from a socket to a stream, whichever of the two is the client's.
 
+use tokio::io::AsyncRead;
 use tokio::net::tcp::ReadHalf;
 
-use super::body::Body;
+use super::body::{Body, Chunked};
 use crate::buffer::Buffer;
 use crate::error::{Blamed, Error, Reason};
 use crate::peer::frame::Kind;
@@ -51,7 +52,7 @@ pub(crate) async fn send_body(
         if input.is_full() {
             return Err(source.malformed.into());
         }
-        if input.fill_large(from).await.blame(source.gone)? > 0 {
+        if fill(body, from, input).await.blame(source.gone)? > 0 {
             continue;
         }
         if body != Body::UntilClose {
@@ -59,5 +60,46 @@ pub(crate) async fn send_body(
         }
         stream.end();
         return Ok(());
+    }
+}
+
+/// Reads what may let the body go on. Trailers are decoded as a whole, and end in a line feed: without a new one there is
+/// nothing to decode again.
+async fn fill(
+    body: Body,
+    from: &mut (impl AsyncRead + Unpin),
+    input: &mut Buffer,
+) -> std::io::Result<usize> {
+    loop {
+        let before = input.data().len();
+        let filled = input.fill_large(from).await?;
+        let is_line = || input.data()[before..].contains(&b'\n');
+        if filled == 0 || input.is_full() || body != Body::Chunked(Chunked::Trailers) || is_line() {
+            return Ok(filled);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+    use tokio::io::AsyncWriteExt;
+
+    #[test]
+    fn trailers_are_looked_at_a_line_at_a_time() {
+        let (mut client, mut socket) = tokio::io::duplex(1);
+        let mut input = Buffer::default();
+        let mut context = Context::from_waker(Waker::noop());
+        let trailers = Body::Chunked(Chunked::Trailers);
+        let mut looks = 0;
+        for byte in b"X: y\r\nX: y\r\n\r\n" {
+            let written = pin!(client.write_all(&[*byte])).poll(&mut context);
+            assert!(written.is_ready());
+            let filled = pin!(fill(trailers, &mut socket, &mut input)).poll(&mut context);
+            looks += usize::from(filled.is_ready());
+        }
+        assert_eq!((looks, input.data().len()), (3, 14));
     }
 }

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use tokio::io::Interest;
+use tokio::io::{AsyncRead, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::timeout;
@@ -53,12 +53,8 @@ pub(crate) async fn serve(
     let (mut from, mut to) = socket.split();
     let mut output = Vec::new();
     let seat = worker.idlers.seat();
-    if input.is_empty() && worker.drain.is_draining() {
-        // Who comes although we drain has a first request to be served; who has been here long may be idle.
-        let first = timeout(HEAD_TIMEOUT, input.fill(&mut from)).await;
-        if !first.is_ok_and(|filled| filled.is_ok_and(|bytes| bytes > 0)) {
-            return Ok(());
-        }
+    if input.is_empty() && worker.drain.is_draining() && !latecomer(&mut from, &mut input).await {
+        return Ok(());
     }
     loop {
         if input.is_empty() {
@@ -88,14 +84,27 @@ pub(crate) async fn serve(
         output.shrink_to(KEPT_WRITE_BYTES);
         match next {
             Next::Request => {}
-            // Closing says the same as ending our direction first, and costs a packet less.
-            Next::Close => return Ok(()),
-            Next::Linger => {
+            // Where nothing more comes, closing says the same as ending our direction first, and costs a packet less.
+            Next::Close if !may_say_more(worker, &mut from, &mut input).await => return Ok(()),
+            Next::Close | Next::Linger => {
                 linger(&mut from, &mut to).await;
                 return Ok(());
             }
         }
     }
+}
+
+/// Whether the client may have sent something that we have not read, which would make of a close a reset: it did, or
+/// was told only now that there is no other request for it.
+async fn may_say_more(worker: &Worker, from: &mut ReadHalf<'_>, input: &mut Buffer) -> bool {
+    if worker.drain.is_draining() || !input.is_empty() {
+        return true;
+    }
+    poll_fn(|cx| {
+        let filled = input.poll_fill(cx, from);
+        Poll::Ready(matches!(filled, Poll::Ready(Ok(1..))))
+    })
+    .await
 }
 
 /// The client's connection during one exchange.
@@ -115,11 +124,32 @@ enum Next {
     Linger,
 }
 
+/// Waits for the first bytes of a connection, which may be silent as long as one that is idle; false when there are none.
+/// While it is, it holds no memory, and no drain.
+pub(crate) async fn first_byte(
+    worker: &Worker,
+    from: &mut (impl AsyncRead + Unpin),
+    input: &mut Buffer,
+) -> Result<bool, Error> {
+    if worker.drain.is_draining() {
+        return Ok(latecomer(from, input).await);
+    }
+    let seat = worker.idlers.seat();
+    let came = next_bytes(worker, &seat, from, input, &mut Vec::new()).await;
+    came.blame(Reason::ClientGone)
+}
+
+/// Who comes although we drain has a first request to be served; who has been here long may be idle.
+async fn latecomer(from: &mut (impl AsyncRead + Unpin), input: &mut Buffer) -> bool {
+    let first = timeout(HEAD_TIMEOUT, input.fill(from)).await;
+    first.is_ok_and(|filled| filled.is_ok_and(|bytes| bytes > 0))
+}
+
 /// Waits for the next request's first bytes; false when the client is done or we are.
 async fn next_bytes(
     worker: &Worker,
     seat: &Seat,
-    from: &mut ReadHalf<'_>,
+    from: &mut (impl AsyncRead + Unpin),
     input: &mut Buffer,
     output: &mut Vec<u8>,
 ) -> std::io::Result<bool> {
@@ -322,7 +352,7 @@ async fn carry(
             output,
             exchange
         ));
-        let both = pin!(both_ways(false, upload, answered));
+        let both = pin!(both_ways(false, |_| stream.is_reset(), upload, answered));
         call.in_time(both).await?
     };
     exchange.sent(uploaded);

@@ -69,7 +69,8 @@ pub(crate) struct Answer {
     pub(crate) persistent: bool,
 }
 
-/// Appends a response as text; says how its body has to be written. [`Framing::Raw`] ends with the connection.
+/// Appends a response as text; says how its body has to be written. [`Framing::Raw`] ends with the connection. An
+/// informational one is not for a client of HTTP/1.0, which would take it for the response (RFC 9110 section 15.2).
 pub(crate) fn response(
     head: &Response<'_>,
     fields: Fields<'_>,
@@ -77,6 +78,9 @@ pub(crate) fn response(
     answer: Answer,
     out: &mut Vec<u8>,
 ) -> Result<Framing, Reason> {
+    if head.status < 200 && !head.upgrade && answer.version == Version::Http10 {
+        return Ok(Framing::None);
+    }
     let digit = |n: u16| b'0' + (n % 10).to_be_bytes()[1];
     let status = [
         digit(head.status / 100),
@@ -97,7 +101,8 @@ pub(crate) fn response(
     let bodyless = answer.is_head || head.status < 200 || head.status == 204 || head.status == 304;
     let framing = match (length, has_body) {
         _ if head.upgrade => Framing::Raw,
-        (_, true) if bodyless => return Err(Reason::PeerProtocol),
+        // It may end apart from its head all the same; bytes of a body are refused when they come.
+        (_, true) if bodyless => Framing::None,
         (Some(length), true) => Framing::Length(length),
         (None, true) if answer.version == Version::Http10 => Framing::Raw,
         (None, true) => Framing::Chunked,
@@ -375,6 +380,14 @@ mod tests {
             old,
             "HTTP/1.1 204 Fine\r\nConnection: keep-alive\r\n\r\n",
         );
-        assert!(response(&head(304), none, true, answer, &mut Vec::new()).is_err());
+        check(103, false, old, "");
+        check(304, true, answer, "HTTP/1.1 304 Fine\r\n\r\n");
+        let framing = response(&head(304), none, true, answer, &mut Vec::new());
+        let mut framing = framing.expect("valid");
+        let mut out = Vec::new();
+        assert_eq!(framing.put(b"", &mut out), Ok(()), "an end of its own");
+        assert_eq!(framing.put(b"x", &mut out), Err(Reason::PeerProtocol));
+        assert_eq!(framing.end(None, &mut out), Ok(()));
+        assert!(out.is_empty());
     }
 }

@@ -48,7 +48,7 @@ pub(crate) async fn forward(
     let Err(error) = &outcome else {
         return outcome;
     };
-    let untouched = forwarding.received == 0 && !forwarding.exchange.is_answered();
+    let untouched = forwarding.is_untouched(&reader);
     let repeatable = reused && forwarding.bodyless && head.0.is_idempotent();
     let may_repeat = match error.reason {
         Reason::AppRefused => untouched,
@@ -73,6 +73,13 @@ struct Forwarding<'a> {
 }
 
 impl Forwarding<'_> {
+    /// Whether nothing came of it, and all that was sent is still there to be sent again: an end and trailers that were
+    /// read are not. Whoever sent us the request has it all.
+    fn is_untouched(&self, reader: &Reader) -> bool {
+        let is_unread = self.bodyless || self.received == 0 && !reader.is_ended();
+        is_unread && !self.exchange.is_answered()
+    }
+
     /// Request up and response down at the same time.
     async fn exchange(&mut self, mut session: Session, reader: &mut Reader) -> Result<(), Error> {
         let request = heads::request(&self.head.0, self.head.1, &self.tunnel)?;
@@ -90,9 +97,10 @@ impl Forwarding<'_> {
             let is_head = self.head.0.method == "HEAD";
             let answer = answer(response, is_head, &self.tunnel, self.stream, self.exchange);
             let answer = pin!(unless_reset(self.stream, answer));
-            match both_ways(self.bodyless, upload.as_mut(), answer).await {
+            let is_unwanted = |error: &Error| error.reason == Reason::AppGone;
+            match both_ways(self.bodyless, is_unwanted, upload.as_mut(), answer).await {
                 // Each direction of a tunnel ends on its own.
-                Ok((true, false)) => upload.await,
+                Ok((true, None)) => upload.await,
                 outcome => outcome.map(|_| ()),
             }
         };
@@ -160,4 +168,40 @@ fn poll_head(response: &mut ResponseFuture, cx: &mut Context<'_>) -> Poll<Result
     Pin::new(response)
         .poll(cx)
         .map(|response| response.map(Head::Final))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::neutral::Version;
+    use crate::metrics::Traffic;
+
+    #[test]
+    fn only_what_is_all_there_is_sent_again() {
+        let request = Request {
+            version: Version::Http2,
+            upgrade: false,
+            method: "POST",
+            target: "/",
+        };
+        let stream = Stream::request(Vec::new(), false);
+        let check = |bodyless, is_read, received, expected| {
+            let mut exchange = Exchange::begin(Rc::new(Traffic::uncounted()), Instant::now());
+            let forwarding = Forwarding {
+                head: (request, Fields::check(b"").expect("none")),
+                bodyless,
+                tunnel: Tunnel::None,
+                stream: &stream,
+                exchange: &mut exchange,
+                received,
+            };
+            let found = forwarding.is_untouched(&Reader::new(is_read));
+            assert_eq!(found, expected, "{bodyless} {is_read} {received}");
+        };
+        check(true, true, 0, true);
+        check(false, false, 0, true);
+        check(false, false, 1, false);
+        // An empty frame that ends the body, or trailers.
+        check(false, true, 0, false);
+    }
 }

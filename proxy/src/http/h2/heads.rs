@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use h2::ext::Protocol;
-use http::header::{COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE};
 use http::{Method, StatusCode, Uri};
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::error::{Error, Reason};
 use crate::http::context::REQUEST_ID;
 use crate::http::fields::{Fate, fate};
+use crate::http::h1::parse::content_length;
 use crate::http::neutral::{self, FIELDS_MAX, Fields, Version, put_field};
 use crate::http::{target, websocket};
 
@@ -31,6 +32,10 @@ pub(crate) fn put_request(head: &http::request::Parts, out: &mut Vec<u8>) -> Res
     let tunnel = tunnel(head)?;
     let is_websocket = matches!(tunnel, Tunnel::WebSocket { .. });
     let malformed = |rule| Reason::MalformedRequest.rule(rule);
+    let length = length(&head.headers).map_err(malformed)?;
+    if tunnel != Tunnel::None && length.is_some_and(|length| length > 0) {
+        return Err(malformed("a CONNECT has a body (RFC 9110 section 9.3.6)"));
+    }
     let authority = head.uri.authority().map(http::uri::Authority::as_str);
     let host = host(authority, &head.headers).map_err(malformed)?;
     let target = match (&head.method, head.uri.path_and_query()) {
@@ -57,6 +62,19 @@ pub(crate) fn put_request(head: &http::request::Parts, out: &mut Vec<u8>) -> Res
     }
     put_fields(&head.headers, out)?;
     Ok(tunnel)
+}
+
+/// What `Content-Length` says; once, or the other side could read something else.
+fn length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let length = lengths.next().map(|length| {
+        content_length(length.as_bytes())
+            .ok_or("Content-Length is no number (RFC 9110 section 8.6)")
+    });
+    if lengths.next().is_some() {
+        return Err("there is more than one Content-Length (RFC 9110 section 8.6)");
+    }
+    length.transpose()
 }
 
 /// RFC 8441 section 4: a CONNECT with a protocol is a request like others, and may become a WebSocket; nothing else.
@@ -108,6 +126,7 @@ pub(crate) fn put_response(
     tunnel: &Tunnel,
     out: &mut Vec<u8>,
 ) -> Result<bool, Reason> {
+    length(headers).map_err(|_| Reason::AppMalformed)?;
     let upgrade = *tunnel != Tunnel::None && status.is_success();
     let status = match tunnel {
         // RFC 8441 section 5: what is 200 here is 101 in HTTP/1.
@@ -272,4 +291,40 @@ pub(super) fn header_map(fields: Fields<'_>) -> Result<HeaderMap, Reason> {
         headers.append(name, value);
     }
     Ok(headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_that_others_could_read_differently() {
+        let check = |request: http::request::Builder, expected: Option<Reason>| {
+            let request = request.version(http::Version::HTTP_2);
+            let (head, ()) = request.body(()).expect("a request").into_parts();
+            let found = put_request(&head, &mut Vec::new()).map_err(|error| error.reason);
+            assert_eq!(found.err(), expected, "{head:?}");
+        };
+        let with = |lengths: &[&str]| {
+            let name = |request: http::request::Builder, length: &&str| {
+                request.header(CONTENT_LENGTH, *length)
+            };
+            lengths
+                .iter()
+                .fold(http::Request::post("http://a:80/"), name)
+        };
+        let malformed = Some(Reason::MalformedRequest);
+        check(with(&[]), None);
+        check(with(&["1"]), None);
+        check(with(&["1", "1"]), malformed);
+        check(with(&["1, 1"]), malformed);
+        let tunnel = |lengths| {
+            with(lengths)
+                .method("CONNECT")
+                .extension(Protocol::from_static(websocket::NAME))
+        };
+        check(tunnel(&["0"]), None);
+        check(tunnel(&["1"]), malformed);
+        check(with(&["1"]).method("CONNECT"), malformed);
+    }
 }

@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::RecvStream;
 use h2::server::SendResponse;
+use h2::{RecvStream, SendStream};
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
@@ -263,35 +263,55 @@ async fn carry(
         bodyless,
         tunnel,
     } = upload;
-    let mut sent = 0;
-    let outcome = {
+    let (mut sent, mut received) = (0, 0);
+    let outcome = async {
+        let is_unwanted = |_: &Error| stream.is_reset();
         let mut upload = pin!(pump::send_body(body, stream, Reason::ClientGone, &mut sent));
-        let answer = pin!(answer(call, stream, &tunnel, respond, exchange));
-        let both = {
-            let both = pin!(both_ways(bodyless, upload.as_mut(), answer));
-            call.in_time(both).await
+        let (opened, uploaded) = {
+            let answer = pin!(answer(call, stream, &tunnel, respond, exchange));
+            let both = pin!(both_ways(bodyless, is_unwanted, upload.as_mut(), answer));
+            call.in_time(both).await?
         };
-        match both {
-            // Each direction of a tunnel ends on its own, and takes its time.
-            Ok((true, false)) => upload.await,
-            outcome => outcome.map(|_| ()),
+        let Some(Down { mut reader, mut to }) = opened else {
+            return Ok(());
+        };
+        // Each direction of a tunnel ends on its own, and takes its time.
+        let gone = Reason::ClientGone;
+        let down = pin!(pump::receive_body(
+            stream,
+            &mut reader,
+            &mut to,
+            gone,
+            &mut received
+        ));
+        match both_ways(uploaded.is_some(), is_unwanted, upload.as_mut(), down).await? {
+            ((), None) => upload.await,
+            ((), Some(_)) => Ok(()),
         }
-    };
+    }
+    .await;
     exchange.sent(sent);
+    exchange.received(received);
     outcome
 }
 
-/// The response, as it comes; says whether it was a tunnel. Also ends when the client resets the stream.
+/// The direction of a tunnel that leads to the client.
+struct Down {
+    reader: Reader,
+    to: SendStream<Bytes>,
+}
+
+/// The response, as it comes, or the tunnel that it opens. Also ends when the client resets the stream.
 async fn answer(
     call: &Call<'_>,
     stream: &Stream,
     tunnel: &Tunnel,
     respond: &mut SendResponse<Bytes>,
     exchange: &mut Exchange,
-) -> Result<bool, Error> {
+) -> Result<Option<Down>, Error> {
     let gone = |error| Reason::ClientGone.because(error);
     let mut reader = Reader::default();
-    loop {
+    let (mut to, opens) = loop {
         let heard = tokio::select! {
             biased;
             heard = call.head(stream, &mut reader, exchange) => heard?,
@@ -311,22 +331,17 @@ async fn answer(
         match response.status().as_u16() {
             100..200 if !end => respond.send_informational(response).map_err(gone)?,
             100..200 => return Err(Reason::PeerProtocol.into()),
-            _ => {
-                let mut to = respond.send_response(response, end).map_err(gone)?;
-                let mut received = 0;
-                let outcome = pump::receive_body(
-                    stream,
-                    &mut reader,
-                    &mut to,
-                    Reason::ClientGone,
-                    &mut received,
-                )
-                .await;
-                exchange.received(received);
-                return outcome.map(|()| opens);
-            }
+            _ => break (respond.send_response(response, end).map_err(gone)?, opens),
         }
+    };
+    if opens {
+        return Ok(Some(Down { reader, to }));
     }
+    let mut received = 0;
+    let gone = Reason::ClientGone;
+    let outcome = pump::receive_body(stream, &mut reader, &mut to, gone, &mut received).await;
+    exchange.received(received);
+    outcome.map(|()| None)
 }
 
 /// Gives the client an answer that a route made.

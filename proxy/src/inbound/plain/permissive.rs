@@ -32,6 +32,8 @@ const CLIENT_FIRST_GRACE: Duration = Duration::from_millis(5);
 enum Spoken {
     Http1,
     Http2,
+    /// Nothing, and it will not.
+    Nothing,
     /// Bytes; with a connection to the app, if one was needed to find out.
     Tcp(Option<TcpStream>),
 }
@@ -57,6 +59,7 @@ pub(super) async fn serve(
             let served = Box::pin(h2::serve::serve(worker, caller, &mut socket, input)).await;
             return counted(served);
         }
+        Spoken::Nothing => return Ok(()),
         Spoken::Tcp(to_app) => to_app,
     };
     let mut to_app = match to_app {
@@ -97,12 +100,18 @@ async fn spoken(
         Verdict::Http2 => Spoken::Http2,
         Verdict::Opaque | Verdict::More => otherwise,
     };
-    match declared {
+    // Bytes that are neither are for the engine to refuse, and so are those that leave it open.
+    let engine = match declared {
         Declared::Tcp => return Ok(Spoken::Tcp(None)),
-        // Bytes that are neither are for the engine to refuse.
-        Declared::Http1 => return Ok(of_verdict(first_bytes(socket, input).await?, Spoken::Http1)),
-        Declared::Http2 => return Ok(of_verdict(first_bytes(socket, input).await?, Spoken::Http2)),
-        Declared::Detect => {}
+        Declared::Http1 => Some(Spoken::Http1),
+        Declared::Http2 => Some(Spoken::Http2),
+        Declared::Detect => None,
+    };
+    if let Some(engine) = engine {
+        if !h1::serve::first_byte(worker, socket, input).await? {
+            return Ok(Spoken::Nothing);
+        }
+        return Ok(of_verdict(in_time(socket, input).await?, engine));
     }
     if let Ok(verdict) = timeout(CLIENT_FIRST_GRACE, first_bytes(socket, input)).await {
         return Ok(of_verdict(verdict?, Spoken::Tcp(None)));

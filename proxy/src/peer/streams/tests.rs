@@ -112,6 +112,44 @@ fn windows_grow_for_readers_that_keep_up_and_stay_in_the_budget() {
 }
 
 #[test]
+fn what_is_too_long_for_a_frame_ends_no_connection() {
+    let mut wire = Wire::new();
+    let (_other, (_other_end, _)) = wire.open();
+    let request = Stream::request(vec![b'x'; frame::HEAD_BYTES_MAX], false);
+    assert_eq!(request.place(&wire.dialer, 80), Err(Reason::HeadTooLarge));
+    assert!(wire.carry().is_empty());
+    let (ours, (theirs, mut reader)) = wire.open();
+    let large = vec![b'x'; frame::HEAD_BYTES_MAX + 1];
+    theirs.send_head(Kind::Head, false, |out| out.extend_from_slice(&large));
+    wire.carry();
+    for (stream, reader) in [(&ours, &mut Reader::default()), (&theirs, &mut reader)] {
+        let outcome = stream.poll_receivable(&context(), reader);
+        assert_eq!(outcome, Poll::Ready(Err(Reason::Internal)));
+    }
+    assert_eq!(wire.dialer.count(), 2);
+}
+
+#[test]
+fn a_peer_that_takes_nothing_lets_no_list_grow() {
+    let mut wire = Wire::new();
+    let streams: Vec<_> = (0..=SEND_QUEUE_BYTES / WINDOW_BYTES)
+        .map(|_| wire.open())
+        .collect();
+    for (stream, _) in &streams {
+        send_all_now(stream, b'x');
+    }
+    for _ in 0..100 {
+        for (stream, _) in &streams {
+            assert!(stream.poll_sendable(&context()).is_pending());
+        }
+    }
+    assert_eq!(wire.dialer.state.borrow().waiting.len(), streams.len());
+    wire.carry();
+    let state = wire.dialer.state.borrow();
+    assert!(state.waiting.is_empty() && state.by_id.values().all(|half| half.writer.is_none()));
+}
+
+#[test]
 fn a_dropped_stream_is_reset_with_its_reason_and_late_frames_are_ignored() {
     let mut wire = Wire::new();
     let (ours, (theirs, mut reader)) = wire.open();

@@ -108,6 +108,16 @@ fn refuses_what_others_could_read_differently() {
 }
 
 #[test]
+fn a_head_that_came_behind_a_body_is_no_larger_than_others() {
+    let head = |bytes: usize| {
+        let start = "GET / HTTP/1.1\r\nHost: a\r\nX: ";
+        format!("{start}{}\r\n\r\n", "x".repeat(bytes - start.len() - 4))
+    };
+    assert!(matches!(parse(&head(HEAD_BYTES)), Ok(Some(_))));
+    assert_eq!(parse(&head(HEAD_BYTES + 1)), Err(Reason::HeadTooLarge));
+}
+
+#[test]
 fn takes_what_is_right() {
     let head = |text| parse(text).expect("valid").expect("complete");
     let get = head("GET /a?b HTTP/1.1\r\nHost: a:80\r\n\r\nrest");
