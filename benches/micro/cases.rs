@@ -59,7 +59,7 @@ const CASES: &[(&str, Run)] = &[
         bench::h2_response_head(&m.neutral_response).map(drop)
     }),
     ("frames: put 64 of 100 bytes", |m, out| {
-        (1..=64).for_each(|stream| bench::put_data(out, stream, &m.bytes[..100]));
+        (1..=64).for_each(|stream| drop(bench::put_data(out, stream, &m.bytes[..100])));
         Some(())
     }),
     ("frames: take 64 of 100 bytes", |m, _| {

@@ -53,7 +53,7 @@ pub(crate) fn make() -> anyhow::Result<Material> {
     chunks.extend_from_slice(b"0\r\n\r\n");
     let mut frames = Vec::new();
     for stream in 1..=64 {
-        bench::put_data(&mut frames, stream, &bytes[..100]);
+        bench::put_data(&mut frames, stream, &bytes[..100]).expect("a small one");
     }
     Ok(Material {
         request: REQUEST.into(),

@@ -82,11 +82,12 @@ pub fn routed(service: &Service, neutral: Vec<u8>, random: u32) -> Option<Vec<u8
     }
 }
 
-/// Appends a frame of DATA.
-pub fn put_data(out: &mut Vec<u8>, stream: u32, data: &[u8]) {
-    frame::put(out, stream, Kind::Data, false, |out| {
+/// Appends a frame of DATA, if it is not too large for one.
+pub fn put_data(out: &mut Vec<u8>, stream: u32, data: &[u8]) -> Option<()> {
+    let put = frame::put(out, stream, Kind::Data, false, |out| {
         out.extend_from_slice(data);
     });
+    put.ok().map(drop)
 }
 
 /// Bytes of payload in whole frames.

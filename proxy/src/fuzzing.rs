@@ -207,9 +207,10 @@ pub fn peer_frames(bytes: &[u8]) {
     };
     let mut whole = Vec::new();
     let ended = Decoder::default().decode(bytes, &mut |one| {
-        frame::put(&mut whole, one.stream, one.kind, one.end, |out| {
+        let put = frame::put(&mut whole, one.stream, one.kind, one.end, |out| {
             out.extend_from_slice(one.payload);
         });
+        assert!(put.is_ok(), "what was decoded is too large");
         let _ = Open::decode(one.payload).map(|open| {
             let mut again = Vec::new();
             open.encode(&mut again);
