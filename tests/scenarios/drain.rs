@@ -14,12 +14,16 @@ use ringmail_tests::netns::Node;
 use ringmail_tests::wait;
 
 use crate::Scenario;
-use crate::raw::{App, dial, expect, read_rest};
+use crate::raw::{App, Ending, dial, expect, read_rest};
 use crate::shop::{LIMIT, MARKER, Plan, Shop, WEB, get, play, service};
 
 pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("drain::the_clients_proxy", the_clients_proxy),
     ("drain::the_servers_proxy", the_servers_proxy),
+    (
+        "drain::who_says_nothing_holds_nothing",
+        who_says_nothing_holds_nothing,
+    ),
     (
         "drain::a_limit_ends_what_does_not",
         a_limit_ends_what_does_not,
@@ -64,18 +68,19 @@ fn under_way(shop: &Shop<'_>, app: &App) -> anyhow::Result<(TcpStream, TcpStream
 fn finish((mut client, mut served): (TcpStream, TcpStream)) -> anyhow::Result<String> {
     served.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nanswer")?;
     client.shutdown(std::net::Shutdown::Write)?;
-    let (heard, _) = read_rest(&mut client);
+    let (heard, ending) = read_rest(&mut client);
     ensure!(
         heard.starts_with("HTTP/1.1 200 OK\r\n") && heard.ends_with("answer"),
         "{heard:?}"
     );
+    ensure!(ending == Ending::Closed, "{ending:?}");
     Ok(heard)
 }
 
 fn the_clients_proxy(bed: Bed) -> anyhow::Result<()> {
     play(bed, &Plan::default(), |shop| {
         let app = App::listen(&shop.server, PORT)?;
-        let slow = under_way(shop, &app)?;
+        let mut slow = under_way(shop, &app)?;
         let mut idle = dial(&shop.client, WEB)?;
         idle.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
         expect(&mut idle, b"HTTP/1.1 200 OK\r\n")?;
@@ -92,6 +97,8 @@ fn the_clients_proxy(bed: Bed) -> anyhow::Result<()> {
         std::thread::sleep(Duration::from_millis(200));
         patient.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
         expect(&mut patient, b"HTTP/1.1 200 OK\r\n")?;
+        // The client has more to say, beyond what is read ahead, and learns too late that nobody will hear it.
+        slow.0.write_all(&[b'x'; 200_000])?;
         let heard = finish(slow)?;
         ensure!(heard.contains("Connection: close\r\n"), "{heard:?}");
         ends_well(&mut shop.client_sidecar)?;
@@ -117,6 +124,43 @@ fn the_servers_proxy(bed: Bed) -> anyhow::Result<()> {
         finish(slow)?;
         ends_well(&mut shop.server_sidecar)?;
         shop.assert_wire_unread()
+    })
+}
+
+/// Clients outside the mesh, of a port that is declared to speak HTTP: they may come early, and are let go at the end.
+fn who_says_nothing_holds_nothing(bed: Bed) -> anyhow::Result<()> {
+    let server = Plan::default().server;
+    let plan = Plan {
+        server: server.annotated("ringmail.io/inbound", "permissive"),
+        ..Plan::default()
+    };
+    play(bed, &plan, |shop| {
+        let mut declared = service();
+        declared.name = "declared".to_owned();
+        declared.cluster_ips = vec![[10, 96, 0, 41].into()];
+        declared.ports.truncate(1);
+        for port in &mut declared.ports {
+            port.target = PORT;
+            port.app_protocol = Some("http".to_owned());
+        }
+        shop.announce(&declared, &[(&plan.server, &shop.server)])?;
+        let app = App::listen(&shop.server, PORT)?;
+        let outsider = shop.node.pod("outsider")?;
+        let mut early = dial(&outsider, shop.server_at(PORT))?;
+        // Time in which it must not be closed.
+        std::thread::sleep(Duration::from_millis(200));
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        early.write_all(request)?;
+        let mut served = app.accept_speaking()?;
+        expect(&mut served, request)?;
+        let mut silent = dial(&outsider, shop.server_at(PORT))?;
+        let open = || shop.server_metric("ringmail_connections_open", &[("direction", "inbound")]);
+        wait::until(LIMIT, || open() >= 2.0).context("nobody hears the silent one")?;
+        tell_to_end(shop.node, &shop.server_sidecar)?;
+        finish((early, served))?;
+        ends_well(&mut shop.server_sidecar)?;
+        ensure!(read_rest(&mut silent).0.is_empty(), "it was answered");
+        Ok(())
     })
 }
 

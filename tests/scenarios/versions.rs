@@ -12,8 +12,8 @@ use ringmail_tests::mesh::{Service, ServicePort};
 
 use crate::Scenario;
 use crate::frames::{
-    DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame, read_until,
-    request_block,
+    DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame,
+    read_until, request_block,
 };
 use crate::raw::{App, Ending, dial, expect, read_head, read_rest, read_to};
 use crate::shop::{LIMIT, Plan, Shop, play};
@@ -31,6 +31,10 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     (
         "versions::what_an_app_refused_is_asked_again",
         what_an_app_refused_is_asked_again,
+    ),
+    (
+        "versions::an_answer_outlives_what_is_not_read",
+        an_answer_outlives_what_is_not_read,
     ),
 ];
 
@@ -246,6 +250,20 @@ fn from_http1_to_http2(shop: &Shop<'_>, app: &App) -> anyhow::Result<()> {
     ))?;
     let head = read_head(&mut client)?;
     ensure!(head.starts_with("HTTP/1.1 404 "), "{head:?}");
+
+    // One that opens it, ends it and wants no more of it in one go.
+    let mut client = dial(&shop.client, HTTP2.at())?;
+    client.write_all(format!("GET /chat HTTP/1.1\r\nHost: shop\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Key: {KEY}\r\n\r\n").as_bytes())?;
+    let id = read_until(&served, HEADERS)?.stream;
+    let all = [
+        frame(HEADERS, END_HEADERS, id, &[0x88]),
+        frame(DATA, END_STREAM, id, b"bye"),
+        frame(RST_STREAM, 0, id, &[0; 4]),
+    ];
+    served.write_all(&all.concat())?;
+    let head = read_head(&mut client)?;
+    ensure!(head.starts_with("HTTP/1.1 101 "), "{head:?}");
+    expect(&mut client, b"bye")?;
     drop(served);
     Ok(())
 }
@@ -368,6 +386,44 @@ fn what_an_app_refused_is_asked_again(bed: Bed) -> anyhow::Result<()> {
             // The next round starts with a new connection.
             drop((first, second));
         }
+        Ok(())
+    })
+}
+
+/// An app answers and wants no more of the request (RFC 9113 section 8.1): its answer arrives, however slow the client is.
+fn an_answer_outlives_what_is_not_read(bed: Bed) -> anyhow::Result<()> {
+    /// What a client takes before it says more.
+    const WINDOW_BYTES: usize = 65_535;
+    const FRAMES: usize = 20;
+    const FRAME_BYTES: usize = 16 * 1024;
+    play(bed, &one_worker(), |shop| {
+        let app = HTTP2.announce(shop)?;
+        let mut client = dial(&shop.client, HTTP2.at())?;
+        let request = frame(HEADERS, END_HEADERS, 1, &request_block("POST", "/"));
+        client.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[]), &request].concat())?;
+        let mut served = accept_http2(&app)?;
+        let id = read_until(&served, HEADERS)?.stream;
+        let mut answer = frame(HEADERS, END_HEADERS, id, &[0x88]);
+        for number in 1..=FRAMES {
+            let end = if number == FRAMES { END_STREAM } else { 0 };
+            answer.extend(frame(DATA, end, id, &[b'x'; FRAME_BYTES]));
+        }
+        answer.extend(frame(RST_STREAM, 0, id, &[0; 4]));
+        served.write_all(&answer)?;
+        let (mut found, mut ended) = (0, false);
+        while !ended {
+            let data = read_until(&client, DATA)?;
+            found += data.payload.len();
+            ended = data.flags & END_STREAM != 0;
+            if found == WINDOW_BYTES {
+                // The app's reset has long arrived where the rest waits.
+                client.write_all(&frame(DATA, 0, 1, b"more"))?;
+                let more = (1_u32 << 20).to_be_bytes();
+                let windows = [0, 1].map(|stream| frame(WINDOW_UPDATE, 0, stream, &more));
+                client.write_all(&windows.concat())?;
+            }
+        }
+        ensure!(found == FRAMES * FRAME_BYTES, "{found}");
         Ok(())
     })
 }

@@ -68,6 +68,26 @@ pub(super) fn all() -> Vec<Row> {
             Reaches::Nothing,
         ));
     }
+    let tripled = format!(
+        "GET /{} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        "{".repeat(30_000)
+    );
+    rows.push(row(
+        "30 000 bytes that cross as three each",
+        "RFC 9110 section 4.1",
+        tripled.as_bytes(),
+        431,
+        Reaches::Nothing,
+    ));
+    let field = format!("X: {}\r\n", "x".repeat(1_000));
+    let trailers = [CHUNKED, b"0\r\n", field.repeat(70).as_bytes(), b"\r\n"].concat();
+    rows.push(row(
+        "trailers of 70 kB",
+        "RFC 9110 section 5.4",
+        &trailers,
+        400,
+        Reaches::Head,
+    ));
     rows
 }
 

@@ -61,7 +61,8 @@ const LINE_END: Malformed =
 const CHUNK_END: Malformed =
     Malformed("a chunk is not as long as its size says (RFC 9112 section 7.1)");
 const TRAILER: Malformed = Malformed("a trailer is malformed (RFC 9112 section 7.1.2)");
-const TRAILERS_TOO_LARGE: Malformed = Malformed("the trailers have more than 64 KiB");
+const TRAILERS_TOO_LARGE: Malformed =
+    Malformed("the trailers have more than 64 KiB (RFC 9110 section 5.4)");
 const TRAILER_NAME: Malformed =
     Malformed("a trailer is about framing or routing (RFC 9110 section 6.5.1)");
 
