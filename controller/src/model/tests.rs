@@ -285,7 +285,7 @@ spec:
     readinessProbe: {httpGet: {port: 9000}}
     startupProbe: {tcpSocket: {port: admin}}
   - name: other
-    livenessProbe: {httpGet: {path: /live, port: 8080}}
+    livenessProbe: {httpGet: {path: //./li%76e, port: 8080}}
     readinessProbe: {httpGet: {path: no-slash, port: 8080}}
     startupProbe: {exec: {command: [ls]}}
 status: {podIP: 10.1.0.1}
