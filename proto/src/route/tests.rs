@@ -374,6 +374,28 @@ fn what_no_proxy_could_do_is_refused_by_name() {
     });
 }
 
+#[test]
+fn expressions_have_a_size_one_by_one_and_a_number_together() {
+    let uuid = "/users/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/(orders|items)(/[^/]+)?";
+    assert!(Pattern::new("path", uuid).is_ok());
+    assert!(Pattern::new("path", "/[a-z]{1000}").is_err());
+    let with = |count: usize| {
+        let mut routes = wire();
+        let regex = pb::RouteMatch {
+            path: None,
+            query: vec![pb::ValueMatch {
+                name: "q".into(),
+                kind: Some(pb::value_match::Kind::Regex("a+".into())),
+            }],
+            ..routes.matches[0].clone()
+        };
+        routes.matches = vec![regex; count];
+        Routes::from_wire(routes, 1).map_err(|e| e.field)
+    };
+    assert!(with(PATTERNS_MAX).is_ok());
+    assert_eq!(with(PATTERNS_MAX + 1), Err("matches.regex".to_owned()));
+}
+
 proptest! {
     #[test]
     fn any_request_gets_an_answer(method in "[A-Z]{1,8}", target in "/[ -~]{0,40}", value in proptest::collection::vec(any::<u8>(), 0..20)) {

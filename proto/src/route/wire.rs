@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{
-    HeaderEdits, MATCHES_MAX, MILLION, Match, Mirror, PARTS_MAX, PathEdit, PathMatch,
+    HeaderEdits, MATCHES_MAX, MILLION, Match, Mirror, PARTS_MAX, PATTERNS_MAX, PathEdit, PathMatch,
     Pattern, Policy, RETRIES_MAX, RULES_MAX, Redirect, RequestEdits, Retry, Routes, Rule,
     TEXT_BYTES_MAX, TIMEOUT_MAX, ValueMatch, ValuePattern, WeightedBackend,
 };
@@ -43,6 +43,8 @@ impl Routes {
             .map(|one| Match::from_wire(one, rules.len()).map_err(|e| e.inside("matches")))
             .collect::<Result<_, _>>()?;
         let routes = Self { matches, rules };
+        let patterns = routes.matches.iter().map(Match::patterns).sum();
+        at_most("matches.regex", patterns, PATTERNS_MAX)?;
         for one in &routes.matches {
             let rule = &routes.rules[one.rule];
             let redirect = rule.redirect.as_ref().and_then(|to| to.path.as_ref());
