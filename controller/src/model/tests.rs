@@ -375,7 +375,7 @@ fn zones_of_pods_and_hints_of_endpoints() {
     assert_eq!(zone("b").as_deref(), Some("y"));
     let address = "10.96.0.5:80".parse().expect("address");
     let service = match mesh.answer(address, &"shop".into()) {
-        Answer::Service(service) => Some(service),
+        Answer::Service(dialled) => Some(dialled.service.clone()),
         Answer::Pod(_) | Answer::External => None,
     };
     let service = service.expect("a service");
