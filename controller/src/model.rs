@@ -4,12 +4,14 @@
 //! than reached in plaintext.
 
 use std::collections::{HashMap, HashSet};
+use std::iter;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use ringmail_proto::destination::{Destination, DestinationKind, Endpoint, Service};
 use ringmail_proto::identity::{TrustDomain, WorkloadName};
+use ringmail_proto::route::Routes;
 use ringmail_proto::workload::Workload;
 
 use crate::source::Objects;
@@ -39,9 +41,11 @@ pub const PROBLEMS_MAX: usize = 1000;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Mesh {
     workloads: HashMap<WorkloadName, Arc<Workload>>,
-    services: HashMap<SocketAddr, Arc<Service>>,
+    /// What `services` and `consumers` are made of.
+    plain: services::Plain,
+    services: HashMap<SocketAddr, Arc<Dialled>>,
     /// What callers of one namespace see instead, by the routes of that namespace.
-    consumers: HashMap<(SocketAddr, Arc<str>), Arc<Service>>,
+    consumers: HashMap<(SocketAddr, Arc<str>), Arc<Dialled>>,
     routes: Vec<RouteStatus>,
     pods: HashMap<IpAddr, Arc<PodEntry>>,
     meshed: HashSet<WorkloadName>,
@@ -70,6 +74,7 @@ impl Mesh {
                 .map(|pod| pod.name.clone())
                 .collect(),
             workloads,
+            plain: routed.plain,
             services: routed.services,
             consumers: routed.consumers,
             routes: routed.status,
@@ -107,11 +112,16 @@ impl Mesh {
         for (name, workload) in &mut self.workloads {
             reuse(workload, previous.workloads.get(name));
         }
-        for (address, service) in &mut self.services {
-            reuse(service, previous.services.get(address));
+        for (key, port) in &mut self.plain {
+            reuse(port, previous.plain.get(key));
         }
-        for (key, service) in &mut self.consumers {
-            reuse(service, previous.consumers.get(key));
+        for (address, dialled) in &mut self.services {
+            adopt(dialled, &self.plain, address.is_ipv4());
+            reuse(dialled, previous.services.get(address));
+        }
+        for (key, dialled) in &mut self.consumers {
+            adopt(dialled, &self.plain, key.0.is_ipv4());
+            reuse(dialled, previous.consumers.get(key));
         }
         for (address, pod) in &mut self.pods {
             reuse(pod, previous.pods.get(address));
@@ -159,11 +169,23 @@ impl Mesh {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// A port of a service.
-    Service(Arc<Service>),
+    Service(Arc<Dialled>),
     /// A pod dialled by its own address: a headless service, or directly.
     Pod(Arc<PodEntry>),
     /// Nothing that is known.
     External,
+}
+
+/// A port of a service as some callers see it. However many see it with routes of their own, and refer to it, its
+/// endpoints are there once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dialled {
+    /// The port, without routes.
+    pub service: Arc<Service>,
+    /// What is done with its HTTP requests; none: they go to its endpoints.
+    pub routes: Option<Arc<Routes>>,
+    /// What `routes` refer to by index.
+    pub backends: Vec<Arc<Service>>,
 }
 
 impl Answer {
@@ -171,7 +193,11 @@ impl Answer {
     #[must_use]
     pub fn destination(&self, address: SocketAddr) -> Destination {
         let kind = match self {
-            Self::Service(service) => DestinationKind::Service(Service::clone(service)),
+            Self::Service(dialled) => DestinationKind::Service(Service {
+                routes: dialled.routes.clone(),
+                backends: dialled.backends.clone(),
+                ..Service::clone(&dialled.service)
+            }),
             Self::Pod(pod) => pod_destination(pod, address),
             Self::External => DestinationKind::External,
         };
@@ -196,6 +222,19 @@ fn pod_destination(pod: &PodEntry, address: SocketAddr) -> DestinationKind {
         routes: None,
         backends: Vec::new(),
     })
+}
+
+/// The parts of a state that is not published yet become those of `plain`, which are equal: then they are compared once
+/// and not for each who sees them.
+fn adopt(dialled: &mut Arc<Dialled>, plain: &services::Plain, v4: bool) {
+    let Some(dialled) = Arc::get_mut(dialled) else {
+        return;
+    };
+    for part in iter::once(&mut dialled.service).chain(&mut dialled.backends) {
+        if let Some(plain) = plain.get(&(part.name.clone(), part.port, v4)) {
+            part.clone_from(plain);
+        }
+    }
 }
 
 fn reuse<T: Eq>(new: &mut Arc<T>, old: Option<&Arc<T>>) {

@@ -1,4 +1,5 @@
-//! What is behind an address that an app dials. At most 10 000 endpoints a service, each with at most 8 zones.
+//! What is behind an address that an app dials. At most 10 000 endpoints a service, each with at most 8 zones; with all
+//! that its routes refer to at most `BYTES_MAX` as it travels.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -7,6 +8,9 @@ use crate::identity::{SpiffeId, WorkloadName};
 use crate::route::{BACKENDS_MAX, Routes};
 use crate::workload::{self, Protocol};
 use crate::{Invalid, pb};
+
+/// Bytes of one destination as it travels: enough for any service without routes.
+pub const BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Endpoints of one service.
 pub const ENDPOINTS_MAX: usize = 10_000;
@@ -227,5 +231,35 @@ impl From<&Endpoint> for pb::Endpoint {
                 .unwrap_or_default(),
             zone_hints: checked.zone_hints.iter().map(ToString::to_string).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{NAME_BYTES_MAX, NAMESPACE_BYTES_MAX, TRUST_DOMAIN_BYTES_MAX};
+    use crate::workload::ZONE_BYTES_MAX;
+    use prost::Message;
+
+    #[test]
+    fn any_service_without_routes_fits() {
+        let name = |bytes| "x".repeat(bytes);
+        let workload = pb::WorkloadRef {
+            namespace: name(NAMESPACE_BYTES_MAX),
+            name: name(NAME_BYTES_MAX),
+        };
+        let identity = "spiffe:///ns//sa/".len()
+            + TRUST_DOMAIN_BYTES_MAX
+            + NAMESPACE_BYTES_MAX
+            + NAME_BYTES_MAX;
+        let largest = pb::Endpoint {
+            address: name(39),
+            port: u16::MAX.into(),
+            workload: Some(workload),
+            spiffe_id: name(identity),
+            zone_hints: vec![name(ZONE_BYTES_MAX); ZONE_HINTS_MAX],
+        };
+        let framed = largest.encoded_len() + 4;
+        assert!(framed * ENDPOINTS_MAX + 1024 < BYTES_MAX, "{framed}");
     }
 }

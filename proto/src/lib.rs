@@ -9,6 +9,9 @@ pub mod identity;
 /// Roots of trust, by trust domain.
 pub mod bundle;
 
+/// The one normal form of a request's target and host.
+pub mod target;
+
 /// What a proxy knows of its own pod.
 pub mod workload;
 

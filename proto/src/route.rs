@@ -2,7 +2,7 @@
 //! choice among them. Pure: the proxy and the command line choose alike.
 //!
 //! Limits: `MATCHES_MAX` matches and `RULES_MAX` rules a service, `PARTS_MAX` of anything in one of them,
-//! `TEXT_BYTES_MAX` a string, `PATTERN_BYTES_MAX` a regular expression.
+//! `TEXT_BYTES_MAX` a string, `PATTERN_BYTES_MAX` a regular expression and `PATTERNS_MAX` of those a service.
 
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ pub const BACKENDS_MAX: usize = 256;
 pub const PARTS_MAX: usize = 64;
 /// Bytes of a path, header or name.
 pub const TEXT_BYTES_MAX: usize = 4096;
+/// Regular expressions of one service: each may be 16 KiB when compiled, 4 MiB in all.
+pub const PATTERNS_MAX: usize = 256;
 /// Bytes of a regular expression.
 pub const PATTERN_BYTES_MAX: usize = 1024;
 /// The longest timeout: a day.
@@ -234,6 +236,16 @@ impl Routes {
         };
         let found = self.matches.iter().find(holds)?;
         Some((self.rules.get(found.rule)?, found))
+    }
+}
+
+impl Match {
+    /// How many regular expressions it has.
+    #[must_use]
+    pub fn patterns(&self) -> usize {
+        let values = self.headers.iter().chain(&self.query);
+        let values = values.filter(|one| matches!(one.value, ValuePattern::Regex(_)));
+        usize::from(matches!(self.path, PathMatch::Regex(_))) + values.count()
     }
 }
 

@@ -8,7 +8,7 @@ pub(crate) mod neutral;
 pub(crate) mod fields;
 
 /// The one normal form of a request's target and host.
-pub(crate) mod target;
+pub(crate) use ringmail_proto::target;
 
 /// What lets people follow a request.
 pub(crate) mod context;

@@ -34,6 +34,10 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
         "routes::egress_is_the_namespaces_to_say",
         egress_is_the_namespaces_to_say,
     ),
+    (
+        "routes::many_large_ones_reach_the_proxy",
+        many_large_ones_reach_the_proxy,
+    ),
 ];
 
 /// Another service, by which requests can go elsewhere; dialled nowhere in these scenarios.
@@ -44,6 +48,11 @@ fn route(kind: &str, rules: &str) -> String {
     format!(
         "apiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\nmetadata: {{name: web, namespace: shop}}\nspec:\n  parentRefs: [{{group: '', kind: Service, name: server, port: 80}}]\n  rules:\n{rules}"
     )
+}
+
+/// The same, as one of several.
+fn named(name: &str, rules: &str) -> String {
+    route("HTTPRoute", rules).replacen("name: web", &format!("name: {name}"), 1)
 }
 
 /// A shop with a second service, and the routes in force.
@@ -367,5 +376,38 @@ fn egress_is_the_namespaces_to_say(bed: Bed) -> anyhow::Result<()> {
         ensure!(served_by(&get(&shop.client, outside, "/")?) == "outside");
         ensure!(shop.client_metric("ringmail_egress_audited_total", &[]) > 0.0);
         Ok(())
+    })
+}
+
+/// Broken before: what a proxy is told of one address was cut off at 4 MiB, and with it all that it is told.
+fn many_large_ones_reach_the_proxy(bed: Bed) -> anyhow::Result<()> {
+    let to_other = |path: &str| {
+        format!(
+            "  - matches: [{{path: {{value: {path}}}}}]\n    backendRefs: [{{name: other, port: 80}}]\n"
+        )
+    };
+    with_routes(bed, "HTTPRoute", &to_other("/first"), |shop| {
+        let goes = |path: &str| {
+            let reply = ask(&shop.client, path, &[]);
+            reply.is_ok_and(|reply| served_by(&reply) == OTHER)
+        };
+        wait::until(LIMIT, || goes("/first")).context("before")?;
+        // Almost a file's limit each, 5.4 MiB together.
+        let headers: Vec<_> = (0..55)
+            .map(|n| format!("{{name: x-{n}, value: {}}}", "v".repeat(4096)))
+            .collect();
+        let headers = headers.join(", ");
+        let edits = format!(
+            "    filters: [{{type: RequestHeaderModifier, requestHeaderModifier: {{set: [{headers}]}}}}]\n"
+        );
+        for n in 0..6 {
+            let rules: String = (0..4)
+                .map(|rule| to_other(&format!("/large/{n}/{rule}")) + &edits)
+                .collect();
+            let name = format!("large-{n}");
+            shop.mesh.put(&name, &named(&name, &rules))?;
+        }
+        shop.mesh.put("last", &named("last", &to_other("/last")))?;
+        wait::until(LIMIT, || goes("/last")).context("after")
     })
 }

@@ -4,6 +4,7 @@ use std::num::NonZeroU16;
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, Probe as Declared};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use ringmail_proto::target;
 use ringmail_proto::workload::{PROBE_PATH_BYTES_MAX, PROBES_MAX, Probe};
 
 /// The first 64 distinct probes; one that cannot be understood lets nothing through.
@@ -36,10 +37,12 @@ fn read(declared: &Declared, container: &Container) -> Option<Probe> {
         };
         // Encrypted probes are opaque bytes to the proxy.
         let plain = get.scheme.as_deref().is_none_or(|scheme| scheme == "HTTP");
-        let fits = path.len() <= PROBE_PATH_BYTES_MAX && path.starts_with('/');
+        // Requests are compared in normal form.
+        let normal = target::origin(path).ok()?.into_owned();
+        let fits = normal.len() <= PROBE_PATH_BYTES_MAX;
         return Some(Probe {
             port: number(&get.port, container)?,
-            path: plain.then(|| path.to_owned()),
+            path: plain.then_some(normal),
         })
         .filter(|_| fits);
     }

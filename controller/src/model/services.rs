@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service as Declaration, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
@@ -24,6 +25,9 @@ const SERVICE_PORTS_MAX: usize = 256;
 
 /// Slices by namespace and service.
 type Slices<'a> = HashMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>;
+
+/// Ports as they are told, without routes: by service, number and whether it is the IPv4 half.
+pub(super) type Plain = HashMap<(WorkloadName, u16, bool), Arc<Service>>;
 
 /// A port of a service.
 #[derive(Debug)]
@@ -141,12 +145,19 @@ impl Reading<'_> {
             .collect();
         addresses.sort_unstable();
         addresses.dedup();
-        let mut found = Vec::new();
+        let mut found: Vec<Port> = Vec::new();
         for port in declared.iter().take(SERVICE_PORTS_MAX) {
             let number = u16::try_from(port.port).ok().and_then(NonZeroU16::new);
             let Some(number) = number.filter(|_| is_tcp(port.protocol.as_deref())) else {
                 continue;
             };
+            if found.iter().any(|other| other.number == number) {
+                problems.push(format!(
+                    "service {} has port {number} twice; the first has it",
+                    self.name
+                ));
+                continue;
+            }
             let endpoints = self.endpoints(port, number, pods, problems);
             let protocol = self.protocol(port, number, &endpoints, pods);
             for endpoint in &endpoints {

@@ -285,7 +285,7 @@ spec:
     readinessProbe: {httpGet: {port: 9000}}
     startupProbe: {tcpSocket: {port: admin}}
   - name: other
-    livenessProbe: {httpGet: {path: /live, port: 8080}}
+    livenessProbe: {httpGet: {path: //./li%76e, port: 8080}}
     readinessProbe: {httpGet: {path: no-slash, port: 8080}}
     startupProbe: {exec: {command: [ls]}}
 status: {podIP: 10.1.0.1}
@@ -375,7 +375,7 @@ fn zones_of_pods_and_hints_of_endpoints() {
     assert_eq!(zone("b").as_deref(), Some("y"));
     let address = "10.96.0.5:80".parse().expect("address");
     let service = match mesh.answer(address, &"shop".into()) {
-        Answer::Service(service) => Some(service),
+        Answer::Service(dialled) => Some(dialled.service.clone()),
         Answer::Pod(_) | Answer::External => None,
     };
     let service = service.expect("a service");

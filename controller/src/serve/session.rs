@@ -26,7 +26,7 @@ pub(crate) const OUTSTANDING_MAX: usize = 4;
 pub(super) const ACK_TIMEOUT: Duration = Duration::from_secs(15);
 /// Destinations of one stream.
 pub(super) const SUBSCRIPTIONS_MAX: usize = 10_000;
-/// Bytes after which a response is full; one resource may be larger.
+/// Bytes after which a response is full; its last resource may be as large as a destination gets, and proxies take that.
 const RESPONSE_BYTES: usize = 1024 * 1024;
 /// Resources of one response.
 const RESPONSE_RESOURCES_MAX: usize = 1000;

@@ -295,11 +295,11 @@ fn path_edit(written: &PathModifier) -> pb::PathEdit {
             Kind::Full("/".to_owned())
         }
         PathModifier::ReplaceFullPath { replace_full_path } => {
-            Kind::Full(replace_full_path.clone())
+            Kind::Full(matches::normal_path(replace_full_path))
         }
         PathModifier::ReplacePrefixMatch {
             replace_prefix_match,
-        } => Kind::Prefix(replace_prefix_match.clone()),
+        } => Kind::Prefix(matches::normal_path(replace_prefix_match)),
     };
     pb::PathEdit { kind: Some(kind) }
 }

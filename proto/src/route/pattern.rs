@@ -5,8 +5,8 @@ use regex_lite::{Regex, RegexBuilder};
 use super::PATTERN_BYTES_MAX;
 use crate::Invalid;
 
-/// Bytes of memory for one compiled expression.
-const COMPILED_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of memory for one compiled expression, which also bound the steps for each byte that it is matched with.
+const COMPILED_BYTES_MAX: usize = 16 * 1024;
 
 /// A regular expression for whole texts, in the syntax of Rust's `regex` crate.
 #[derive(Debug, Clone)]

@@ -261,14 +261,53 @@ fn what_travels_comes_back() {
     assert_eq!(pb::Routes::from(&checked), wire());
 }
 
+/// With such a change the field of that name is refused.
+fn check(field: &str, change: &dyn Fn(&mut pb::RouteMatch, &mut pb::RouteRule)) {
+    let mut routes = wire();
+    change(&mut routes.matches[0], &mut routes.rules[0]);
+    let refused = Routes::from_wire(routes, 1).expect_err(field);
+    assert_eq!(refused.field, field, "{refused}");
+}
+
+#[test]
+fn what_is_not_in_normal_form_is_refused() {
+    for text in [
+        "/a//b",
+        "/%7euser",
+        "/caf%c3%a9",
+        "/a/./b",
+        "/a/..",
+        "/a|b",
+        "/a%2Fb",
+        "/a\\b",
+        "/a?b",
+        "/a#b",
+        "/%",
+        "/a/..;x/b",
+    ] {
+        check("matches.path", &|one, _| {
+            one.path = Some(pb::PathMatch {
+                kind: Some(pb::path_match::Kind::Exact(text.into())),
+            })
+        });
+        check("rules.path.full", &|_, rule| {
+            rule.request.as_mut().expect("there").path = Some(pb::PathEdit {
+                kind: Some(pb::path_edit::Kind::Full(text.into())),
+            })
+        });
+    }
+    for text in ["foo.1", "0x1f", "a..b", "a.", ".", "a:80", "A", "a/b"] {
+        check("rules.host", &|_, rule| {
+            rule.request.as_mut().expect("there").host = text.into()
+        });
+        check("rules.redirect.host", &|_, rule| {
+            rule.redirect.as_mut().expect("there").host = text.into()
+        });
+    }
+}
+
 #[test]
 fn what_no_proxy_could_do_is_refused_by_name() {
-    let check = |field: &str, change: &dyn Fn(&mut pb::RouteMatch, &mut pb::RouteRule)| {
-        let mut routes = wire();
-        change(&mut routes.matches[0], &mut routes.rules[0]);
-        let refused = Routes::from_wire(routes, 1).expect_err(field);
-        assert_eq!(refused.field, field, "{refused}");
-    };
     use pb::path_match::Kind;
     let path = |kind| Some(pb::PathMatch { kind });
     check("matches.rule", &|one, _| one.rule = 1);
@@ -322,6 +361,7 @@ fn what_no_proxy_could_do_is_refused_by_name() {
         "host",
         "X-Ringmail-Peer",
         "transfer-encoding",
+        "HTTP2-Settings",
         "",
         "a b",
     ] {
@@ -332,6 +372,28 @@ fn what_no_proxy_could_do_is_refused_by_name() {
     check("rules.set", &|_, rule| {
         rule.response.as_mut().expect("there").set[0].value = "a\r\nb: c".into()
     });
+}
+
+#[test]
+fn expressions_have_a_size_one_by_one_and_a_number_together() {
+    let uuid = "/users/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/(orders|items)(/[^/]+)?";
+    assert!(Pattern::new("path", uuid).is_ok());
+    assert!(Pattern::new("path", "/[a-z]{1000}").is_err());
+    let with = |count: usize| {
+        let mut routes = wire();
+        let regex = pb::RouteMatch {
+            path: None,
+            query: vec![pb::ValueMatch {
+                name: "q".into(),
+                kind: Some(pb::value_match::Kind::Regex("a+".into())),
+            }],
+            ..routes.matches[0].clone()
+        };
+        routes.matches = vec![regex; count];
+        Routes::from_wire(routes, 1).map_err(|e| e.field)
+    };
+    assert!(with(PATTERNS_MAX).is_ok());
+    assert_eq!(with(PATTERNS_MAX + 1), Err("matches.regex".to_owned()));
 }
 
 proptest! {

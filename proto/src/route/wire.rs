@@ -4,17 +4,18 @@
 use std::time::Duration;
 
 use super::{
-    HeaderEdits, MATCHES_MAX, MILLION, Match, Mirror, PARTS_MAX, PathEdit, PathMatch, Pattern,
-    Policy, RETRIES_MAX, RULES_MAX, Redirect, RequestEdits, Retry, Routes, Rule, TEXT_BYTES_MAX,
-    TIMEOUT_MAX, ValueMatch, ValuePattern, WeightedBackend,
+    HeaderEdits, MATCHES_MAX, MILLION, Match, Mirror, PARTS_MAX, PATTERNS_MAX, PathEdit, PathMatch,
+    Pattern, Policy, RETRIES_MAX, RULES_MAX, Redirect, RequestEdits, Retry, Routes, Rule,
+    TEXT_BYTES_MAX, TIMEOUT_MAX, ValueMatch, ValuePattern, WeightedBackend,
 };
-use crate::{Invalid, pb};
+use crate::{Invalid, pb, target};
 
 /// Fields that routes may not touch: framing, the connection, the authority.
-const RESERVED: [&str; 9] = [
+const RESERVED: [&str; 10] = [
     "host",
     "connection",
     "content-length",
+    "http2-settings",
     "keep-alive",
     "proxy-connection",
     "te",
@@ -42,6 +43,8 @@ impl Routes {
             .map(|one| Match::from_wire(one, rules.len()).map_err(|e| e.inside("matches")))
             .collect::<Result<_, _>>()?;
         let routes = Self { matches, rules };
+        let patterns = routes.matches.iter().map(Match::patterns).sum();
+        at_most("matches.regex", patterns, PATTERNS_MAX)?;
         for one in &routes.matches {
             let rule = &routes.rules[one.rule];
             let redirect = rule.redirect.as_ref().and_then(|to| to.path.as_ref());
@@ -476,17 +479,20 @@ fn editable(field: &str, name: &str) -> Result<String, Invalid> {
     Ok(name)
 }
 
-/// Begins with a slash; visible ASCII without a query or a fragment.
+/// Without a query, and in the form that requests' paths have when they are compared and forwarded: no other would ever
+/// match, or be taken by the far proxy.
 fn checked_path(field: &str, path: String) -> Result<String, Invalid> {
-    let allowed = |b: u8| b.is_ascii_graphic() && b != b'?' && b != b'#';
-    if !path.starts_with('/') || !path.bytes().all(allowed) {
-        let problem = "is no path: a slash, then visible ASCII without ? and #";
-        return Err(Invalid::new(field, problem));
+    if path.contains('?') {
+        return Err(Invalid::new(field, "is no path: it holds a question mark"));
+    }
+    let normal = target::origin(&path).map_err(|rule| Invalid::new(field, rule))?;
+    if normal != path {
+        return Err(Invalid::new(field, format!("is in normal form {normal}")));
     }
     short(field, path)
 }
 
-/// A name, for lack of anything better (Gateway API, `PreciseHostname`).
+/// A name without a port (Gateway API, `PreciseHostname`), in the form that the far proxy takes.
 fn host(field: &str, text: String) -> Result<Option<String>, Invalid> {
     if text.is_empty() {
         return Ok(None);
@@ -494,6 +500,10 @@ fn host(field: &str, text: String) -> Result<Option<String>, Invalid> {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
     if text.len() > 253 || !text.bytes().all(allowed) {
         return Err(Invalid::new(field, "is no host name"));
+    }
+    if !target::is_normal_host(text.as_bytes()) {
+        let problem = "is no host name: a label is empty, or the last one a number";
+        return Err(Invalid::new(field, problem));
     }
     Ok(Some(text))
 }

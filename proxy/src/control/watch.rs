@@ -1,7 +1,7 @@
 //! The stream of configuration: we say what our app calls, the controller says what is behind it, then what changes.
 //!
 //! Each response is checked whole before any of it is put in force; one that does not pass is refused with its reason
-//! and what was in force stays. Limit: [`REQUESTS_MAX`] requests on their way.
+//! and what was in force stays. Limits: [`REQUESTS_MAX`] requests on their way, [`RESPONSE_BYTES_MAX`] a response.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringmail_proto::bundle::TrustBundle;
-use ringmail_proto::destination::{Destination, destination_name};
+use ringmail_proto::destination::{BYTES_MAX, Destination, destination_name};
 use ringmail_proto::pb::discovery_service_client::DiscoveryServiceClient;
 use ringmail_proto::pb::resource::Resource;
 use ringmail_proto::pb::watch_request::Request;
@@ -27,6 +27,8 @@ use crate::tls::identity::unix_now;
 
 /// Requests on their way to the controller.
 const REQUESTS_MAX: usize = 256;
+/// Bytes of a response: the controller ends one at 1 MiB, and its last destination may be as large as any.
+const RESPONSE_BYTES_MAX: usize = BYTES_MAX + 4 * 1024 * 1024;
 /// Names in one subscription.
 const NAMES_MAX: usize = 500;
 /// Addresses asked for and not answered; beyond, look-ups time out.
@@ -63,7 +65,8 @@ async fn watch(
     asked: &mut BTreeSet<SocketAddr>,
 ) -> Result<(), Error> {
     let gone = |status: tonic::Status| Reason::UnknownDestination.because(status);
-    let mut client = DiscoveryServiceClient::new(control.channel(Show::Certificate).await?);
+    let mut client = DiscoveryServiceClient::new(control.channel(Show::Certificate).await?)
+        .max_decoding_message_size(RESPONSE_BYTES_MAX);
     let (requests, outgoing) = mpsc::channel(REQUESTS_MAX);
     let hello = pb::Hello {
         workload: Some((&control.config.workload).into()),

@@ -4,6 +4,9 @@ use serde::Serialize;
 
 use crate::source::route::{ParentRef, Route, RouteKind};
 
+/// Not accepted, for a limit of ours: no reason of the Gateway API says that.
+pub(super) const LIMIT_EXCEEDED: &str = "LimitExceeded";
+
 /// A route and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -1,5 +1,8 @@
 use super::*;
-use crate::model::Mesh;
+use crate::model::{Answer, Mesh};
+use crate::source::objects::{Key, Object};
+use crate::source::parse_text;
+use ringmail_proto::destination::BYTES_MAX;
 use ringmail_proto::route::Asked;
 
 const SERVICES: &str = "
@@ -30,19 +33,22 @@ const V1: &str = "{name: v1, port: 80}";
 const V2: &str = "{name: v2, namespace: other, port: 81}";
 
 fn mesh(routes: &str) -> Mesh {
-    let text = SERVICES.to_owned() + routes;
-    let objects: Objects = crate::source::parse_text(&text).into_iter().collect();
+    mesh_of(parse_text(&(SERVICES.to_owned() + routes)))
+}
+
+fn mesh_of(objects: Vec<(Key, Object)>) -> Mesh {
+    let objects: Objects = objects.into_iter().collect();
     Mesh::build(&objects, &"mesh.local".parse().expect("domain"))
 }
 
 /// The name of the service that a request goes to; `404` and `500` for those.
 fn goes_to(mesh: &Mesh, caller: &str, target: &str, fields: &[(&[u8], &[u8])]) -> String {
     let address = "10.96.0.5:80".parse().expect("address");
-    let crate::model::Answer::Service(service) = mesh.answer(address, &caller.into()) else {
+    let Answer::Service(service) = mesh.answer(address, &caller.into()) else {
         return "no service".to_owned();
     };
     let Some(routes) = &service.routes else {
-        return service.name.name.to_string();
+        return service.service.name.name.to_string();
     };
     let asked = Asked {
         method: "GET",
@@ -142,6 +148,8 @@ fn authors_are_told_why_a_route_does_not_apply() {
     for (parent, expected) in [
         (parent("port: 80"), "Accepted"),
         (parent("sectionName: http"), "Accepted"),
+        // One of the ports takes it, another speaks no HTTP.
+        (parent(""), "Accepted"),
         (parent("port: 81"), "NoMatchingParent"),
         (parent("sectionName: none"), "NoMatchingParent"),
         (parent("port: 5432"), "UnsupportedProtocol"),
@@ -158,11 +166,11 @@ fn authors_are_told_why_a_route_does_not_apply() {
 }
 
 #[test]
-fn kinds_do_not_share_a_port_and_the_older_has_it() {
-    let http = route("HTTPRoute", "b", "shop", "", &to(V1, ""));
+fn kinds_do_not_share_a_port_and_grpc_has_it() {
+    let http = route("HTTPRoute", "a", "shop", "", &to(V1, ""));
     let grpc = route(
         "GRPCRoute",
-        "a",
+        "b",
         "shop",
         "",
         &to(V2, "{method: {service: s}}"),
@@ -171,8 +179,8 @@ fn kinds_do_not_share_a_port_and_the_older_has_it() {
     assert_eq!(
         told(&mesh),
         [
-            "GRPCRoute a: Accepted ResolvedRefs",
-            "HTTPRoute b: Conflicted ResolvedRefs"
+            "GRPCRoute b: Accepted ResolvedRefs",
+            "HTTPRoute a: Conflicted ResolvedRefs"
         ]
     );
     assert_eq!(goes_to(&mesh, "shop", "/s/Call", &[]), "v2");
@@ -203,4 +211,102 @@ fn grpc_methods_are_paths() {
     ] {
         assert_eq!(goes_to(&mesh, "shop", target, &[]), expected, "{target}");
     }
+}
+
+#[test]
+fn paths_are_compared_in_normal_form() {
+    let rules = [
+        to(V1, "{path: {type: Exact, value: '/caf%c3%a9'}}"),
+        to(V2, "{path: {value: '/%7euser//x/'}}"),
+    ];
+    let mesh = mesh(&route("HTTPRoute", "r", "shop", "", &rules.join(", ")));
+    for (target, expected) in [
+        ("/caf%C3%A9", "v1"),
+        ("/~user/x", "v2"),
+        ("/~user/x/y", "v2"),
+        ("/~user", "404"),
+    ] {
+        assert_eq!(goes_to(&mesh, "shop", target, &[]), expected, "{target}");
+    }
+}
+
+#[test]
+fn a_route_over_a_limit_is_refused_whole_and_leaves_nobody_without_routes() {
+    let older = route("HTTPRoute", "a", "shop", "", &to(V1, "{path: {value: /a}}"));
+    let many = |count: usize, one: &str| vec![one; count].join(", ");
+    let header = "{headers: [{type: RegularExpression, name: a, value: b+}]}";
+    for (limit, rules) in [
+        ("512 rules", many(513, &to(V2, ""))),
+        (
+            "2048 matches",
+            many(33, &to(V2, &many(64, "{method: GET}"))),
+        ),
+        (
+            "256 regular expressions",
+            many(5, &to(V2, &many(64, header))),
+        ),
+    ] {
+        let over = route("HTTPRoute", "b", "shop", "", &rules);
+        let both = mesh(&(older.clone() + &over));
+        let expected = [
+            "HTTPRoute a: Accepted ResolvedRefs",
+            "HTTPRoute b: LimitExceeded ResolvedRefs",
+        ];
+        assert_eq!(told(&both), expected, "{limit}");
+        let problem = format!("route shop/b: with it port 80 would have more than {limit}");
+        assert!(both.problems().contains(&problem), "{:?}", both.problems());
+        assert_eq!(goes_to(&both, "shop", "/a", &[]), "v1");
+        assert_eq!(goes_to(&both, "shop", "/", &[]), "404");
+        assert_eq!(goes_to(&mesh(&over), "shop", "/", &[]), "404", "{limit}");
+    }
+}
+
+#[test]
+fn what_outgrows_a_destination_is_answered_500() {
+    let small = route("HTTPRoute", "a", "shop", "", &to(V1, "{path: {value: /a}}"));
+    let other = route("HTTPRoute", "b", "other", "", &to(V1, ""));
+    let mut objects = parse_text(&(SERVICES.to_owned() + &small + &other));
+    for (key, object) in &mut objects {
+        if let Object::Route(route) = object
+            && &*key.name == "a"
+        {
+            let route = Arc::make_mut(route);
+            route.rules[0].rule.name = "x".repeat(BYTES_MAX);
+        }
+    }
+    let mesh = mesh_of(objects);
+    assert_eq!(goes_to(&mesh, "shop", "/a", &[]), "500");
+    assert_eq!(goes_to(&mesh, "shop", "/b", &[]), "500");
+    assert_eq!(goes_to(&mesh, "other", "/b", &[]), "500", "v1 is not there");
+    assert_eq!(
+        told(&mesh),
+        [
+            "HTTPRoute b: Accepted BackendNotFound",
+            "HTTPRoute a: LimitExceeded ResolvedRefs"
+        ]
+    );
+    assert_eq!(mesh.problems().len(), 1, "{:?}", mesh.problems());
+}
+
+#[test]
+fn endpoints_are_there_once_for_all_who_see_them() {
+    let dialled = |mesh: &Mesh, caller: &str| {
+        let answer = mesh.answer("10.96.0.5:80".parse().expect("address"), &caller.into());
+        let Answer::Service(dialled) = answer else {
+            unreachable!("a service answers");
+        };
+        dialled
+    };
+    let producer = route("HTTPRoute", "producer", "shop", "", &to(V2, ""));
+    let consumer = |path: &str| {
+        let rule = to(V2, &format!("{{path: {{value: {path}}}}}"));
+        producer.clone() + &route("HTTPRoute", "consumer", "other", "", &rule)
+    };
+    let (old, mut new) = (mesh(&consumer("/a")), mesh(&consumer("/b")));
+    new.share(&old);
+    let (shop, other) = (dialled(&new, "shop"), dialled(&new, "other"));
+    assert!(Arc::ptr_eq(&shop, &dialled(&old, "shop")));
+    assert_ne!(other, dialled(&old, "other"));
+    assert!(Arc::ptr_eq(&shop.service, &other.service));
+    assert!(Arc::ptr_eq(&shop.backends[0], &other.backends[0]));
 }

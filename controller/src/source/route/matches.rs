@@ -1,8 +1,10 @@
 //! Which requests a rule is for, and which of two matches goes first.
 
+use std::borrow::Cow;
+
 use ringmail_proto::pb::path_match::Kind as Path;
 use ringmail_proto::route::Pattern;
-use ringmail_proto::{Invalid, pb};
+use ringmail_proto::{Invalid, pb, target};
 
 use crate::source::gateway::{
     GrpcMatch, GrpcMethod, HttpMatch, PathMatch, PathMatchKind, ValueMatch, ValueMatchKind,
@@ -29,12 +31,18 @@ fn http(written: &HttpMatch) -> (Rank, pb::RouteMatch) {
     let (kind, length, path) = match &written.path {
         None => (0, 1, None),
         Some(PathMatch { kind, value }) => match kind {
-            PathMatchKind::Exact => (2, value.len(), Some(Path::Exact(value.clone()))),
+            PathMatchKind::Exact => {
+                let value = normal_path(value);
+                (2, value.len(), Some(Path::Exact(value)))
+            }
             PathMatchKind::RegularExpression => (1, value.len(), Some(Path::Regex(value.clone()))),
-            PathMatchKind::PathPrefix => match value.strip_suffix('/').unwrap_or(value) {
-                "" if value == "/" => (0, 1, None),
-                prefix => (0, prefix.len(), Some(Path::Prefix(prefix.to_owned()))),
-            },
+            PathMatchKind::PathPrefix => {
+                let value = normal_path(value);
+                match value.strip_suffix('/').unwrap_or(&value) {
+                    "" if value == "/" => (0, 1, None),
+                    prefix => (0, prefix.len(), Some(Path::Prefix(prefix.to_owned()))),
+                }
+            }
         },
     };
     let rank = [
@@ -52,6 +60,11 @@ fn http(written: &HttpMatch) -> (Rank, pb::RouteMatch) {
         query: first_of_each(&written.query_params, |a, b| a == b),
     };
     (rank, one)
+}
+
+/// As requests' paths are compared and forwarded; what has no such form is left for the check of what travels to refuse.
+pub(super) fn normal_path(written: &str) -> String {
+    target::origin(written).map_or_else(|_| written.to_owned(), Cow::into_owned)
 }
 
 pub(super) fn of_grpc(written: &[GrpcMatch]) -> Result<Vec<(Rank, pb::RouteMatch)>, Invalid> {

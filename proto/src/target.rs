@@ -1,5 +1,6 @@
 //! The one normal form of a request's target and host: it is made where a request enters the mesh, decided on, and
-//! forwarded; what a peer sends must be in it. Pure, and without an allocation for what is normal already.
+//! forwarded; what a peer sends must be in it, and so must paths and hosts of routes. Pure, and without an allocation for
+//! what is normal already.
 //!
 //! What is normalised means the same to every reader before and after; what different readers take for different things
 //! is refused, with the rule:
@@ -29,10 +30,13 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 const HOST_BYTES_MAX: usize = 255;
 
 /// The rule that a request breaks.
-type Rule = &'static str;
+pub type Rule = &'static str;
 
 /// An origin-form target, path and query, in normal form.
-pub(crate) fn origin(target: &str) -> Result<Cow<'_, str>, Rule> {
+///
+/// # Errors
+/// When readers could take it for different things, or it is no target: the rule.
+pub fn origin(target: &str) -> Result<Cow<'_, str>, Rule> {
     let (path, query) = target.split_at(target.find('?').unwrap_or(target.len()));
     check_query(query.as_bytes())?;
     if is_normal_path(path.as_bytes()) {
@@ -44,7 +48,10 @@ pub(crate) fn origin(target: &str) -> Result<Cow<'_, str>, Rule> {
 }
 
 /// A host and an optional port, in normal form.
-pub(crate) fn host(value: &[u8]) -> Result<Cow<'_, str>, Rule> {
+///
+/// # Errors
+/// When it is no host: the rule.
+pub fn host(value: &[u8]) -> Result<Cow<'_, str>, Rule> {
     let value = std::str::from_utf8(value).map_err(|_| HOST_CHARACTER)?;
     let normal = normal_host(value)?;
     Ok(if normal == value {
@@ -55,7 +62,10 @@ pub(crate) fn host(value: &[u8]) -> Result<Cow<'_, str>, Rule> {
 }
 
 /// The authority of a CONNECT, in normal form: it has to name a port (RFC 9110 section 9.3.6).
-pub(crate) fn authority(target: &str) -> Result<Cow<'_, str>, Rule> {
+///
+/// # Errors
+/// When it is no authority: the rule.
+pub fn authority(target: &str) -> Result<Cow<'_, str>, Rule> {
     let normal = host(target.as_bytes())?;
     let (_, port) = split_port(&normal)?;
     match port {
@@ -65,7 +75,8 @@ pub(crate) fn authority(target: &str) -> Result<Cow<'_, str>, Rule> {
 }
 
 /// Whether a request's target is what [`origin`] or [`authority`] would make of it.
-pub(crate) fn is_normal(method: &str, target: &str) -> bool {
+#[must_use]
+pub fn is_normal(method: &str, target: &str) -> bool {
     match (method, target) {
         ("CONNECT", _) => matches!(authority(target), Ok(Cow::Borrowed(_))),
         ("OPTIONS", "*") => true,
@@ -74,7 +85,8 @@ pub(crate) fn is_normal(method: &str, target: &str) -> bool {
 }
 
 /// Whether a host is what [`host`] would make of it.
-pub(crate) fn is_normal_host(value: &[u8]) -> bool {
+#[must_use]
+pub fn is_normal_host(value: &[u8]) -> bool {
     matches!(host(value), Ok(Cow::Borrowed(_)))
 }
 
