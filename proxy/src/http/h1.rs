@@ -16,6 +16,9 @@ pub(crate) mod pump;
 /// One connection of our own app as client.
 pub(crate) mod serve;
 
+/// One request of a client.
+mod request;
+
 /// One request of a peer, forwarded to our own app as server.
 pub(crate) mod forward;
 
