@@ -4,15 +4,17 @@
 //! [`SEND_QUEUE_BYTES`] waiting to be sent before streams have to wait, a credit window of [`WINDOW_BYTES`] per stream
 //! that grows to [`WINDOW_BYTES_MAX`] for readers that keep up, as long as the connection has budget for it.
 
+/// What one stream does with its connection.
+mod own;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::Waker;
 
 use super::frame::{self, Frame, Kind};
 use super::half::Half;
-use super::inbox::Inbox;
 use super::stream::{Reader, Stream};
 use crate::error::Reason;
 
@@ -256,148 +258,11 @@ impl Streams {
         }
         true
     }
-}
-
-/// What [`Stream`] does; ids are of live streams.
-impl Streams {
-    /// How many bytes of DATA may be sent now; none: `waker` is woken when some may.
-    pub(crate) fn sendable(&self, id: u32, waker: &Waker) -> Result<Option<usize>, Reason> {
-        let mut state = self.state.borrow_mut();
-        let state = &mut *state;
-        let half = state.by_id.get_mut(&id).ok_or(Reason::Internal)?;
-        if let Some(reason) = half.reset {
-            return Err(reason);
-        }
-        if state.out.len() >= SEND_QUEUE_BYTES {
-            half.writer = Some(waker.clone());
-            if !std::mem::replace(&mut half.is_waiting, true) {
-                state.waiting.push(id);
-            }
-            return Ok(None);
-        }
-        if half.send_credit == 0 {
-            half.writer = Some(waker.clone());
-            return Ok(None);
-        }
-        Ok(Some(half.send_credit.min(frame::DATA_BYTES_MAX)))
-    }
-
-    /// Queues a frame of the stream. After its end, or a reset, nothing more is sent. What is too long for a frame, which
-    /// the limits on what we read do not let happen, ends the stream and not the connection.
-    pub(crate) fn send(&self, id: u32, kind: Kind, end: bool, write: impl FnOnce(&mut Vec<u8>)) {
-        let mut state = self.state.borrow_mut();
-        let state = &mut *state;
-        let Some(half) = state.by_id.get_mut(&id) else {
-            return;
-        };
-        if half.send_ended || half.reset.is_some() {
-            return;
-        }
-        half.send_ended = end;
-        let before = state.out.len();
-        if frame::put(&mut state.out, id, kind, end, write).is_err() {
-            half.reset = Some(Reason::Internal);
-            half.wake();
-            return state.reset(id, Reason::Internal);
-        }
-        if kind == Kind::Data {
-            half.send_credit -= state.out.len() - before - frame::HEADER_BYTES;
-        }
-        state.wake_sender();
-    }
-
-    /// Moves the unread frames to `inbox`, which was read. False: there are none yet, and `reader` is woken when there
-    /// are.
-    pub(crate) fn take_inbox(
-        &self,
-        id: u32,
-        inbox: &mut Inbox,
-        reader: &Waker,
-    ) -> Result<bool, Reason> {
-        let mut state = self.state.borrow_mut();
-        let half = state.by_id.get_mut(&id).ok_or(Reason::Internal)?;
-        if !half.inbox.is_empty() {
-            inbox.refill(&mut half.inbox);
-            half.unread_head_bytes = 0;
-            return Ok(true);
-        }
-        match half.reset {
-            Some(reason) => Err(reason),
-            None => {
-                inbox.lend(&mut half.inbox);
-                half.reader = Some(reader.clone());
-                Ok(false)
-            }
-        }
-    }
 
     /// Frees what no stream has used since it was last asked to: room that bulk needed and idle streams do not.
     pub(crate) fn sweep(&self) {
         for half in self.state.borrow_mut().by_id.values_mut() {
             half.inbox.sweep();
-        }
-    }
-
-    /// Whether the stream was reset.
-    pub(crate) fn is_reset(&self, id: u32) -> bool {
-        let state = self.state.borrow();
-        state.by_id.get(&id).is_none_or(|half| half.reset.is_some())
-    }
-
-    /// Whether the stream was reset; if not, `reader` is woken when it is. For the task that also reads the stream.
-    pub(crate) fn poll_reset(&self, id: u32, reader: &Waker) -> Poll<Reason> {
-        let mut state = self.state.borrow_mut();
-        let Some(half) = state.by_id.get_mut(&id) else {
-            return Poll::Ready(Reason::Internal);
-        };
-        match half.reset {
-            Some(reason) => Poll::Ready(reason),
-            None => {
-                half.reader = Some(reader.clone());
-                Poll::Pending
-            }
-        }
-    }
-
-    /// The reader took `n` bytes of DATA: the peer is told once it is worth a frame.
-    pub(crate) fn consumed(&self, id: u32, n: usize) {
-        let mut state = self.state.borrow_mut();
-        let state = &mut *state;
-        let Some(half) = state.by_id.get_mut(&id) else {
-            return;
-        };
-        half.untold += n;
-        if half.untold < half.window / 2 || half.receive_ended || half.reset.is_some() {
-            return;
-        }
-        let mut grant = std::mem::take(&mut half.untold);
-        // A reader that keeps up deserves a larger window: it was the window that held the sender back.
-        if half.window < WINDOW_BYTES_MAX
-            && half.receive_credit < half.window / 2
-            && state.window_budget >= half.window
-        {
-            state.window_budget -= half.window;
-            grant += half.window;
-            half.window *= 2;
-        }
-        half.receive_credit += grant;
-        let told = u32::try_from(grant).unwrap_or(u32::MAX);
-        state.tell(id, Kind::Credit, &told.to_be_bytes());
-    }
-
-    /// The stream's owner is done with it. One that has not ended in both directions is reset.
-    pub(crate) fn release(&self, id: u32, reason: Reason) {
-        let mut state = self.state.borrow_mut();
-        let Some(half) = state.by_id.remove(&id) else {
-            return;
-        };
-        state.window_budget += half.window - WINDOW_BYTES;
-        let over = half.receive_ended && half.send_ended || half.reset.is_some();
-        if !over && state.closed.is_none() {
-            state.reset(id, reason);
-        }
-        if state.by_id.is_empty() {
-            state.wake_sender();
         }
     }
 }
