@@ -31,6 +31,8 @@ pub const TEXT_BYTES_MAX: usize = 4096;
 pub const PATTERNS_MAX: usize = 256;
 /// Bytes of a regular expression.
 pub const PATTERN_BYTES_MAX: usize = 1024;
+/// Fields that only proxies of the mesh set start with this.
+pub const MESH_PREFIX: &str = "x-ringmail-";
 /// The longest timeout: a day.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Tries beyond the first.
