@@ -251,8 +251,10 @@ async fn keep_tidy(worker: &Worker) {
             }
             _ = sweep.tick() => {
                 sweep_pool();
-                worker.idlers.sweep(std::time::Instant::now());
+                let now = std::time::Instant::now();
+                worker.idlers.sweep(now);
                 worker.apps.sweep();
+                worker.app_sessions.sweep(now);
                 worker.peers.sweep();
                 worker.services.sweep(&worker.snapshot);
             }
