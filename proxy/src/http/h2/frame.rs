@@ -37,6 +37,17 @@ pub(super) const END_HEADERS: u8 = 0x4;
 pub(super) const PADDED: u8 = 0x8;
 pub(super) const PRIORITY: u8 = 0x20;
 
+/// RFC 9113 section 6.5.2 and RFC 8441 section 3.
+pub(super) mod setting {
+    pub(in crate::http::h2) const TABLE: u16 = 1;
+    pub(in crate::http::h2) const PUSH: u16 = 2;
+    pub(in crate::http::h2) const STREAMS: u16 = 3;
+    pub(in crate::http::h2) const INITIAL_WINDOW: u16 = 4;
+    pub(in crate::http::h2) const FRAME: u16 = 5;
+    pub(in crate::http::h2) const HEADER_LIST: u16 = 6;
+    pub(in crate::http::h2) const CONNECT_PROTOCOL: u16 = 8;
+}
+
 /// RFC 9113 section 7: why a stream or a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]

@@ -6,6 +6,9 @@
 //! `budget`; [`SEND_QUEUE_BYTES`] waiting to be sent before lanes have to wait, [`REPLY_QUEUE_BYTES_MAX`] before nothing
 //! is read; [`STREAMS_UNNOTICED_MAX`]; [`STREAMS_FIRST`] requests to a server that has not said how many it takes.
 
+/// What they share.
+mod state;
+
 /// Frames about the connection.
 mod control;
 
@@ -19,24 +22,17 @@ mod own;
 pub(super) mod queue;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use super::budget::Budget;
-use super::frame::{self, Code, Head, Kind, PREFACE, Violation, WINDOW_MAX};
+use super::frame::{Code, Head, Kind, Violation};
 use super::half::{Half, Reset};
-use super::heads::{Blocks, Request};
+use super::heads::Request;
 use super::lane::Lane;
-use super::limits::{
-    CONNECTION_WINDOW_BYTES, HEADER_LIST_BYTES, STREAM_WINDOW_BYTES, STREAMS as STREAMS_MAX,
-};
-use super::past::{How, Past};
+use super::limits::STREAMS as STREAMS_MAX;
 use crate::error::Reason;
-use crate::peer::streams::IdHasher;
-use queue::Queue;
+use state::{Ending, State};
 
 /// Bytes waiting to be sent, above which lanes wait for their turn.
 const SEND_QUEUE_BYTES: usize = 256 * 1024;
@@ -87,139 +83,17 @@ impl Side {
     }
 }
 
-/// RFC 9113 section 6.5.2, as far as it concerns us: what the other side said.
-#[derive(Debug)]
-struct Theirs {
-    initial_window: u32,
-    frame_bytes: usize,
-    /// How many lanes we may open.
-    streams: u32,
-    takes_connect: bool,
-}
-
-/// How far the end of a connection has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ending {
-    Not,
-    /// The client was told, and is asked whether it knows.
-    Told,
-    /// It was told which lanes we still serve: those there are.
-    Last,
-}
-
-/// A block of fields of which there is more to come.
-#[derive(Debug)]
-struct Block {
-    opening: receive::Opening,
-    bytes: Vec<u8>,
-}
-
 /// The lanes of one connection.
 #[derive(Debug)]
 pub(crate) struct Lanes {
     state: RefCell<State>,
 }
 
-#[derive(Debug)]
-struct State {
-    side: Side,
-    by_id: HashMap<u32, Half, BuildHasherDefault<IdHasher>>,
-    /// How many of them are not over.
-    active: usize,
-    past: Past,
-    last_opened: u32,
-    /// The client left out ids: one that is not known may be one of these.
-    has_skipped: bool,
-    /// Frames to be sent, in order.
-    out: Vec<u8>,
-    /// How much of `out` is not DATA.
-    reply_bytes: usize,
-    /// Wakes the task that sends them.
-    sender: Option<Waker>,
-    /// Lanes that wait for the queue to be sent, each once.
-    waiting: Vec<u32>,
-    /// Lanes that wait for the connection's window, each once.
-    starving: Vec<u32>,
-    send_window: i64,
-    receive_window: usize,
-    /// What was consumed and the other side was not told of.
-    untold: usize,
-    theirs: Theirs,
-    /// Their settings have come.
-    is_settled: bool,
-    /// Those who want to know them.
-    settling: Vec<Waker>,
-    /// The table of our encoder has to be said to be that small.
-    resize: Option<usize>,
-    blocks: Blocks,
-    /// A head on its way from a block to an inbox.
-    neutral: Vec<u8>,
-    block: Option<Block>,
-    budget: Budget,
-    queue: Queue,
-    ending: Ending,
-    /// Set once the connection is gone; every lane learns it.
-    closed: Option<Reason>,
-}
-
 impl Lanes {
     /// Of a connection that begins: what we say first waits to be sent.
     pub(super) fn new(side: Side) -> Rc<Self> {
-        let mut out = Vec::new();
-        let common = [
-            (frame_setting::INITIAL_WINDOW, STREAM_WINDOW_BYTES),
-            (frame_setting::HEADER_LIST, HEADER_LIST_BYTES),
-        ];
-        match side {
-            Side::Server => {
-                let own = [
-                    (frame_setting::STREAMS, STREAMS_MAX),
-                    (frame_setting::CONNECT_PROTOCOL, 1),
-                ];
-                frame::put_settings(&mut out, &[own, common].concat());
-            }
-            Side::Client => {
-                out.extend_from_slice(PREFACE);
-                let own = [(frame_setting::PUSH, 0)];
-                frame::put_settings(&mut out, &[&own[..], &common].concat());
-            }
-        }
-        let more = (CONNECTION_WINDOW_BYTES - WINDOW_FIRST).to_be_bytes();
-        frame::put(&mut out, Kind::WindowUpdate, 0, 0, &more);
-        let state = State {
-            side,
-            by_id: HashMap::default(),
-            active: 0,
-            past: Past::default(),
-            last_opened: 0,
-            has_skipped: false,
-            out,
-            reply_bytes: 0,
-            sender: None,
-            waiting: Vec::new(),
-            starving: Vec::new(),
-            send_window: i64::from(WINDOW_FIRST),
-            receive_window: CONNECTION_WINDOW_BYTES as usize,
-            untold: 0,
-            theirs: Theirs {
-                initial_window: WINDOW_FIRST,
-                frame_bytes: frame::PAYLOAD_BYTES_MAX,
-                streams: STREAMS_FIRST,
-                takes_connect: false,
-            },
-            is_settled: false,
-            settling: Vec::new(),
-            resize: None,
-            blocks: Blocks::default(),
-            neutral: Vec::new(),
-            block: None,
-            budget: Budget::new(Instant::now()),
-            queue: Queue::default(),
-            ending: Ending::Not,
-            closed: None,
-        };
         Rc::new(Self {
-            state: RefCell::new(state),
+            state: RefCell::new(State::new(side)),
         })
     }
 
@@ -399,159 +273,6 @@ impl Lanes {
         }
         state.blocks.rest();
         state.neutral = Vec::new();
-    }
-}
-
-/// RFC 9113 section 6.5.2 and RFC 8441 section 3.
-mod frame_setting {
-    pub(super) const TABLE: u16 = 1;
-    pub(super) const PUSH: u16 = 2;
-    pub(super) const STREAMS: u16 = 3;
-    pub(super) const INITIAL_WINDOW: u16 = 4;
-    pub(super) const FRAME: u16 = 5;
-    pub(super) const HEADER_LIST: u16 = 6;
-    pub(super) const CONNECT_PROTOCOL: u16 = 8;
-}
-
-impl State {
-    /// Whether the frame may come now, and be as it is.
-    fn expect(&self, head: &Head) -> Result<(), Violation> {
-        head.check()?;
-        let is_first = !self.is_settled;
-        if is_first && (head.kind != Kind::Settings || head.has(frame::ACK)) {
-            let rule = "the first frame is none of settings (RFC 9113 section 3.4)";
-            return Err(Code::ProtocolError.rule(rule));
-        }
-        let is_continued = match &self.block {
-            Some(block) => head.kind == Kind::Continuation && head.stream == block.opening.id,
-            None => head.kind != Kind::Continuation,
-        };
-        if !is_continued {
-            let rule = "a block of fields is interrupted, or one that has not begun goes on (RFC 9113 section 6.10)";
-            return Err(Code::ProtocolError.rule(rule));
-        }
-        Ok(())
-    }
-
-    fn takes_more(&self) -> bool {
-        let has_ids = self.last_opened < WINDOW_MAX - 1;
-        self.ending == Ending::Not && self.closed.is_none() && has_ids
-    }
-
-    /// Whether another request may be under way at the server.
-    fn has_slot(&self) -> bool {
-        self.active < self.theirs.streams as usize
-    }
-
-    fn retire(&mut self) {
-        if self.ending != Ending::Not {
-            return;
-        }
-        match self.side {
-            Side::Server => {
-                self.ending = Ending::Told;
-                // RFC 9113 section 6.8: so that no request on its way is lost.
-                self.put_goaway(WINDOW_MAX, Code::NoError);
-                self.put_reply(Kind::Ping, 0, 0, FAREWELL);
-            }
-            Side::Client => {
-                self.ending = Ending::Last;
-                self.put_goaway(0, Code::NoError);
-                self.queue.wake_all();
-            }
-        }
-    }
-
-    /// Queues a block of fields.
-    fn put_block(
-        &mut self,
-        id: u32,
-        end: bool,
-        write: impl FnOnce(&mut Vec<u8>) -> Result<(), Reason>,
-    ) -> Result<(), Reason> {
-        let before = self.out.len();
-        let resize = self.resize;
-        frame::put_block(&mut self.out, id, end, self.theirs.frame_bytes, |out| {
-            if let Some(size) = resize {
-                super::hpack::encode::put_resize(out, size);
-            }
-            write(out)
-        })?;
-        self.resize = None;
-        self.reply_bytes += self.out.len() - before;
-        self.budget.head();
-        self.wake_sender();
-        Ok(())
-    }
-
-    /// Queues a frame that is neither DATA nor a block.
-    fn put_reply(&mut self, kind: Kind, flags: u8, id: u32, payload: &[u8]) {
-        let before = self.out.len();
-        frame::put(&mut self.out, kind, flags, id, payload);
-        self.reply_bytes += self.out.len() - before;
-        self.wake_sender();
-    }
-
-    fn put_goaway(&mut self, last: u32, code: Code) {
-        let [l0, l1, l2, l3] = last.to_be_bytes();
-        self.put_reply(Kind::GoAway, 0, 0, &[l0, l1, l2, l3, 0, 0, 0, code as u8]);
-    }
-
-    /// The other side learns that a lane is over, and why.
-    fn put_reset(&mut self, id: u32, code: Code) {
-        self.budget.reset(Instant::now);
-        self.put_reply(Kind::RstStream, 0, id, &[0, 0, 0, code as u8]);
-    }
-
-    /// An error of one lane: it is over, for both sides.
-    fn reset(&mut self, id: u32, code: Code, reason: Reason) {
-        self.put_reset(id, code);
-        if let Some(half) = self.by_id.get_mut(&id) {
-            half.reset = Some(Reset {
-                reason,
-                by_us: true,
-            });
-            half.wake();
-            self.count_out(id);
-        } else {
-            self.past.add(id, How::ResetByUs);
-        }
-    }
-
-    /// A lane that is over makes room for another.
-    fn count_out(&mut self, id: u32) {
-        if let Some(half) = self.by_id.get_mut(&id)
-            && half.is_over()
-            && !std::mem::replace(&mut half.is_counted_out, true)
-        {
-            self.active -= 1;
-            self.admit();
-        }
-    }
-
-    /// Lets those go on that wait for a lane, as many as there is room for.
-    fn admit(&mut self) {
-        if !self.queue.is_empty() {
-            let room = (self.theirs.streams as usize).saturating_sub(self.active);
-            self.queue.wake(room);
-        }
-    }
-
-    /// So much of what was received needs no room any more.
-    fn give_back(&mut self, bytes: usize) {
-        self.untold += bytes;
-        if self.untold >= CONNECTION_WINDOW_BYTES as usize / 2 {
-            let more = std::mem::take(&mut self.untold);
-            self.receive_window += more;
-            let more = u32::try_from(more).unwrap_or(WINDOW_MAX).to_be_bytes();
-            self.put_reply(Kind::WindowUpdate, 0, 0, &more);
-        }
-    }
-
-    fn wake_sender(&mut self) {
-        if let Some(sender) = self.sender.take() {
-            sender.wake();
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::http::h2::hpack::encode::put_field as put_literal;
+use crate::http::neutral::FIELDS_MAX;
 
 const GET: [(&str, &str); 4] = [
     (":method", "GET"),

@@ -1,8 +1,9 @@
 //! Frames about the connection, as they arrive: settings, windows, pings and farewells.
 
-use super::{Ending, FAREWELL, FRAME_BYTES_MAX, Side, State, frame_setting};
+use super::state::{Ending, State};
+use super::{FAREWELL, FRAME_BYTES_MAX, Side};
 use crate::error::Reason;
-use crate::http::h2::frame::{self, ACK, Code, Head, Kind, Violation, WINDOW_MAX};
+use crate::http::h2::frame::{self, ACK, Code, Head, Kind, Violation, WINDOW_MAX, setting};
 use crate::http::h2::half::Reset;
 use crate::http::h2::hpack::TABLE_BYTES;
 
@@ -41,28 +42,28 @@ impl State {
         let rule = "a setting has a value that it may not have (RFC 9113 section 6.5.2)";
         let invalid = Err(Code::ProtocolError.rule(rule));
         match id {
-            frame_setting::TABLE if (value as usize) < TABLE_BYTES => {
+            setting::TABLE if (value as usize) < TABLE_BYTES => {
                 self.resize = Some(value as usize);
             }
             // Only a client may want to be pushed to.
-            frame_setting::PUSH if value > 1 || value == 1 && self.side == Side::Client => {
+            setting::PUSH if value > 1 || value == 1 && self.side == Side::Client => {
                 return invalid;
             }
-            frame_setting::STREAMS => self.theirs.streams = value,
-            frame_setting::INITIAL_WINDOW if value > WINDOW_MAX => return Err(overflow()),
-            frame_setting::INITIAL_WINDOW => *window = value,
-            frame_setting::FRAME => match value {
+            setting::STREAMS => self.theirs.streams = value,
+            setting::INITIAL_WINDOW if value > WINDOW_MAX => return Err(overflow()),
+            setting::INITIAL_WINDOW => *window = value,
+            setting::FRAME => match value {
                 0x4000..=0xff_ffff => {
                     self.theirs.frame_bytes = FRAME_BYTES_MAX.min(value as usize);
                 }
                 _ => return invalid,
             },
             // RFC 8441 section 3: it cannot be taken back.
-            frame_setting::CONNECT_PROTOCOL if value > 1 => return invalid,
-            frame_setting::CONNECT_PROTOCOL if value == 0 && self.theirs.takes_connect => {
+            setting::CONNECT_PROTOCOL if value > 1 => return invalid,
+            setting::CONNECT_PROTOCOL if value == 0 && self.theirs.takes_connect => {
                 return invalid;
             }
-            frame_setting::CONNECT_PROTOCOL => self.theirs.takes_connect = value == 1,
+            setting::CONNECT_PROTOCOL => self.theirs.takes_connect = value == 1,
             _ => {}
         }
         Ok(())

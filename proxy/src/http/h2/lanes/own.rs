@@ -2,7 +2,8 @@
 
 use std::task::{Poll, Waker};
 
-use super::{FRAME_BYTES_MAX, Lanes, SEND_QUEUE_BYTES, State};
+use super::state::State;
+use super::{FRAME_BYTES_MAX, Lanes, SEND_QUEUE_BYTES};
 use crate::error::Reason;
 use crate::http::h2::frame::{self, Code, Kind, WINDOW_MAX};
 use crate::http::h2::half::Half;

@@ -5,7 +5,8 @@
 
 use std::time::Instant;
 
-use super::{Block, STREAMS_UNNOTICED_MAX, Side, State};
+use super::state::{Block, Ending, State};
+use super::{STREAMS_UNNOTICED_MAX, Side};
 use crate::error::Reason;
 use crate::http::h2::frame::{self, Code, END_HEADERS, END_STREAM, Head, PRIORITY, Violation};
 use crate::http::h2::half::{Half, Reset};
@@ -109,7 +110,7 @@ impl State {
             self.last_opened + 2
         };
         let request = self.blocks.request(block).map_err(compression)?;
-        if self.ending == super::Ending::Last {
+        if self.ending == Ending::Last {
             // It was told that we do not look at it.
             return Ok(None);
         }

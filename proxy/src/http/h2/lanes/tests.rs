@@ -1,6 +1,8 @@
 //! Both ends of a connection, without a socket between them.
 
 use super::*;
+use crate::http::h2::frame::{self, PREFACE, WINDOW_MAX};
+use crate::http::h2::limits::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
 use crate::peer::frame::Kind as Said;
 use crate::peer::stream::Reader;
 use frame::{ACK, END_HEADERS, END_STREAM, PADDED, PRIORITY};
