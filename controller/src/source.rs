@@ -25,6 +25,9 @@ pub mod route;
 /// One file's text to objects.
 mod parse;
 
+/// How long, as people write it.
+mod duration;
+
 /// What annotations may say.
 pub mod annotations;
 

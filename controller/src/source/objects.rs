@@ -30,6 +30,8 @@ pub enum Kind {
     HTTPRoute,
     /// `gateway.networking.k8s.io/v1`.
     GRPCRoute,
+    /// `gateway.networking.k8s.io/v1`.
+    TLSRoute,
 }
 
 /// Which object.
@@ -65,7 +67,7 @@ pub enum Object {
     Pod(Arc<Pod>),
     /// Endpoints of a service.
     EndpointSlice(Arc<EndpointSlice>),
-    /// Rules for HTTP requests or gRPC calls.
+    /// Rules for HTTP requests, gRPC calls or TLS connections.
     Route(Arc<Route>),
 }
 

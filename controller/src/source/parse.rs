@@ -131,6 +131,10 @@ fn one(
             let route = route::of_grpc(read(document)?);
             (Kind::GRPCRoute, meant(document, route)?)
         }
+        (ROUTES, "TLSRoute") => {
+            let route = route::of_tls(read(document)?);
+            (Kind::TLSRoute, meant(document, route)?)
+        }
         (_, "") => return Err(refusal(document.line, "kind", "is missing")),
         ("", _) => return Err(refusal(document.line, "apiVersion", "is missing")),
         (group, kind) if group.contains("ringmail.io") => {
@@ -179,7 +183,8 @@ fn check(kind: Kind, metadata: &ObjectMeta) -> Result<Key, Invalid> {
         | Kind::Pod
         | Kind::EndpointSlice
         | Kind::HTTPRoute
-        | Kind::GRPCRoute => metadata.namespace.as_deref().unwrap_or("default"),
+        | Kind::GRPCRoute
+        | Kind::TLSRoute => metadata.namespace.as_deref().unwrap_or("default"),
     };
     let checked = match kind {
         Kind::Namespace => WorkloadName::new(name, "x").map_err(|e| Invalid {

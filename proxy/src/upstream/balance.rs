@@ -1,5 +1,6 @@
 //! Which endpoint takes a request: of two at random the one that costs less, so that a choice takes the same time
-//! however many there are, and nobody herds to the best. Pure.
+//! however many there are, and nobody herds to the best. Which two is by weight, where endpoints have different ones, and
+//! what is under way counts in proportion. Pure.
 //!
 //! An endpoint that was ejected is asked again, once its time is up, by the first request that comes across it. Only
 //! when both of the two are out are all looked at; when all are out, the one whose time is up first is the least bad.
@@ -28,13 +29,80 @@ pub(crate) struct Picked {
     pub(crate) is_probe: bool,
 }
 
-/// One of `count` endpoints; `standing` is none for those that must not be picked.
-pub(crate) fn pick(
+/// Those to choose from.
+#[derive(Debug, Default)]
+pub(crate) struct Field {
     count: usize,
+    /// Sums of the weights so far; nothing where all weigh the same.
+    ends: Box<[u32]>,
+}
+
+impl Field {
+    /// Weights are at most `WEIGHT_MAX`, of at most `ENDPOINTS_MAX`: their sum fits.
+    pub(crate) fn new(weights: &[u32]) -> Self {
+        let is_even = weights.windows(2).all(|pair| pair[0] == pair[1]);
+        let sums = weights.iter().scan(0_u32, |sum, weight| {
+            *sum = sum.saturating_add(*weight);
+            Some(*sum)
+        });
+        Self {
+            count: weights.len(),
+            ends: sums.filter(|_| !is_even).collect(),
+        }
+    }
+
+    /// So many that weigh the same.
+    #[cfg(any(test, feature = "bench"))]
+    pub(crate) fn even(count: usize) -> Self {
+        Self {
+            count,
+            ends: Box::default(),
+        }
+    }
+
+    /// Two places, not the same where there are two that weigh anything.
+    fn two(&self, random: u64) -> Option<(usize, usize)> {
+        let below = |random: u64, limit: usize| {
+            let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+            usize::try_from(((random & 0xffff_ffff) * limit) >> 32).unwrap_or_default()
+        };
+        match (self.count, self.ends.last()) {
+            (0, _) => None,
+            (1, _) => Some((0, 0)),
+            (count, None) => {
+                let first = below(random, count);
+                let second = below(random >> 32, count - 1);
+                Some((first, second + usize::from(second >= first)))
+            }
+            (_, Some(total)) => {
+                let first = self.at(below(random, *total as usize));
+                let before = first.checked_sub(1).map_or(0, |index| self.ends[index]) as usize;
+                let weight = self.ends[first] as usize - before;
+                // What the first weighs is passed over, unless there is nothing else.
+                let place = below(random >> 32, *total as usize - weight);
+                let over = if place >= before && weight < *total as usize {
+                    weight
+                } else {
+                    0
+                };
+                Some((first, self.at(place + over)))
+            }
+        }
+    }
+
+    /// Whose weight covers `place`.
+    fn at(&self, place: usize) -> usize {
+        self.ends.partition_point(|end| *end as usize <= place)
+    }
+}
+
+/// One of the field; `standing` is none for those that must not be picked.
+pub(crate) fn pick(
+    field: &Field,
     random: u64,
     standing: impl Fn(usize) -> Option<Standing>,
 ) -> Option<Picked> {
-    let (first, second) = two(count, random)?;
+    let (first, second) = field.two(random)?;
     let chosen = |index, is_probe| Some(Picked { index, is_probe });
     match (standing(first), standing(second)) {
         (Some(Standing::Due), _) => chosen(first, true),
@@ -47,24 +115,7 @@ pub(crate) fn pick(
         (Some(Standing::Open(_)), _) => chosen(first, false),
         (_, Some(Standing::Open(_))) => chosen(second, false),
         (None | Some(Standing::Out(_)), None | Some(Standing::Out(_))) => {
-            least_bad(count, first, standing)
-        }
-    }
-}
-
-/// Two places among `count`, not the same where there are two.
-fn two(count: usize, random: u64) -> Option<(usize, usize)> {
-    let below = |random: u64, limit: usize| {
-        let limit = u64::try_from(limit).unwrap_or(u64::MAX);
-        usize::try_from(((random & 0xffff_ffff) * limit) >> 32).unwrap_or_default()
-    };
-    match count {
-        0 => None,
-        1 => Some((0, 0)),
-        _ => {
-            let first = below(random, count);
-            let second = below(random >> 32, count - 1);
-            Some((first, second + usize::from(second >= first)))
+            least_bad(field.count, first, standing)
         }
     }
 }
