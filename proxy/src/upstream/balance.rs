@@ -1,6 +1,6 @@
 //! Which endpoint takes a request: of two at random the one that costs less, so that a choice takes the same time
-//! however many there are, and nobody herds to the best. Which two is by weight, where endpoints have different ones, and
-//! what is under way counts in proportion. Pure.
+//! however many there are, and nobody herds to the best. An endpoint of three times the weight of another is as three of
+//! them, each with a third of what is under way there. Pure.
 //!
 //! An endpoint that was ejected is asked again, once its time is up, by the first request that comes across it. Only
 //! when both of the two are out are all looked at; when all are out, the one whose time is up first is the least bad.
@@ -35,6 +35,8 @@ pub(crate) struct Field {
     count: usize,
     /// Sums of the weights so far; nothing where all weigh the same.
     ends: Box<[u32]>,
+    /// The least weight that is any.
+    unit: u32,
 }
 
 impl Field {
@@ -48,7 +50,18 @@ impl Field {
         Self {
             count: weights.len(),
             ends: sums.filter(|_| !is_even).collect(),
+            unit: weights
+                .iter()
+                .copied()
+                .filter(|one| *one > 0)
+                .min()
+                .unwrap_or(1),
         }
+    }
+
+    /// How much of what is under way at an endpoint of that weight one unit of it has.
+    pub(crate) fn crowding(&self, weight: u32) -> f64 {
+        f64::from(self.unit) / f64::from(weight.max(self.unit))
     }
 
     /// So many that weigh the same.
@@ -57,10 +70,11 @@ impl Field {
         Self {
             count,
             ends: Box::default(),
+            unit: 1,
         }
     }
 
-    /// Two places, not the same where there are two that weigh anything.
+    /// Two units' places: two endpoints where all weigh the same, else maybe one twice.
     fn two(&self, random: u64) -> Option<(usize, usize)> {
         let below = |random: u64, limit: usize| {
             let limit = u64::try_from(limit).unwrap_or(u64::MAX);
@@ -75,13 +89,15 @@ impl Field {
                 Some((first, second + usize::from(second >= first)))
             }
             (_, Some(total)) => {
-                let first = self.at(below(random, *total as usize));
-                let before = first.checked_sub(1).map_or(0, |index| self.ends[index]) as usize;
-                let weight = self.ends[first] as usize - before;
-                // What the first weighs is passed over, unless there is nothing else.
-                let place = below(random >> 32, *total as usize - weight);
-                let over = if place >= before && weight < *total as usize {
-                    weight
+                let (total, unit) = (*total as usize, self.unit as usize);
+                let first = self.at(below(random, total));
+                if total == unit {
+                    return Some((first, first));
+                }
+                // One unit of the first is taken.
+                let place = below(random >> 32, total - unit);
+                let over = if place + unit >= self.ends[first] as usize {
+                    unit
                 } else {
                     0
                 };
@@ -94,6 +110,12 @@ impl Field {
     fn at(&self, place: usize) -> usize {
         self.ends.partition_point(|end| *end as usize <= place)
     }
+}
+
+/// A third number out of `random`, from 0 to less than 1.
+pub(crate) fn chance(random: u64) -> f64 {
+    let mixed = random.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    u32::try_from(mixed).map_or(0.0, f64::from) / 4_294_967_296.0
 }
 
 /// One of the field; `standing` is none for those that must not be picked.

@@ -70,10 +70,10 @@ impl Endpoint {
         }
     }
 
-    pub(super) fn standing(&self, crowding: f64, now: Instant) -> Standing {
+    pub(super) fn standing(&self, crowding: f64, chance: f64, now: Instant) -> Standing {
         match self.health.ejected_until() {
             None if self.peer.is_leaving(now) => Standing::Out(now),
-            None => Standing::Open(self.load.cost(crowding, now)),
+            None => Standing::Open(self.load.cost(crowding, chance, now)),
             Some(until) if until <= now => Standing::Due,
             Some(until) => Standing::Out(until),
         }

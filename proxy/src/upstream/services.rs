@@ -47,7 +47,7 @@ pub(crate) struct Resolved {
 #[derive(Debug)]
 struct Share {
     endpoint: Rc<Endpoint>,
-    /// What each request under way counts, since the endpoint is to have more or less than others.
+    /// See [`Field::crowding`].
     crowding: f64,
 }
 
@@ -121,7 +121,7 @@ impl Services {
         } = target.service;
         let endpoints = chosen(endpoints, *protocol, source, zone);
         let weights: Vec<u32> = endpoints.iter().map(|(one, _)| one.weight).collect();
-        let mean = weights.iter().copied().map(f64::from).sum::<f64>() / weights.len() as f64;
+        let field = Field::new(&weights);
         let resolved = Rc::new(Resolved {
             destination: target.destination.clone(),
             source,
@@ -129,10 +129,10 @@ impl Services {
                 .into_iter()
                 .map(|(one, is)| Share {
                     endpoint: self.endpoint(one, is, peers),
-                    crowding: mean.max(1.0) / f64::from(one.weight.max(1)),
+                    crowding: field.crowding(one.weight),
                 })
                 .collect(),
-            field: Field::new(&weights),
+            field,
             timeouts: target.service.timeouts,
             budget: self.budget(target.service),
         });
@@ -207,10 +207,11 @@ impl Resolved {
 
     /// Begins a try with one of the endpoints that were not tried; adds it to them.
     pub(super) fn begin(&self, tried: &mut Tried, random: u64, now: Instant) -> Option<Try> {
+        let chance = balance::chance(random);
         let standing = |index: usize| -> Option<Standing> {
             let is_free = !tried.contains(index);
             let share = &self.endpoints[index];
-            is_free.then(|| share.endpoint.standing(share.crowding, now))
+            is_free.then(|| share.endpoint.standing(share.crowding, chance, now))
         };
         let picked = balance::pick(&self.field, random, standing)?;
         tried.push(picked.index);

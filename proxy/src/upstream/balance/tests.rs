@@ -59,8 +59,6 @@ fn weighted_shares(
     mut seed: u64,
 ) -> Vec<u64> {
     let field = Field::new(weights);
-    let mean = weights.iter().sum::<u32>() as f64 / weights.len() as f64;
-    let crowding = |index: usize| mean / f64::from(weights[index]);
     let start = Instant::now();
     let at = |micros| start + Duration::from_micros(micros);
     let loads: Vec<Load> = behaviours.iter().map(|_| Load::default()).collect();
@@ -81,9 +79,13 @@ fn weighted_shares(
                 false => loads[index].answered(took, at(end)),
             }
         }
-        let standing =
-            |index: usize| Some(Standing::Open(loads[index].cost(crowding(index), at(now))));
-        let picked = pick(&field, random(&mut seed), standing).expect("all are open");
+        let random = random(&mut seed);
+        let standing = |index: usize| {
+            let crowding = field.crowding(weights[index]);
+            let cost = loads[index].cost(crowding, chance(random), at(now));
+            Some(Standing::Open(cost))
+        };
+        let picked = pick(&field, random, standing).expect("all are open");
         counts[picked.index] += 1;
         loads[picked.index].begin();
         under_way.push(Reverse((
