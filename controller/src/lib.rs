@@ -25,6 +25,9 @@ pub mod publish;
 /// Which identity a credential proves.
 pub mod attest;
 
+/// What makes a pod part of the mesh.
+pub mod inject;
+
 /// Token buckets: how often one may ask.
 mod pace;
 

@@ -32,14 +32,36 @@ pub const VALUE_BYTES_MAX: usize = 4096;
 /// Ports in one list.
 pub const PORT_LIST_MAX: usize = 256;
 
-/// Keys for the injector and the proxy, whose values are not read here.
-const OTHERS: [&str; 6] = [
-    "config.ringmail.io/skip-inbound-ports",
-    "config.ringmail.io/skip-outbound-ports",
-    "config.ringmail.io/proxy-cpu-request",
-    "config.ringmail.io/proxy-memory-request",
-    "config.ringmail.io/log-level",
-    "config.ringmail.io/access-log",
+/// Ports on which connections in are left alone.
+pub const SKIP_INBOUND_PORTS: &str = "config.ringmail.io/skip-inbound-ports";
+/// Ports to which connections are left alone.
+pub const SKIP_OUTBOUND_PORTS: &str = "config.ringmail.io/skip-outbound-ports";
+/// Networks from which connections are left alone.
+pub const SKIP_INBOUND_NETWORKS: &str = "config.ringmail.io/skip-inbound-networks";
+/// Networks to which connections are left alone.
+pub const SKIP_OUTBOUND_NETWORKS: &str = "config.ringmail.io/skip-outbound-networks";
+/// Of the sidecar.
+pub const CPU_REQUEST: &str = "config.ringmail.io/proxy-cpu-request";
+/// Of the sidecar.
+pub const CPU_LIMIT: &str = "config.ringmail.io/proxy-cpu-limit";
+/// Of the sidecar.
+pub const MEMORY_REQUEST: &str = "config.ringmail.io/proxy-memory-request";
+/// Of the sidecar.
+pub const MEMORY_LIMIT: &str = "config.ringmail.io/proxy-memory-limit";
+/// Of the sidecar.
+pub const LOG_LEVEL: &str = "config.ringmail.io/log-level";
+
+/// Keys for the injector, whose values are not read here.
+const OTHERS: [&str; 9] = [
+    SKIP_INBOUND_PORTS,
+    SKIP_OUTBOUND_PORTS,
+    SKIP_INBOUND_NETWORKS,
+    SKIP_OUTBOUND_NETWORKS,
+    CPU_REQUEST,
+    CPU_LIMIT,
+    MEMORY_REQUEST,
+    MEMORY_LIMIT,
+    LOG_LEVEL,
 ];
 
 /// What one object's annotations say; none where they are silent.
@@ -178,7 +200,7 @@ fn weight(key: &str, text: &str) -> Result<u32, Invalid> {
 }
 
 /// `25,3306, 4222`; empty for none.
-fn port_list(key: &str, list: &str) -> Result<BTreeSet<NonZeroU16>, Invalid> {
+pub(crate) fn port_list(key: &str, list: &str) -> Result<BTreeSet<NonZeroU16>, Invalid> {
     if list.trim().is_empty() {
         return Ok(BTreeSet::new());
     }
