@@ -49,6 +49,8 @@ pub struct Mesh {
     routes: Vec<RouteStatus>,
     pods: HashMap<IpAddr, Arc<PodEntry>>,
     meshed: HashSet<WorkloadName>,
+    /// Of pods of a cluster: another of the same name is another.
+    uids: HashMap<WorkloadName, Box<str>>,
     problems: Vec<String>,
 }
 
@@ -72,6 +74,10 @@ impl Mesh {
                 .iter()
                 .filter(|pod| pod.identity.is_some())
                 .map(|pod| pod.name.clone())
+                .collect(),
+            uids: entries
+                .iter()
+                .filter_map(|pod| Some((pod.name.clone(), pod.uid.clone()?)))
                 .collect(),
             workloads,
             plain: routed.plain,
@@ -132,6 +138,12 @@ impl Mesh {
     #[must_use]
     pub fn is_meshed(&self, name: &WorkloadName) -> bool {
         self.meshed.contains(name)
+    }
+
+    /// Which pod has that name; none outside a cluster.
+    #[must_use]
+    pub fn pod_uid(&self, name: &WorkloadName) -> Option<&str> {
+        self.uids.get(name).map(|uid| &**uid)
     }
 
     /// How many pods are known.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ringmail_proto::identity::TrustDomain;
 
@@ -50,10 +51,27 @@ pub struct RunFlags {
     pub trust_domain: TrustDomain,
     /// Directory of Kubernetes objects (*.yaml, *.yml), followed while running.
     #[arg(long, env = "RINGMAIL_SOURCE_DIR")]
-    pub source_dir: PathBuf,
+    pub source_dir: Option<PathBuf>,
     /// Directory for keys and tokens, made when missing (0700).
     #[arg(long, env = "RINGMAIL_STATE_DIR")]
-    pub state_dir: PathBuf,
+    pub state_dir: Option<PathBuf>,
+    /// The objects are a cluster's, in place of a directory's; keys are in its Secrets, pods prove themselves to it.
+    #[arg(long, env = "RINGMAIL_KUBERNETES", value_parser = BoolishValueParser::new(), num_args = 0..=1,
+        default_value = "false", default_missing_value = "true")]
+    pub kubernetes: bool,
+    /// With --kubernetes: the namespace this controller runs in.
+    #[arg(long, env = "RINGMAIL_NAMESPACE")]
+    pub namespace: Option<String>,
+    /// With --kubernetes: the pod this controller is, by which its replicas know it.
+    #[arg(long, env = "RINGMAIL_POD")]
+    pub pod: Option<String>,
+    /// With --kubernetes: where the API server calls.
+    #[arg(long, env = "RINGMAIL_WEBHOOK_LISTEN", default_value = "0.0.0.0:15017")]
+    pub webhook_listen: SocketAddr,
+    /// With --kubernetes: a Secret of type kubernetes.io/tls that somebody else keeps (tls.crt, tls.key, ca.crt), in place
+    /// of a self-made root.
+    #[arg(long, env = "RINGMAIL_ISSUER_SECRET")]
+    pub issuer_secret: Option<String>,
     /// Where proxies call.
     #[arg(long, env = "RINGMAIL_LISTEN", default_value = "0.0.0.0:15012")]
     pub listen: SocketAddr,

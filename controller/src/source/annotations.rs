@@ -22,7 +22,8 @@ pub const VALUE_BYTES_MAX: usize = 4096;
 pub const PORT_LIST_MAX: usize = 256;
 
 /// Keys for the injector and the proxy, whose values are not read here.
-const OTHERS: [&str; 6] = [
+const OTHERS: [&str; 7] = [
+    "ringmail.io/injected",
     "config.ringmail.io/skip-inbound-ports",
     "config.ringmail.io/skip-outbound-ports",
     "config.ringmail.io/proxy-cpu-request",
@@ -113,7 +114,7 @@ pub(crate) fn unknown(all: Option<&BTreeMap<String, String>>) -> impl Iterator<I
         .filter(move |key| is_ours(key) && !known(key))
 }
 
-fn is_ours(key: &str) -> bool {
+pub(crate) fn is_ours(key: &str) -> bool {
     key.split_once('/')
         .is_some_and(|(prefix, _)| prefix == "ringmail.io" || prefix.ends_with(".ringmail.io"))
 }
