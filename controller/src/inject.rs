@@ -11,7 +11,7 @@ use ringmail_proto::Invalid;
 use ringmail_proto::identity::TrustDomain;
 use serde_json::{Value, json};
 
-use crate::source::annotations::{INJECT, unknown};
+use crate::source::annotations::{INJECT, INJECTED, unknown};
 
 /// What annotations ask of the sidecar.
 mod options;
@@ -23,12 +23,11 @@ mod sidecar;
 pub mod manifest;
 
 use options::Options;
+pub use options::is_quantity;
 pub use sidecar::{INIT, PROXY};
 
 /// The user that the proxy runs as, and nobody else in the pod.
 pub const PROXY_UID: i64 = 1337;
-/// On a pod with a sidecar: the version it was injected by.
-pub const INJECTED: &str = "ringmail.io/injected";
 /// Ports of the proxy: see DESIGN section 10.
 const PROXY_PORTS: [u16; 5] = [15000, 15001, 15006, 15008, 15020];
 

@@ -114,6 +114,12 @@ fn workers(resources: &Resources) -> Result<u32, Invalid> {
     Ok(cpus.clamp(1.0, WORKERS_MAX) as u32)
 }
 
+/// Whether it is a quantity of Kubernetes.
+#[must_use]
+pub fn is_quantity(text: &str) -> bool {
+    thousandths("", text).is_ok()
+}
+
 /// A quantity of CPU or memory, in thousandths of its base unit.
 fn thousandths(key: &str, text: &str) -> Result<f64, Invalid> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());

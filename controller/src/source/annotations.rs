@@ -51,8 +51,12 @@ pub const MEMORY_LIMIT: &str = "config.ringmail.io/proxy-memory-limit";
 /// Of the sidecar.
 pub const LOG_LEVEL: &str = "config.ringmail.io/log-level";
 
+/// On a pod with a sidecar: the version it was injected by. On its labels too, to be selected by.
+pub const INJECTED: &str = "ringmail.io/injected";
+
 /// Keys for the injector, whose values are not read here.
-const OTHERS: [&str; 9] = [
+const OTHERS: [&str; 10] = [
+    INJECTED,
     SKIP_INBOUND_PORTS,
     SKIP_OUTBOUND_PORTS,
     SKIP_INBOUND_NETWORKS,
@@ -173,7 +177,7 @@ pub(crate) fn unknown(all: Option<&BTreeMap<String, String>>) -> impl Iterator<I
         .filter(move |key| is_ours(key) && !known(key))
 }
 
-fn is_ours(key: &str) -> bool {
+pub(crate) fn is_ours(key: &str) -> bool {
     key.split_once('/')
         .is_some_and(|(prefix, _)| prefix == "ringmail.io" || prefix.ends_with(".ringmail.io"))
 }
