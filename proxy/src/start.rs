@@ -250,12 +250,12 @@ async fn keep_tidy(worker: &Worker) {
                 worker.idlers.dismiss();
             }
             _ = sweep.tick() => {
-                sweep_pool();
                 let now = std::time::Instant::now();
+                sweep_pool();
                 worker.idlers.sweep(now);
                 worker.apps.sweep();
                 worker.app_sessions.sweep(now);
-                worker.peers.sweep();
+                worker.peers.sweep(now);
                 worker.services.sweep(&worker.snapshot);
             }
             changed = changes.changed() => {
