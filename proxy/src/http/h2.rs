@@ -7,6 +7,9 @@
 /// A connection of our own app as client.
 pub(crate) mod serve;
 
+/// A client that comes in HTTP/1.1.
+pub(crate) mod upgrade;
+
 /// A request of a peer, forwarded to our own app as server.
 pub(crate) mod forward;
 

@@ -48,6 +48,7 @@ pub(super) async fn run(
         sending: Vec::new(),
         sent: 0,
         clogged: false,
+        rests: false,
     };
     let outcome = poll_fn(|cx| connection.poll(cx)).await;
     if let Err(Broken::Rule(violation)) = &outcome {
@@ -93,6 +94,8 @@ struct Connection<'a, Accept> {
     sent: usize,
     /// Reading stopped because too many answers wait to be sent.
     clogged: bool,
+    /// It was told to hold no more than it has to.
+    rests: bool,
 }
 
 impl<Accept: FnMut(Lane, Request)> Connection<'_, Accept> {
@@ -107,6 +110,10 @@ impl<Accept: FnMut(Lane, Request)> Connection<'_, Accept> {
         if self.clogged && !self.lanes.is_clogged() {
             // Not all was read for want of room; there is room now.
             cx.waker().wake_by_ref();
+        }
+        if std::mem::take(&mut self.rests) {
+            // Half a frame, perhaps, whose other half may never come.
+            self.input.park();
         }
         if self.lanes.is_over() {
             sent.map(Ok)
@@ -173,6 +180,7 @@ impl<Accept: FnMut(Lane, Request)> Connection<'_, Accept> {
         while let Poll::Ready(told) = seat.poll_told(cx) {
             match told {
                 Told::Rest => {
+                    self.rests = true;
                     self.lanes.rest();
                     if self.sent == self.sending.len() {
                         self.sending = Vec::new();

@@ -57,6 +57,19 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// One that came as HTTP/1, without a body.
+    pub(super) fn upgraded(neutral: Vec<u8>) -> Self {
+        Self {
+            neutral,
+            tunnel: Tunnel::None,
+            is_grpc: false,
+            bodyless: true,
+            length: None,
+            timeout: None,
+            refused: None,
+        }
+    }
+
     /// How long the client waits, as gRPC says it.
     pub(crate) fn grpc_timeout(&self) -> Option<&[u8]> {
         let timeout = self.timeout.clone().filter(|_| self.is_grpc)?;

@@ -97,6 +97,20 @@ impl Lanes {
         })
     }
 
+    /// Settings that the client said before there were frames; they need no answer (RFC 7540 section 3.2.1).
+    pub(super) fn assume(&self, settings: &[u8]) -> Result<(), Violation> {
+        self.state.borrow_mut().apply_settings(settings)
+    }
+
+    /// The first lane of a client, whose request was not a frame, and is all there.
+    pub(super) fn first(self: &Rc<Self>) -> Lane {
+        let mut state = self.state.borrow_mut();
+        let id = state.begin(1, None, true);
+        state.last_opened = id;
+        drop(state);
+        Lane::new(self.clone(), id)
+    }
+
     /// A frame arrived, whole. A request is handed to `accept`, with the lane it came on.
     pub(super) fn receive(
         self: &Rc<Self>,

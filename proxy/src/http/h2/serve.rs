@@ -17,8 +17,9 @@ use super::held::{Held, Hold};
 use super::hpack::encode;
 use super::lane::Lane;
 use super::lanes::{Lanes, Side};
+use super::upgrade::{SWITCHING, Upgraded};
 use super::{heads, pump};
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, write_all};
 use crate::error::{Blamed, Error, Reason};
 use crate::http::exchange::{Exchange, both_ways};
 use crate::http::h1::goodbye::linger;
@@ -44,7 +45,33 @@ pub(crate) async fn serve(
     input: Buffer,
 ) -> Result<(), Error> {
     let direction = caller.direction();
-    let served = requests(worker, caller, socket, input).await;
+    let served = requests(worker, caller, socket, input, None).await;
+    end(worker, direction, socket, &served).await;
+    served
+}
+
+/// As [`serve`], for a client that asked its first request in HTTP/1.1. It is told that it may go on in HTTP/2.
+pub(crate) async fn upgraded(
+    worker: &Rc<Worker>,
+    caller: &Caller,
+    socket: &mut TcpStream,
+    input: Buffer,
+    upgraded: Upgraded,
+) -> Result<(), Error> {
+    let told = write_all(socket, SWITCHING).await;
+    told.blame(Reason::ClientGone)?;
+    let served = requests(worker, caller.clone(), socket, input, Some(upgraded)).await;
+    end(worker, caller.direction(), socket, &served).await;
+    served
+}
+
+/// Counts how the connection ended, and closes it so that our last frames arrive.
+async fn end(
+    worker: &Worker,
+    direction: Direction,
+    socket: &mut TcpStream,
+    served: &Result<(), Error>,
+) {
     let reason = served.as_ref().err().map(|error| error.reason);
     if reason != Some(Reason::ClientGone) {
         if let Some(reason) = reason {
@@ -54,7 +81,6 @@ pub(crate) async fn serve(
         let (mut from, mut to) = socket.split();
         linger(&mut from, &mut to).await;
     }
-    served
 }
 
 async fn requests(
@@ -62,9 +88,13 @@ async fn requests(
     caller: Caller,
     socket: &mut TcpStream,
     mut input: Buffer,
+    upgraded: Option<Upgraded>,
 ) -> Result<(), Error> {
-    let lanes = Lanes::new(Side::Server);
     preface(socket, &mut input).await?;
+    let (lanes, first) = match upgraded {
+        Some(Upgraded { neutral, lanes }) => (lanes.0, Some(Request::upgraded(neutral))),
+        None => (Lanes::new(Side::Server), None),
+    };
     let (seat, own) = (worker.idlers.seat(), Held::default());
     if worker.drain.is_draining() {
         lanes.retire();
@@ -73,7 +103,7 @@ async fn requests(
         seat: &seat,
         drain: &worker.drain,
     };
-    connection::run(socket, &lanes, input, Some(place), |lane, request| {
+    let accept = |lane: Lane, request: Request| {
         let error = match (&request.refused, Hold::begin(&own, &worker.held)) {
             (None, Some(hold)) => {
                 let (worker, caller) = (worker.clone(), caller.clone());
@@ -90,8 +120,11 @@ async fn requests(
         tracing::debug!(destination = %caller.destination, ?error, "request refused");
         worker.metrics.refused(caller.direction(), error.reason);
         refuse(&lane, error, request.is_grpc);
-    })
-    .await
+    };
+    if let Some(request) = first {
+        accept(lanes.first(), request);
+    }
+    connection::run(socket, &lanes, input, Some(place), accept).await
 }
 
 /// Takes the client's preface (RFC 9113 section 3.4).

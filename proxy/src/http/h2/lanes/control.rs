@@ -17,6 +17,20 @@ impl State {
         if head.has(ACK) {
             return Ok(());
         }
+        self.apply_settings(payload)?;
+        if !std::mem::replace(&mut self.is_settled, true) {
+            self.settling.drain(..).for_each(std::task::Waker::wake);
+        }
+        self.put_reply(Kind::Settings, ACK, 0, &[]);
+        self.admit();
+        Ok(())
+    }
+
+    pub(super) fn apply_settings(&mut self, payload: &[u8]) -> Result<(), Violation> {
+        if !payload.len().is_multiple_of(6) {
+            let rule = "settings are not all there (RFC 9113 section 6.5)";
+            return Err(Code::FrameSizeError.rule(rule));
+        }
         let mut window = self.theirs.initial_window;
         for (id, value) in frame::settings(payload) {
             self.receive_setting(id, value, &mut window)?;
@@ -30,11 +44,6 @@ impl State {
                 return Err(overflow());
             }
         }
-        if !std::mem::replace(&mut self.is_settled, true) {
-            self.settling.drain(..).for_each(std::task::Waker::wake);
-        }
-        self.put_reply(Kind::Settings, ACK, 0, &[]);
-        self.admit();
         Ok(())
     }
 

@@ -11,6 +11,9 @@ use crate::http::h2::limits::STREAM_WINDOW_BYTES;
 use crate::http::h2::past::How;
 use crate::peer::inbox::Inbox;
 
+/// Room that a lane keeps while nothing comes.
+const KEPT_INBOX_BYTES: usize = 64 * 1024;
+
 impl Lanes {
     /// How many bytes of DATA may be sent now; none: `owner` is woken when some may.
     pub(in crate::http::h2) fn sendable(
@@ -116,6 +119,7 @@ impl Lanes {
             Some(reset) => Err(reset.reason),
             None => {
                 inbox.lend(&mut half.inbox);
+                half.inbox.shrink_to(KEPT_INBOX_BYTES);
                 half.wait(owner);
                 Ok(false)
             }

@@ -136,13 +136,19 @@ impl State {
         if request.refused.is_some() {
             self.budget.refused(Instant::now);
         }
+        request.bodyless = end;
+        self.begin(id, request.length, end);
+        Ok(Some((id, request)))
+    }
+
+    /// A client's lane.
+    pub(super) fn begin(&mut self, id: u32, length: Option<u64>, end: bool) -> u32 {
         let mut half = Half::new(self.theirs.initial_window);
         half.receive_ended = end;
-        request.bodyless = end;
-        half.left = request.length;
+        half.left = length;
         self.by_id.insert(id, half);
         self.active += 1;
-        Ok(Some((id, request)))
+        id
     }
 
     /// A response's head, or trailers.
