@@ -28,6 +28,7 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
         "versions::an_offer_of_h2c_is_taken_up",
         an_offer_of_h2c_is_taken_up,
     ),
+    ("versions::an_app_is_dialled_once", an_app_is_dialled_once),
     (
         "versions::settings_that_come_first",
         settings_that_come_first,
@@ -371,6 +372,37 @@ fn an_offer_of_h2c_is_taken_up(bed: Bed) -> anyhow::Result<()> {
         (&served).write_all(&answer)?;
         let head = read_head(&mut client)?;
         ensure!(head.starts_with("HTTP/1.1 200 "), "{head:?}");
+        Ok(())
+    })
+}
+
+/// Requests that come before there is a connection to the app wait for the same one, and then share it.
+fn an_app_is_dialled_once(bed: Bed) -> anyhow::Result<()> {
+    const REQUESTS: u32 = 20;
+    play(bed, &one_worker(), |shop| {
+        let app = HTTP2.announce(shop)?;
+        let mut client = dial(&shop.client, HTTP2.at())?;
+        let mut said = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
+        let block = request_block("GET", "/a");
+        for number in 0..REQUESTS {
+            said.extend(frame(
+                HEADERS,
+                END_HEADERS | END_STREAM,
+                2 * number + 1,
+                &block,
+            ));
+        }
+        client.write_all(&said)?;
+        let mut served = accept_http2(&app)?;
+        for _ in 0..REQUESTS {
+            let id = read_until(&served, HEADERS)?.stream;
+            served.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, id, &[0x88]))?;
+        }
+        for _ in 0..REQUESTS {
+            let heard = read_until(&client, HEADERS)?;
+            ensure!(heard.payload.first() == Some(&0x88), "{heard:?}");
+        }
+        ensure!(app.try_accept().is_none(), "there is another connection");
         Ok(())
     })
 }

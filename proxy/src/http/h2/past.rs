@@ -37,3 +37,27 @@ impl Past {
         found.map(|(_, how)| *how)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_ones_are_remembered() {
+        let mut past = Past::default();
+        for id in 0..1000 {
+            past.add(
+                id,
+                if id % 2 == 0 {
+                    How::Ended
+                } else {
+                    How::ResetByUs
+                },
+            );
+        }
+        assert_eq!(past.how(998), Some(How::Ended));
+        assert_eq!(past.how(1000 - 256 + 1), Some(How::ResetByUs));
+        assert_eq!(past.how(1000 - 256 - 1), None);
+        assert_eq!(past.lanes.len(), REMEMBERED);
+    }
+}
