@@ -40,6 +40,7 @@ struct Status<'a> {
     objects: usize,
     source_unreadable: Option<&'a str>,
     files: &'a [source::FileStatus],
+    noted: &'a [source::ObjectStatus],
     problems: &'a [String],
     routes: &'a [RouteStatus],
 }
@@ -89,6 +90,7 @@ async fn status(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
         objects: source.objects.len(),
         source_unreadable: source.unreadable.as_deref(),
         files: &source.files,
+        noted: &source.noted,
         problems: snapshot.mesh.problems(),
         routes: snapshot.mesh.routes(),
     };

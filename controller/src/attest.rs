@@ -1,9 +1,13 @@
 //! Which identity a credential proves. Never one derived from an address.
 //!
-//! Off Kubernetes: a join token, once; or a JWT of the configured issuer. Afterwards the certificate of the caller's
-//! connection, while it is valid.
+//! Off Kubernetes: a join token, once; or a JWT of the configured issuer. In a cluster: a token that the API server vouches
+//! for, bound to the pod by name and UID, and nothing else. Afterwards the certificate of the caller's connection, while
+//! it is valid. Who shows bad tokens may do so at `BAD_TOKENS` only: each costs the API server a question.
 
 use std::io;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use ringmail_proto::Invalid;
 use ringmail_proto::identity::{SpiffeId, TrustDomain, WorkloadName};
@@ -11,8 +15,16 @@ use ringmail_proto::pb::certify_request;
 use ringmail_proto::svid::Svid;
 use rustls::pki_types::UnixTime;
 
-use crate::config::Config;
+use crate::cluster::review::{ReviewError, Reviewer};
+use crate::config::DirectoryHome;
 use crate::metrics::{Credential, Metrics};
+use crate::pace::{Pace, Paces};
+
+/// Bad tokens of one address: 20 at once, then one a second. A node's pods of the host network share its address.
+const BAD_TOKENS: Pace = Pace {
+    burst: 20,
+    refill: Duration::from_secs(1),
+};
 
 /// One-time tokens.
 pub mod join_token;
@@ -62,6 +74,12 @@ pub enum Denied {
     /// It proves another pod of the same identity.
     #[error("JWT is bound to pod {0}")]
     WrongPod(String),
+    /// The API server did not say.
+    #[error("the API server cannot be asked about tokens")]
+    Review,
+    /// Too many bad tokens.
+    #[error("too many bad tokens from this address; wait {0:?}")]
+    TooOften(Duration),
     /// Tokens cannot be read.
     #[error("cannot read the state directory")]
     State(#[source] io::Error),
@@ -70,77 +88,178 @@ pub enum Denied {
 /// The credentials that are accepted here.
 #[derive(Debug)]
 pub(crate) struct Attestor {
-    join_tokens: JoinTokens,
-    verifier: Option<Verifier>,
+    accepted: Accepted,
+    /// By the address of the caller: it proves nothing, but every caller has one.
+    bad_tokens: Mutex<Paces<IpAddr>>,
+}
+
+/// What is accepted beside certificates.
+#[derive(Debug)]
+enum Accepted {
+    /// Join tokens, and JWTs of an issuer.
+    Local {
+        join_tokens: JoinTokens,
+        verifier: Option<Verifier>,
+    },
+    /// Tokens that the API server vouches for.
+    Cluster(Reviewer),
 }
 
 /// An identity that was proven, and what is used up by using it.
 #[derive(Debug)]
-pub(crate) struct Proof(Option<join_token::Claim>);
+pub(crate) struct Proof {
+    identity: SpiffeId,
+    /// Of the pod that the token is bound to.
+    pod_uid: Option<String>,
+    claim: Option<join_token::Claim>,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asking<'a> {
+    /// Who the caller is by its connection.
+    pub(crate) peer: Option<&'a Svid>,
+    /// Where it calls from.
+    pub(crate) address: IpAddr,
+    /// The pod that it claims to be.
+    pub(crate) workload: &'a WorkloadName,
+    pub(crate) now: UnixTime,
+}
 
 impl Attestor {
-    pub(crate) fn open(config: &Config, metrics: &Metrics) -> io::Result<Self> {
-        let trust_domain: TrustDomain = config.trust_domain.clone();
-        let verifier = config
+    pub(crate) fn local(
+        home: &DirectoryHome,
+        trust_domain: &TrustDomain,
+        metrics: &Metrics,
+    ) -> io::Result<Self> {
+        let verifier = home
             .jwt
             .as_ref()
-            .map(|trust| Verifier::new(trust, trust_domain, metrics))
+            .map(|trust| Verifier::new(trust, trust_domain.clone(), metrics))
             .transpose()?;
-        Ok(Self {
-            join_tokens: JoinTokens::open(&config.state_dir)?,
+        let join_tokens = JoinTokens::open(&home.state_dir)?;
+        Ok(Self::new(Accepted::Local {
+            join_tokens,
             verifier,
-        })
+        }))
+    }
+
+    pub(crate) fn cluster(reviewer: Reviewer) -> Self {
+        Self::new(Accepted::Cluster(reviewer))
+    }
+
+    fn new(accepted: Accepted) -> Self {
+        Self {
+            accepted,
+            bad_tokens: Mutex::new(Paces::new(BAD_TOKENS)),
+        }
     }
 
     /// The keys to be kept fresh, when there is an issuer.
     pub(crate) fn jwks(&self) -> Option<&Jwks> {
-        self.verifier.as_ref().map(Verifier::jwks)
+        match &self.accepted {
+            Accepted::Local { verifier, .. } => verifier.as_ref().map(Verifier::jwks),
+            Accepted::Cluster(_) => None,
+        }
     }
 
-    /// Whether the caller proved that it is the pod `workload`, which runs as `expected`.
+    /// Whom the caller proved to be. Whether that is who the pod runs as is for [`Proof::check`].
     pub(crate) async fn prove(
         &self,
         credential: Option<certify_request::Credential>,
-        peer: Option<&Svid>,
-        workload: &WorkloadName,
-        expected: &SpiffeId,
-        now: UnixTime,
+        asking: Asking<'_>,
     ) -> Result<Proof, Denied> {
         use certify_request::Credential::{JoinToken, Jwt};
-        let (found, proof) = match credential {
-            Some(JoinToken(token)) => {
-                let claim = self.join_tokens.check(&token, now)?;
-                (claim.identity().clone(), Proof(Some(claim)))
+        match (credential, &self.accepted) {
+            (Some(JoinToken(token)), Accepted::Local { join_tokens, .. }) => {
+                let claim = join_tokens.check(&token, asking.now)?;
+                let identity = claim.identity().clone();
+                Ok(Proof {
+                    claim: Some(claim),
+                    ..Proof::of(identity)
+                })
             }
-            Some(Jwt(token)) => {
-                let verifier = self.verifier.as_ref().ok_or(Denied::NoJwtIssuer)?;
+            (Some(JoinToken(_)), Accepted::Cluster(_)) => Err(Denied::JoinToken),
+            (Some(Jwt(token)), Accepted::Local { verifier, .. }) => {
+                let verifier = verifier.as_ref().ok_or(Denied::NoJwtIssuer)?;
                 let claims = verifier.verify(&token).await?;
-                claims.check_pod(workload)?;
-                (claims.identity, Proof(None))
+                claims.check_pod(asking.workload)?;
+                Ok(Proof::of(claims.identity))
             }
-            None => {
-                let svid = peer.ok_or(Denied::NoCredential)?;
-                if u64::try_from(svid.not_after).unwrap_or(0) <= now.as_secs() {
+            (Some(Jwt(token)), Accepted::Cluster(reviewer)) => {
+                self.reviewed(reviewer, token, asking).await
+            }
+            (None, _) => {
+                let svid = asking.peer.ok_or(Denied::NoCredential)?;
+                if u64::try_from(svid.not_after).unwrap_or(0) <= asking.now.as_secs() {
                     return Err(Denied::Expired);
                 }
-                (svid.id.clone(), Proof(None))
+                Ok(Proof::of(svid.id.clone()))
             }
+        }
+    }
+
+    async fn reviewed(
+        &self,
+        reviewer: &Reviewer,
+        token: String,
+        asking: Asking<'_>,
+    ) -> Result<Proof, Denied> {
+        let paces = || {
+            let paces = self.bad_tokens.lock();
+            paces.unwrap_or_else(PoisonError::into_inner)
         };
-        if found == *expected {
-            Ok(proof)
-        } else {
-            Err(Denied::WrongIdentity {
-                expected: expected.clone(),
-                found,
-            })
+        paces()
+            .wait(&asking.address, Instant::now())
+            .map_err(Denied::TooOften)?;
+        let bound = match reviewer.review(token).await {
+            Ok(bound) if bound.pod == *asking.workload => Ok(bound),
+            Ok(bound) => Err(Denied::WrongPod(bound.pod.to_string())),
+            Err(ReviewError::Refused(problem)) => Err(Denied::Jwt(problem)),
+            Err(ReviewError::Unavailable) => return Err(Denied::Review),
+        };
+        match bound {
+            Ok(bound) => Ok(Proof {
+                pod_uid: Some(bound.uid),
+                ..Proof::of(bound.identity)
+            }),
+            Err(denied) => {
+                // Refusing this one says enough.
+                let _ = paces().take(&asking.address, Instant::now());
+                Err(denied)
+            }
         }
     }
 }
 
 impl Proof {
+    fn of(identity: SpiffeId) -> Self {
+        Self {
+            identity,
+            pod_uid: None,
+            claim: None,
+        }
+    }
+
+    /// The pod that the token is bound to, whatever its name.
+    pub(crate) fn pod_uid(&self) -> Option<&str> {
+        self.pod_uid.as_deref()
+    }
+
+    /// Whether that is who the pod runs as.
+    pub(crate) fn check(&self, expected: &SpiffeId) -> Result<(), Denied> {
+        if self.identity == *expected {
+            return Ok(());
+        }
+        Err(Denied::WrongIdentity {
+            expected: expected.clone(),
+            found: self.identity.clone(),
+        })
+    }
+
     /// Uses up what may be used once. Of several callers with one token exactly one succeeds.
     pub(crate) fn redeem(self) -> Result<(), Denied> {
-        self.0.map_or(Ok(()), join_token::Claim::redeem)
+        self.claim.map_or(Ok(()), join_token::Claim::redeem)
     }
 }
 

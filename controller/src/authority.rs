@@ -13,7 +13,9 @@ use ringmail_proto::identity::{SpiffeId, TrustDomain};
 use ringmail_proto::svid::{Role, Svid, SvidError};
 use rustls::pki_types::{CertificateDer, UnixTime};
 
-use crate::config::{Config, LEAF_LIFETIME_MIN};
+use crate::config::{
+    CONTROLLER_ACCOUNT, CONTROLLER_NAMESPACE, Config, DirectoryHome, LEAF_LIFETIME_MIN,
+};
 
 /// What is taken from a certificate request.
 pub mod request;
@@ -27,8 +29,15 @@ mod signing;
 /// Where a self-made authority is kept.
 mod store;
 
+/// A root kept elsewhere, with issuers in memory.
+mod held;
+
+use held::Held;
+pub use held::RootPem;
 pub use request::{LeafKey, RequestError};
+pub use signing::IssuerPem;
 use signing::Signing;
+pub(crate) use signing::to_pem;
 use store::Store;
 
 /// Start of validity before the moment of issue, for clocks that are behind.
@@ -82,52 +91,157 @@ pub struct Issued {
 /// The authority of one trust domain.
 #[derive(Debug)]
 pub struct Authority {
+    trust_domain: TrustDomain,
     leaf_lifetime: Duration,
-    bundle: Arc<TrustBundle>,
+    bundle: ArcSwap<TrustBundle>,
     signing: ArcSwap<Signing>,
-    /// Set when the root is ours, so that issuers can be made anew. Held while one is made.
-    store: Option<Mutex<Store>>,
+    origin: Origin,
+}
+
+/// Where issuers come from.
+#[derive(Debug)]
+enum Origin {
+    /// From elsewhere; somebody else renews them.
+    Given,
+    /// From a root of ours on disk. Held while one is made.
+    Disk(Mutex<Store>),
+    /// From a root of ours that is kept elsewhere.
+    Memory(Mutex<Held>),
+}
+
+/// An issuer made elsewhere that is fit to take the place of the current one.
+#[derive(Debug)]
+pub struct Successor {
+    signing: Signing,
+    roots: Vec<CertificateDer<'static>>,
 }
 
 impl Authority {
-    /// Opens the authority that `config` names, making it when there is none yet.
+    /// Opens the authority that a directory holds, making it when there is none yet.
     ///
     /// # Errors
     /// When files cannot be used, or a leaf signed with them would not verify.
-    pub fn open(config: &Config, now: UnixTime) -> Result<Self, AuthorityError> {
-        let domain = &config.trust_domain;
-        let (signing, roots, store) = match &config.given_authority {
+    pub fn open(
+        config: &Config,
+        home: &DirectoryHome,
+        now: UnixTime,
+    ) -> Result<Self, AuthorityError> {
+        match &home.given_authority {
             Some(files) => {
-                let (signing, roots) = signing::given(files)?;
-                store::publish_roots(&config.state_dir, &roots)?;
-                (signing, roots, None)
+                let (signing, roots) = IssuerPem::read(files)?.open()?;
+                store::publish_roots(&home.state_dir, &roots)?;
+                Self::new(config, signing, roots, Origin::Given, now)
             }
             None => {
-                let store = Store::open(&config.state_dir, domain, now)?;
+                let store = Store::open(&home.state_dir, &config.trust_domain, now)?;
                 let signing = store.issuer(now)?;
                 let roots = vec![store.root_certificate()];
-                (signing, roots, Some(Mutex::new(store)))
+                Self::new(config, signing, roots, Origin::Disk(Mutex::new(store)), now)
             }
-        };
-        let bundle =
-            TrustBundle::single(domain.clone(), roots).map_err(|e| AuthorityError::Material {
-                path: "root certificate".into(),
-                problem: e.to_string(),
-            })?;
-        let authority = Self {
+        }
+    }
+
+    /// The authority of a root that is kept elsewhere; its issuers live in memory.
+    ///
+    /// # Errors
+    /// When the root cannot be used.
+    pub fn of_root(
+        config: &Config,
+        origin: &str,
+        root: &RootPem,
+        now: UnixTime,
+    ) -> Result<Self, AuthorityError> {
+        let mut held = Held::open(origin, root, &config.trust_domain)?;
+        let signing = held.issuer(now)?.ok_or(AuthorityError::Expired)?;
+        let roots = vec![held.root_certificate()];
+        let origin = Origin::Memory(Mutex::new(held));
+        Self::new(config, signing, roots, origin, now)
+    }
+
+    /// The authority of an issuer that somebody else makes and renews.
+    ///
+    /// # Errors
+    /// When it cannot be used, or a leaf signed with it would not verify.
+    pub fn of_issuer(
+        config: &Config,
+        given: &IssuerPem,
+        now: UnixTime,
+    ) -> Result<Self, AuthorityError> {
+        let (signing, roots) = given.open()?;
+        Self::new(config, signing, roots, Origin::Given, now)
+    }
+
+    fn new(
+        config: &Config,
+        signing: Signing,
+        roots: Vec<CertificateDer<'static>>,
+        origin: Origin,
+        now: UnixTime,
+    ) -> Result<Self, AuthorityError> {
+        let bundle = bundle_of(&config.trust_domain, roots)?;
+        prove(&config.trust_domain, &signing, &bundle, now)?;
+        Ok(Self {
+            trust_domain: config.trust_domain.clone(),
             leaf_lifetime: config.leaf_lifetime,
-            bundle: Arc::new(bundle),
+            bundle: ArcSwap::from_pointee(bundle),
             signing: ArcSwap::from_pointee(signing),
-            store,
-        };
-        authority.prove(domain, now)?;
-        Ok(authority)
+            origin,
+        })
     }
 
     /// Whom proxies shall trust.
     #[must_use]
     pub fn bundle(&self) -> Arc<TrustBundle> {
-        self.bundle.clone()
+        self.bundle.load_full()
+    }
+
+    /// Checks an issuer made elsewhere, as at the start. None when it is the one in force.
+    ///
+    /// # Errors
+    /// When it cannot be used, or a leaf signed with it would not verify; the one in force stays.
+    pub fn consider(
+        &self,
+        given: &IssuerPem,
+        now: UnixTime,
+    ) -> Result<Option<Successor>, AuthorityError> {
+        let (signing, roots) = given.open()?;
+        prove(
+            &self.trust_domain,
+            &signing,
+            &bundle_of(&self.trust_domain, roots.clone())?,
+            now,
+        )?;
+        let is_same = signing.chain == self.signing.load().chain && self.trusts(&roots);
+        Ok((!is_same).then_some(Successor { signing, roots }))
+    }
+
+    /// Trusts the successor's roots beside those trusted so far; true when one is new. What was signed so far stays
+    /// good: nobody drops a root while a leaf under it may live.
+    ///
+    /// # Errors
+    /// When there would be too many.
+    pub fn trust(&self, successor: &Successor) -> Result<bool, AuthorityError> {
+        if self.trusts(&successor.roots) {
+            return Ok(false);
+        }
+        let mut roots = successor.roots.clone();
+        let kept = self.bundle();
+        let kept = kept.certificates(&self.trust_domain).iter();
+        roots.extend(kept.filter(|one| !successor.roots.contains(one)).cloned());
+        self.bundle
+            .store(Arc::new(bundle_of(&self.trust_domain, roots)?));
+        Ok(true)
+    }
+
+    /// Signs with the successor from now on.
+    pub fn succeed(&self, successor: Successor) {
+        self.signing.store(Arc::new(successor.signing));
+    }
+
+    fn trusts(&self, roots: &[CertificateDer<'_>]) -> bool {
+        let bundle = self.bundle.load();
+        let known = bundle.certificates(&self.trust_domain);
+        roots.iter().all(|root| known.contains(root))
     }
 
     /// Signs a leaf for `id`.
@@ -141,11 +255,7 @@ impl Authority {
         now: UnixTime,
     ) -> Result<Issued, AuthorityError> {
         let signing = self.signing.load();
-        let left = Duration::from_secs(signing.not_after.saturating_sub(now.as_secs()));
-        let valid_for = self.leaf_lifetime.min(left);
-        if valid_for < LEAF_LIFETIME_MIN {
-            return Err(AuthorityError::Expired);
-        }
+        let valid_for = self.lifetime(&signing, now)?;
         let leaf = leaf::sign(key, id, &signing, now, valid_for)?;
         let svid = Svid::read(&leaf).map_err(AuthorityError::Unusable)?;
         let chain = std::iter::once(leaf)
@@ -158,18 +268,52 @@ impl Authority {
         })
     }
 
+    fn lifetime(&self, signing: &Signing, now: UnixTime) -> Result<Duration, AuthorityError> {
+        let left = Duration::from_secs(signing.not_after.saturating_sub(now.as_secs()));
+        let valid_for = self.leaf_lifetime.min(left);
+        if valid_for < LEAF_LIFETIME_MIN {
+            return Err(AuthorityError::Expired);
+        }
+        Ok(valid_for)
+    }
+
+    /// Signs a leaf for a server that is known by names and not by an identity: the webhooks.
+    ///
+    /// # Errors
+    /// When the issuer's life is over.
+    pub fn issue_named(
+        &self,
+        key: &LeafKey,
+        names: &[String],
+        now: UnixTime,
+    ) -> Result<(Vec<CertificateDer<'static>>, Duration), AuthorityError> {
+        let signing = self.signing.load();
+        let valid_for = self.lifetime(&signing, now)?;
+        let leaf = leaf::sign_named(key, names, &signing, now, valid_for)?;
+        let chain = std::iter::once(leaf).chain(signing.chain.iter().cloned());
+        Ok((chain.collect(), valid_for))
+    }
+
     /// Makes a new issuer when the current one is past half of its life; true when it did.
     ///
     /// # Errors
     /// When the new issuer cannot be kept; the current one stays in force.
     pub fn renew_issuer(&self, now: UnixTime) -> Result<bool, AuthorityError> {
-        let Some(store) = &self.store else {
-            return Ok(false);
+        let fresh = match &self.origin {
+            Origin::Given => None,
+            Origin::Disk(store) => {
+                let store = store.lock().unwrap_or_else(PoisonError::into_inner);
+                let signing = store.issuer(now)?;
+                let is_new = signing.chain != self.signing.load().chain;
+                is_new.then_some(signing)
+            }
+            Origin::Memory(held) => {
+                let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+                held.issuer(now)?
+            }
         };
-        let store = store.lock().unwrap_or_else(PoisonError::into_inner);
-        let signing = store.issuer(now)?;
-        let changed = signing.chain != self.signing.load().chain;
-        if changed {
+        let changed = fresh.is_some();
+        if let Some(signing) = fresh {
             self.signing.store(Arc::new(signing));
         }
         Ok(changed)
@@ -180,22 +324,39 @@ impl Authority {
     pub fn issuer_not_after(&self) -> u64 {
         self.signing.load().not_after
     }
+}
 
-    /// Signs a leaf and verifies it as a proxy would: files that do not belong together are found at the start.
-    fn prove(&self, domain: &TrustDomain, now: UnixTime) -> Result<(), AuthorityError> {
-        let id = SpiffeId::new(domain, "ringmail-system", "ringmail-controller").map_err(|e| {
-            AuthorityError::Material {
-                path: "trust domain".into(),
-                problem: e.to_string(),
-            }
-        })?;
-        let key = LeafKey::of(&rcgen::KeyPair::generate()?)?;
-        let issued = self.issue(&key, &id, now)?;
-        let (leaf, intermediates) = issued.chain.split_first().ok_or(AuthorityError::Expired)?;
-        Svid::verify(leaf, intermediates, &self.bundle, Role::Server, now)
-            .map_err(AuthorityError::Unusable)?;
-        Ok(())
+fn bundle_of(
+    domain: &TrustDomain,
+    roots: Vec<CertificateDer<'static>>,
+) -> Result<TrustBundle, AuthorityError> {
+    TrustBundle::single(domain.clone(), roots).map_err(|e| AuthorityError::Material {
+        path: "root certificate".into(),
+        problem: e.to_string(),
+    })
+}
+
+/// Signs a leaf and verifies it as a proxy would: what does not belong together is found at the start.
+fn prove(
+    domain: &TrustDomain,
+    signing: &Signing,
+    bundle: &TrustBundle,
+    now: UnixTime,
+) -> Result<(), AuthorityError> {
+    let id = SpiffeId::new(domain, CONTROLLER_NAMESPACE, CONTROLLER_ACCOUNT).map_err(|e| {
+        AuthorityError::Material {
+            path: "trust domain".into(),
+            problem: e.to_string(),
+        }
+    })?;
+    let key = LeafKey::of(&rcgen::KeyPair::generate()?)?;
+    if signing.not_after < now.as_secs() + LEAF_LIFETIME_MIN.as_secs() {
+        return Err(AuthorityError::Expired);
     }
+    let leaf = leaf::sign(&key, &id, signing, now, LEAF_LIFETIME_MIN)?;
+    Svid::verify(&leaf, &signing.chain, bundle, Role::Server, now)
+        .map_err(AuthorityError::Unusable)?;
+    Ok(())
 }
 
 #[cfg(test)]

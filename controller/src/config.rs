@@ -4,13 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::inject;
 use http::Uri;
+use ringmail_proto::Invalid;
 use ringmail_proto::identity::{SpiffeId, TrustDomain};
 
 /// What can be said on the command line.
 mod flags;
 
-pub use flags::{Cli, Command, JoinTokenFlags, LogFormat, RunFlags};
+pub use flags::{Cli, Command, JoinTokenFlags, LogFormat, RunFlags, SidecarFlags};
 
 /// The shortest life of a leaf: shorter would be renewed all the time.
 pub const LEAF_LIFETIME_MIN: Duration = Duration::from_secs(10);
@@ -21,27 +23,77 @@ pub const JOIN_TOKEN_TTL_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The longest drain.
 pub const DRAIN_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
+/// The namespace of the controller's identity outside a cluster.
+pub const CONTROLLER_NAMESPACE: &str = "ringmail-system";
+/// The service account of the controller's identity.
+pub const CONTROLLER_ACCOUNT: &str = "ringmail-controller";
+
 /// Everything that `run` needs, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Trust domain of every identity issued here.
     pub trust_domain: TrustDomain,
-    /// Directory of objects.
-    pub source_dir: PathBuf,
-    /// Directory of keys and tokens.
-    pub state_dir: PathBuf,
+    /// Where objects come from, where keys are kept, and what proves an identity.
+    pub home: Home,
     /// gRPC.
     pub listen: SocketAddr,
     /// Metrics and status.
     pub metrics_listen: SocketAddr,
     /// Life of a leaf.
     pub leaf_lifetime: Duration,
+    /// How long open streams may finish.
+    pub drain_timeout: Duration,
+}
+
+/// Where the controller is at home.
+#[derive(Debug, Clone)]
+pub enum Home {
+    /// Directories of its own.
+    Directory(DirectoryHome),
+    /// A Kubernetes cluster.
+    Cluster(ClusterHome),
+}
+
+/// Objects and keys in directories.
+#[derive(Debug, Clone)]
+pub struct DirectoryHome {
+    /// Directory of objects.
+    pub source_dir: PathBuf,
+    /// Directory of keys and tokens.
+    pub state_dir: PathBuf,
     /// An authority made elsewhere.
     pub given_authority: Option<GivenAuthority>,
     /// Whose JWTs prove identities.
     pub jwt: Option<JwtTrust>,
-    /// How long open streams may finish.
-    pub drain_timeout: Duration,
+}
+
+/// Objects of a cluster, keys in its Secrets.
+#[derive(Debug, Clone)]
+pub struct ClusterHome {
+    /// Ours.
+    pub namespace: String,
+    /// Our pod.
+    pub pod: String,
+    /// Where the API server calls.
+    pub webhook_listen: SocketAddr,
+    /// The Secret of an authority made elsewhere.
+    pub issuer_secret: Option<String>,
+    /// What pods are given.
+    pub sidecar: inject::Settings,
+}
+
+impl Config {
+    /// Under which identity proxies know the controller.
+    ///
+    /// # Errors
+    /// When the namespace is none that an identity may name.
+    pub fn identity(&self) -> Result<SpiffeId, Invalid> {
+        let namespace = match &self.home {
+            Home::Directory(_) => CONTROLLER_NAMESPACE,
+            Home::Cluster(cluster) => &cluster.namespace,
+        };
+        SpiffeId::new(&self.trust_domain, namespace, CONTROLLER_ACCOUNT)
+    }
 }
 
 /// PEM files of an authority made elsewhere.
@@ -105,42 +157,126 @@ impl TryFrom<RunFlags> for Config {
         if flags.drain_timeout > DRAIN_TIMEOUT_MAX {
             return Err(bad("drain-timeout", "is longer than 1h"));
         }
-        let jwt = match (flags.jwt_issuer, flags.jwks) {
-            (Some(issuer), Some(jwks)) => Some(jwt_trust(
-                issuer,
-                flags.jwt_audience,
-                &jwks,
-                flags.jwks_root_cert,
-            )?),
-            (None, None) => None,
-            (Some(_), None) => return Err(bad("jwks", "is missing beside --jwt-issuer")),
-            (None, Some(_)) => return Err(bad("jwt-issuer", "is missing beside --jwks")),
+        let home = match flags.kubernetes {
+            true => Home::Cluster(cluster_home(&flags)?),
+            false => Home::Directory(directory_home(&flags)?),
         };
-        let given_authority = match (flags.issuer_cert, flags.issuer_key, flags.root_cert) {
-            (Some(issuer_cert), Some(issuer_key), Some(root_cert)) => Some(GivenAuthority {
-                issuer_cert,
-                issuer_key,
-                root_cert,
-            }),
-            (None, None, None) => None,
-            _ => {
-                return Err(bad(
-                    "issuer-cert",
-                    "needs --issuer-key and --root-cert beside it",
-                ));
-            }
-        };
-        Ok(Self {
+        let config = Self {
             trust_domain: flags.trust_domain,
-            source_dir: flags.source_dir,
-            state_dir: flags.state_dir,
+            home,
             listen: flags.listen,
             metrics_listen: flags.metrics_listen,
             leaf_lifetime: flags.leaf_lifetime,
-            given_authority,
-            jwt,
             drain_timeout: flags.drain_timeout,
-        })
+        };
+        config.identity().map_err(|e| bad("namespace", e))?;
+        Ok(config)
+    }
+}
+
+fn directory_home(flags: &RunFlags) -> Result<DirectoryHome, BadSetting> {
+    for (flag, is_said) in [
+        ("namespace", flags.namespace.is_some()),
+        ("pod", flags.pod.is_some()),
+        ("issuer-secret", flags.issuer_secret.is_some()),
+    ] {
+        if is_said {
+            return Err(bad(flag, "needs --kubernetes beside it"));
+        }
+    }
+    let needed = |flag, path: &Option<PathBuf>| {
+        let missing = || bad(flag, "is missing; so is --kubernetes, which needs none");
+        path.clone().ok_or_else(missing)
+    };
+    let given_authority = match (&flags.issuer_cert, &flags.issuer_key, &flags.root_cert) {
+        (Some(issuer_cert), Some(issuer_key), Some(root_cert)) => Some(GivenAuthority {
+            issuer_cert: issuer_cert.clone(),
+            issuer_key: issuer_key.clone(),
+            root_cert: root_cert.clone(),
+        }),
+        (None, None, None) => None,
+        _ => {
+            return Err(bad(
+                "issuer-cert",
+                "needs --issuer-key and --root-cert beside it",
+            ));
+        }
+    };
+    Ok(DirectoryHome {
+        source_dir: needed("source-dir", &flags.source_dir)?,
+        state_dir: needed("state-dir", &flags.state_dir)?,
+        given_authority,
+        jwt: jwt_of(flags)?,
+    })
+}
+
+fn cluster_home(flags: &RunFlags) -> Result<ClusterHome, BadSetting> {
+    for (flag, is_said) in [
+        ("source-dir", flags.source_dir.is_some()),
+        ("state-dir", flags.state_dir.is_some()),
+        ("issuer-cert", flags.issuer_cert.is_some()),
+        ("jwt-issuer", flags.jwt_issuer.is_some()),
+        ("jwks", flags.jwks.is_some()),
+    ] {
+        if is_said {
+            return Err(bad(flag, "cannot be beside --kubernetes"));
+        }
+    }
+    let needed = |flag, name: &Option<String>| match name.as_deref() {
+        None | Some("") => Err(bad(flag, "is missing beside --kubernetes")),
+        Some(name) => Ok(name.to_owned()),
+    };
+    Ok(ClusterHome {
+        namespace: needed("namespace", &flags.namespace)?,
+        pod: needed("pod", &flags.pod)?,
+        webhook_listen: flags.webhook_listen,
+        // A chart that has no value says it empty.
+        issuer_secret: flags.issuer_secret.clone().filter(|name| !name.is_empty()),
+        sidecar: sidecar(
+            &flags.sidecar,
+            &flags.trust_domain,
+            &needed("namespace", &flags.namespace)?,
+        )?,
+    })
+}
+
+/// What every pod is given by a controller in `namespace`.
+///
+/// # Errors
+/// The flag that is no quantity.
+pub fn sidecar(
+    flags: &SidecarFlags,
+    trust_domain: &TrustDomain,
+    namespace: &str,
+) -> Result<inject::Settings, BadSetting> {
+    let quantity = |flag, text: &str| match text {
+        "" => Ok(None),
+        text if inject::is_quantity(text) => Ok(Some(text.to_owned())),
+        _ => Err(bad(flag, "is no quantity like 100m, 0.5 or 64Mi")),
+    };
+    Ok(inject::Settings {
+        image: flags.proxy_image.clone(),
+        pull_policy: flags.proxy_image_pull_policy.clone(),
+        trust_domain: trust_domain.clone(),
+        namespace: namespace.to_owned(),
+        resources: inject::Resources {
+            cpu_request: quantity("proxy-cpu-request", &flags.proxy_cpu_request)?,
+            memory_request: quantity("proxy-memory-request", &flags.proxy_memory_request)?,
+            cpu_limit: quantity("proxy-cpu-limit", &flags.proxy_cpu_limit)?,
+            memory_limit: quantity("proxy-memory-limit", &flags.proxy_memory_limit)?,
+        },
+    })
+}
+
+fn jwt_of(flags: &RunFlags) -> Result<Option<JwtTrust>, BadSetting> {
+    match (&flags.jwt_issuer, &flags.jwks) {
+        (Some(issuer), Some(jwks)) => {
+            let (audience, root_cert) = (flags.jwt_audience.clone(), flags.jwks_root_cert.clone());
+            jwt_trust(issuer.clone(), audience, jwks, root_cert).map(Some)
+        }
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(bad("jwks", "is missing beside --jwt-issuer")),
+        (None, Some(_)) => Err(bad("jwt-issuer", "is missing beside --jwks")),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Ringmail's control plane.
 //!
-//! One life of the controller, in the order of the modules: a checked configuration opens an authority and reads a
-//! directory of Kubernetes objects; objects become an immutable snapshot; a proxy proves which pod it serves, is given
+//! One life of the controller, in the order of the modules: a checked configuration opens an authority and reads the
+//! Kubernetes objects of a directory or of a cluster; objects become an immutable snapshot; a proxy proves which pod it serves, is given
 //! a certificate, and from then on watches the part of the snapshot that its app uses.
 
 /// Flags and environment, checked once.
@@ -13,7 +13,7 @@ mod files;
 /// Root, issuer and the leaves they sign.
 pub mod authority;
 
-/// Where objects come from: a directory of YAML.
+/// Where objects come from: a directory of YAML, or a cluster.
 pub mod source;
 
 /// What objects mean: workloads and destinations.
@@ -22,14 +22,23 @@ pub mod model;
 /// The current state of everything proxies are told, versioned.
 pub mod publish;
 
+/// The Kubernetes API: client, Secrets, lease, and what the leader writes.
+pub mod cluster;
+
 /// Which identity a credential proves.
 pub mod attest;
+
+/// What makes a pod part of the mesh.
+pub mod inject;
 
 /// Token buckets: how often one may ask.
 mod pace;
 
 /// The gRPC services on our own TLS.
 pub mod serve;
+
+/// What the API server calls us for.
+mod webhook;
 
 /// Every metric, by name.
 pub mod metrics;
@@ -42,3 +51,6 @@ mod stop;
 
 /// Starts the parts and stops them again.
 pub mod run;
+
+/// `ringmail`, for people.
+pub mod cli;

@@ -51,6 +51,9 @@ fn serve(flags: RunFlags) -> anyhow::Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let running = run::start(config).await?;
         info!(address = %running.address, metrics = %running.metrics_address, "listening");
+        if let Some(webhooks) = running.webhook_address {
+            info!(%webhooks, "listening for the API server");
+        }
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}

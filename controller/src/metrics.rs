@@ -98,6 +98,87 @@ pub struct StreamLabels {
     pub reason: StreamEnd,
 }
 
+/// Labels of a watch of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WatchLabels {
+    /// Of the objects: one of those that are watched.
+    pub kind: String,
+}
+
+/// What the API server calls us for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Webhook {
+    /// `/namespaces`.
+    Namespaces,
+    /// `/pods`.
+    Pods,
+    /// `/validate`.
+    Validate,
+    /// Any other path.
+    Unknown,
+}
+
+/// How a call of the API server was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reviewed {
+    /// As it is.
+    Allowed,
+    /// With a change.
+    Patched,
+    /// With warnings.
+    Warned,
+    /// Not at all.
+    Denied,
+    /// It was no review that we understand.
+    Invalid,
+    /// It took too long.
+    TimedOut,
+    /// Too many at once.
+    Overload,
+}
+
+/// Labels of a call of the API server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WebhookLabels {
+    /// What for.
+    pub webhook: Webhook,
+    /// What came of it.
+    pub outcome: Reviewed,
+}
+
+/// What the leader writes into the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Written {
+    /// Status of routes.
+    Status,
+    /// The roots, as a ConfigMap.
+    Bundle,
+    /// The roots in a webhook configuration.
+    CaBundle,
+    /// A namespace's label.
+    Label,
+    /// An event.
+    Event,
+}
+
+/// How a write ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WriteOutcome {
+    /// It is there.
+    Done,
+    /// It is not, and will be tried again.
+    Failed,
+}
+
+/// Labels of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WriteLabels {
+    /// What.
+    pub object: Written,
+    /// How it ended.
+    pub outcome: WriteOutcome,
+}
+
 /// How each value is written.
 macro_rules! label_values {
     ($type:ident, $($variant:ident = $text:literal),+) => {
@@ -125,6 +206,32 @@ label_values!(
     Certificate = "certificate",
     None = "none"
 );
+label_values!(
+    Webhook,
+    Namespaces = "namespaces",
+    Pods = "pods",
+    Validate = "validate",
+    Unknown = "unknown"
+);
+label_values!(
+    Reviewed,
+    Allowed = "allowed",
+    Patched = "patched",
+    Warned = "warned",
+    Denied = "denied",
+    Invalid = "invalid",
+    TimedOut = "timed_out",
+    Overload = "overload"
+);
+label_values!(
+    Written,
+    Status = "status",
+    Bundle = "bundle",
+    CaBundle = "ca_bundle",
+    Label = "label",
+    Event = "event"
+);
+label_values!(WriteOutcome, Done = "done", Failed = "failed");
 label_values!(
     HandshakeOutcome,
     Identified = "identified",
@@ -182,6 +289,18 @@ pub struct Metrics {
     pub nacks: Counter,
     /// `watch_responses_outstanding`: sent and not yet answered.
     pub outstanding: Gauge,
+    /// `source_objects_refused`: objects of a cluster whose value is not in force.
+    pub source_objects_refused: Gauge,
+    /// `watch_failures_total`: watches of the cluster that broke.
+    pub watch_failures: Family<WatchLabels, Counter>,
+    /// `leader`: whether this replica writes.
+    pub leader: Gauge,
+    /// `writes_total`.
+    pub writes: Family<WriteLabels, Counter>,
+    /// `webhook_requests_total`.
+    pub webhooks: Family<WebhookLabels, Counter>,
+    /// `issuer_refused`: whether the issuer's Secret holds one that is not taken.
+    pub issuer_refused: Gauge,
     /// `jwks_refreshes_total`.
     pub jwks_refreshes: Counter,
     /// `jwks_failures_total`.
@@ -231,7 +350,37 @@ impl Metrics {
             self.own_expiry.clone(),
         );
         self.register_calls(r);
+        self.register_cluster(r);
         all
+    }
+
+    fn register_cluster(&self, r: &mut Registry) {
+        r.register(
+            "source_objects_refused",
+            "Objects of the cluster whose value is not in force",
+            self.source_objects_refused.clone(),
+        );
+        r.register(
+            "watch_failures",
+            "Watches of the cluster that broke",
+            self.watch_failures.clone(),
+        );
+        r.register(
+            "leader",
+            "Whether this replica writes into the cluster",
+            self.leader.clone(),
+        );
+        r.register("writes", "Writes into the cluster", self.writes.clone());
+        r.register(
+            "webhook_requests",
+            "Calls of the API server",
+            self.webhooks.clone(),
+        );
+        r.register(
+            "issuer_refused",
+            "Whether the issuer's Secret holds one that is not taken",
+            self.issuer_refused.clone(),
+        );
     }
 
     fn register_calls(&self, r: &mut Registry) {
@@ -310,6 +459,24 @@ mod tests {
             .stream_ends
             .get_or_create(&StreamLabels {
                 reason: StreamEnd::Closed,
+            })
+            .inc();
+        metrics
+            .watch_failures
+            .get_or_create(&WatchLabels { kind: "Pod".into() })
+            .inc();
+        metrics
+            .writes
+            .get_or_create(&WriteLabels {
+                object: Written::Label,
+                outcome: WriteOutcome::Done,
+            })
+            .inc();
+        metrics
+            .webhooks
+            .get_or_create(&WebhookLabels {
+                webhook: Webhook::Pods,
+                outcome: Reviewed::Allowed,
             })
             .inc();
         let mut rendered = String::new();

@@ -9,7 +9,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use ringmail_proto::destination::{Destination, DestinationKind, Endpoint, Service};
+use ringmail_proto::destination::{
+    Destination, DestinationKind, Endpoint, Service, Timeouts, WEIGHT_DEFAULT,
+};
 use ringmail_proto::identity::{TrustDomain, WorkloadName};
 use ringmail_proto::route::Routes;
 use ringmail_proto::workload::Workload;
@@ -49,6 +51,8 @@ pub struct Mesh {
     routes: Vec<RouteStatus>,
     pods: HashMap<IpAddr, Arc<PodEntry>>,
     meshed: HashSet<WorkloadName>,
+    /// Of pods of a cluster: another of the same name is another.
+    uids: HashMap<WorkloadName, Box<str>>,
     problems: Vec<String>,
 }
 
@@ -72,6 +76,10 @@ impl Mesh {
                 .iter()
                 .filter(|pod| pod.identity.is_some())
                 .map(|pod| pod.name.clone())
+                .collect(),
+            uids: entries
+                .iter()
+                .filter_map(|pod| Some((pod.name.clone(), pod.uid.clone()?)))
                 .collect(),
             workloads,
             plain: routed.plain,
@@ -132,6 +140,12 @@ impl Mesh {
     #[must_use]
     pub fn is_meshed(&self, name: &WorkloadName) -> bool {
         self.meshed.contains(name)
+    }
+
+    /// Which pod has that name; none outside a cluster.
+    #[must_use]
+    pub fn pod_uid(&self, name: &WorkloadName) -> Option<&str> {
+        self.uids.get(name).map(|uid| &**uid)
     }
 
     /// How many pods are known.
@@ -218,9 +232,11 @@ fn pod_destination(pod: &PodEntry, address: SocketAddr) -> DestinationKind {
             workload: pod.name.clone(),
             identity: pod.identity.clone(),
             zone_hints: Vec::new(),
+            weight: WEIGHT_DEFAULT,
         }],
         routes: None,
         backends: Vec::new(),
+        timeouts: Timeouts::default(),
     })
 }
 

@@ -57,6 +57,14 @@ impl<K: Hash + Eq + Clone> Paces<K> {
         }
     }
 
+    /// Whether `key` has a token left, or how long until there is one; takes none.
+    pub(crate) fn wait(&self, key: &K, now: Instant) -> Result<(), Duration> {
+        match self.buckets.get(key) {
+            Some(bucket) => Bucket { ..*bucket }.take(self.pace, now),
+            None => Ok(()),
+        }
+    }
+
     /// Takes one token of `key`, or says how long until there is one. Too many keys at once are refused.
     pub(crate) fn take(&mut self, key: &K, now: Instant) -> Result<(), Duration> {
         if !self.buckets.contains_key(key) && self.buckets.len() >= KEYS_MAX {

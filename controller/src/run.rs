@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use ringmail_proto::identity::TrustDomain;
 use rustls::pki_types::UnixTime;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -19,9 +18,8 @@ use tracing::{info, warn};
 use crate::admin::{self, Pages};
 use crate::attest::Attestor;
 use crate::authority::Authority;
-use crate::config::Config;
+use crate::config::{Config, DirectoryHome, Home};
 use crate::metrics::Metrics;
-use crate::model::Mesh;
 use crate::publish::Publisher;
 use crate::serve::certify::Certificates;
 use crate::serve::identity::Upkeep;
@@ -29,6 +27,15 @@ use crate::serve::watch::Discovery;
 use crate::serve::{self, Front, Routes};
 use crate::source;
 use crate::stop::{self, Stop, Stopper};
+
+/// The part that only runs in a cluster.
+mod cluster;
+
+/// Turns objects into snapshots.
+mod model;
+
+use cluster::Cluster;
+use model::Model;
 
 /// After the drain, for tasks to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -40,6 +47,8 @@ pub struct Running {
     pub address: SocketAddr,
     /// Where metrics are.
     pub metrics_address: SocketAddr,
+    /// Where the API server calls, in a cluster.
+    pub webhook_address: Option<SocketAddr>,
     stopper: Stopper,
     tasks: JoinSet<()>,
     pages: Arc<Pages>,
@@ -50,19 +59,26 @@ pub struct Running {
 struct Opened {
     authority: Arc<Authority>,
     attestor: Arc<Attestor>,
-    metrics: Arc<Metrics>,
+    surroundings: Surroundings,
     listener: TcpListener,
     metrics_listener: TcpListener,
+}
+
+/// Where objects come from.
+enum Surroundings {
+    Directory(DirectoryHome),
+    Cluster(Cluster),
 }
 
 /// Starts a controller.
 ///
 /// # Errors
-/// When its state or a listener cannot be opened.
+/// When its state, the cluster or a listener cannot be opened.
 pub async fn start(config: Config) -> anyhow::Result<Running> {
-    let opened = open(&config).await?;
-    let metrics = opened.metrics;
-    let (publisher, snapshots) = Publisher::new(opened.authority.bundle())?;
+    let metrics = Arc::new(Metrics::default());
+    let opened = open(&config, &metrics).await?;
+    let authority = opened.authority;
+    let (publisher, snapshots) = Publisher::new(authority.bundle())?;
     let (states, source) = watch::channel(None);
     let (stopper, stop) = stop::pair();
     let pages = Arc::new(Pages {
@@ -72,14 +88,14 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         snapshots: snapshots.clone(),
     });
     let upkeep = Upkeep {
-        authority: opened.authority.clone(),
-        trust_domain: config.trust_domain.clone(),
+        authority: authority.clone(),
+        id: config.identity()?,
         metrics: metrics.clone(),
     };
-    let (tls, wait) = upkeep.fresh(opened.authority.bundle())?;
+    let (tls, wait) = upkeep.fresh(authority.bundle())?;
     let tls = Arc::new(ArcSwap::new(tls));
     let certificates = Certificates::new(
-        opened.authority,
+        authority.clone(),
         opened.attestor.clone(),
         config.trust_domain.clone(),
         snapshots.clone(),
@@ -99,18 +115,35 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     });
     let (first, read) = oneshot::channel();
     let model = Model {
-        publisher,
-        trust_domain: config.trust_domain,
+        publisher: publisher.clone(),
+        trust_domain: config.trust_domain.clone(),
         metrics: metrics.clone(),
     };
 
     let address = opened.listener.local_addr()?;
     let metrics_address = opened.metrics_listener.local_addr()?;
+    let mut webhook_address = None;
     let mut tasks = JoinSet::new();
     let shown = pages.clone();
     tasks.spawn(admin::serve(opened.metrics_listener, shown, stop.clone()));
-    let follow = source::follow(config.source_dir, metrics, states, stop.clone());
-    tasks.spawn(follow);
+    match opened.surroundings {
+        Surroundings::Directory(home) => {
+            let follow = source::follow(home.source_dir, metrics, states, stop.clone());
+            tasks.spawn(follow);
+        }
+        Surroundings::Cluster(cluster) => {
+            webhook_address = Some(cluster.webhook_listener.local_addr()?);
+            let shared = cluster::Shared {
+                config: &config,
+                authority,
+                publisher,
+                source: source.clone(),
+                snapshots: snapshots.clone(),
+                metrics,
+            };
+            cluster.spawn(shared, states, &mut tasks, &stop)?;
+        }
+    }
     tasks.spawn(model.follow(source, first, stop.clone()));
     tasks.spawn(upkeep.run(tls, wait, snapshots, stop.clone()));
     tasks.spawn(keep_keys(opened.attestor, stop.clone()));
@@ -119,6 +152,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     Ok(Running {
         address,
         metrics_address,
+        webhook_address,
         stopper,
         tasks,
         pages,
@@ -126,17 +160,27 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     })
 }
 
-async fn open(config: &Config) -> anyhow::Result<Opened> {
-    let metrics = Arc::new(Metrics::default());
-    let own = config.clone();
-    let authority = tokio::task::spawn_blocking(move || Authority::open(&own, UnixTime::now()))
-        .await?
-        .context("cannot open the certificate authority")?;
-    let attestor = Attestor::open(config, &metrics).context("cannot open the credentials")?;
+async fn open(config: &Config, metrics: &Metrics) -> anyhow::Result<Opened> {
+    let (authority, attestor, surroundings) = match &config.home {
+        Home::Directory(home) => {
+            let (own, dirs) = (config.clone(), home.clone());
+            let open = move || Authority::open(&own, &dirs, UnixTime::now());
+            let authority = tokio::task::spawn_blocking(open)
+                .await?
+                .context("cannot open the certificate authority")?;
+            let attestor = Attestor::local(home, &config.trust_domain, metrics)
+                .context("cannot open the credentials")?;
+            (authority, attestor, Surroundings::Directory(home.clone()))
+        }
+        Home::Cluster(home) => {
+            let (authority, attestor, cluster) = Cluster::open(config, home).await?;
+            (authority, attestor, Surroundings::Cluster(cluster))
+        }
+    };
     Ok(Opened {
         authority: Arc::new(authority),
         attestor: Arc::new(attestor),
-        metrics,
+        surroundings,
         listener: listen(config.listen).await?,
         metrics_listener: listen(config.metrics_listen).await?,
     })
@@ -184,66 +228,6 @@ impl Running {
             warn!("some tasks did not end in time");
             self.tasks.shutdown().await;
         }
-    }
-}
-
-/// Turns objects into snapshots.
-struct Model {
-    publisher: Publisher,
-    trust_domain: TrustDomain,
-    metrics: Arc<Metrics>,
-}
-
-impl Model {
-    /// Fires `first` once there is something to serve. A directory that was never readable is nothing.
-    async fn follow(
-        self,
-        mut source: watch::Receiver<Option<Arc<source::State>>>,
-        first: oneshot::Sender<()>,
-        mut stop: Stop,
-    ) {
-        let mut first = Some(first);
-        loop {
-            tokio::select! {
-                () = stop.stopped() => return,
-                changed = source.changed() => if changed.is_err() {
-                    return;
-                },
-            }
-            let Some(state) = source.borrow_and_update().clone() else {
-                continue;
-            };
-            if first.is_some() && state.unreadable.is_some() {
-                continue;
-            }
-            let domain = self.trust_domain.clone();
-            let built = tokio::task::spawn_blocking(move || Mesh::build(&state.objects, &domain));
-            let Ok(mesh) = built.await else {
-                warn!("the objects could not be understood, the state before stays in force");
-                continue;
-            };
-            self.publish(mesh);
-            if let Some(first) = first.take() {
-                // The one who waits may have been stopped.
-                let _ = first.send(());
-            }
-        }
-    }
-
-    fn publish(&self, mesh: Mesh) {
-        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        self.metrics.workloads.set(count(mesh.workload_count()));
-        self.metrics
-            .workloads_meshed
-            .set(count(mesh.meshed_count()));
-        self.metrics
-            .snapshot_problems
-            .set(count(mesh.problems().len()));
-        for problem in mesh.problems() {
-            warn!("{problem}");
-        }
-        let version = self.publisher.mesh(mesh);
-        self.metrics.snapshot_sequence.set(version.sequence);
     }
 }
 

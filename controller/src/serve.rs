@@ -3,7 +3,7 @@
 //! Limits: `CONNECTIONS_MAX`, `HANDSHAKES_MAX` at a time of `HANDSHAKE_TIMEOUT` each, `REQUESTS_MAX` a
 //! connection, `ANONYMOUS_LIFETIME` for a caller without a certificate.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +58,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Who is at the other end of a connection; none for a caller without a certificate.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer(pub(crate) Option<Arc<Svid>>);
+
+/// Where the other end is. It proves nothing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caller(pub(crate) IpAddr);
 
 /// What every connection shares.
 #[derive(Debug)]
@@ -142,7 +146,8 @@ impl Front {
             Peer(Some(_)) => None,
             Peer(None) => Some(ANONYMOUS_LIFETIME),
         };
-        let ended = http2::run(stream, peer, self.routes.clone(), lifetime, stop).await;
+        let caller = Caller(address.ip().to_canonical());
+        let ended = http2::run(stream, (peer, caller), self.routes.clone(), lifetime, stop).await;
         if let Err(e) = ended {
             debug!(%address, "connection ended: {e}");
         }

@@ -1,12 +1,14 @@
-//! Where objects come from: today a directory of YAML files, followed while the controller runs.
+//! Where objects come from: a directory of YAML files or a Kubernetes cluster, followed while the controller runs.
 //!
-//! A source hands over whole `Objects` and nothing else, so another source can stand in its place. A file that
-//! cannot be accepted is refused whole, with file, line and field, and what it held before stays in force.
+//! A source hands over whole `Objects` and what it refused, and nothing else, so one can stand in another's place. A
+//! file that cannot be accepted is refused whole, with file, line and field, an object of a cluster one by one; what was
+//! held before stays in force.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use serde::{Serialize, Serializer};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -22,8 +24,14 @@ pub mod gateway;
 /// Routes of the Gateway API, as they are meant.
 pub mod route;
 
+/// What every object must keep to.
+mod check;
+
 /// One file's text to objects.
 mod parse;
+
+/// How long, as people write it.
+mod duration;
 
 /// What annotations may say.
 pub mod annotations;
@@ -34,9 +42,13 @@ mod directory;
 /// When to look again.
 mod changes;
 
+/// The objects of a cluster, by watches.
+pub(crate) mod cluster;
+
 use changes::Changes;
 use directory::Directory;
 pub use directory::{FileStatus, Refusal};
+use objects::Key;
 pub use objects::Objects;
 
 /// How long files must have been left alone before they are read, so that a half-written one is not.
@@ -46,15 +58,36 @@ const FIRST_SETTLE_MAX: Duration = Duration::from_secs(2);
 /// How often to look without having been told, for changes that no watch sees.
 const RESCAN: Duration = Duration::from_secs(5);
 
-/// What the directory holds now.
+/// What a source holds now.
 #[derive(Debug, Clone, Default)]
 pub struct State {
     /// The objects in force.
     pub objects: Objects,
     /// Every file, with its refusal if it was refused.
     pub files: Vec<FileStatus>,
-    /// Why the directory itself cannot be read.
+    /// Objects of a cluster that were refused, or of which something was passed over.
+    pub noted: Vec<ObjectStatus>,
+    /// Why the source itself cannot be read, or not all of it.
     pub unreadable: Option<String>,
+}
+
+/// One object of a cluster, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ObjectStatus {
+    /// Kind, namespace and name.
+    #[serde(serialize_with = "as_text")]
+    pub object: Key,
+    /// Of the object itself: another of that name is another.
+    #[serde(skip)]
+    pub uid: String,
+    /// Set when what it says now is not what is in force.
+    pub refused: Option<Refusal>,
+    /// What was passed over.
+    pub warnings: Vec<String>,
+}
+
+fn as_text<S: Serializer>(key: &Key, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(key)
 }
 
 /// Follows a directory until told to stop, and sends each state that differs from the one before.
@@ -137,7 +170,7 @@ fn report(state: &State, metrics: &Metrics) {
 
 /// The objects of one text, for tests of what they mean.
 #[cfg(test)]
-pub(crate) fn parse_text(text: &str) -> Vec<(objects::Key, objects::Object)> {
+pub(crate) fn parse_text(text: &str) -> Vec<(Key, objects::Object)> {
     parse::parse(text.as_bytes())
         .expect("the test's own text is good")
         .objects

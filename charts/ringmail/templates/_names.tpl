@@ -71,3 +71,10 @@ name: api-access
 mountPath: /var/run/secrets/kubernetes.io/serviceaccount
 readOnly: true
 {{- end }}
+
+{{/* What `helm test` needs is there before its pod, and gone after it. */}}
+{{- define "ringmail.testHook" -}}
+helm.sh/hook: test
+helm.sh/hook-weight: "-1"
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}

@@ -48,13 +48,21 @@ pub(super) struct Pair {
 impl Pair {
     pub(super) fn read(path: &Path) -> Result<Self, AuthorityError> {
         let pem = read_pem(path)?;
+        Self::parse(&path.display().to_string(), &pem, &pem)
+    }
+
+    /// Of texts that came from `origin`.
+    pub(super) fn parse(origin: &str, cert: &[u8], key: &[u8]) -> Result<Self, AuthorityError> {
         let pair = Self {
-            certificates: certificates(path, &pem)?,
-            key: private_key(path, &pem)?,
+            certificates: certificates(origin, cert)?,
+            key: private_key(origin, key)?,
         };
-        let (_, own) = parse(path, &pair.certificates[0])?;
+        let (_, own) = parse(origin, &pair.certificates[0])?;
         if own.public_key().raw != pair.key.subject_public_key_info() {
-            return Err(material(path, "holds a key that is not its certificate's"));
+            return Err(material(
+                origin,
+                "holds a key that is not its certificate's",
+            ));
         }
         Ok(pair)
     }
@@ -66,15 +74,14 @@ impl Pair {
         text
     }
 
-    pub(super) fn issuer(&self, path: &Path) -> Result<Issuer<'static, KeyPair>, AuthorityError> {
-        let key = KeyPair::try_from(self.key.serialized_der())
-            .map_err(|e| material(path, &e.to_string()))?;
+    pub(super) fn issuer(&self) -> Result<Issuer<'static, KeyPair>, AuthorityError> {
+        let key = KeyPair::try_from(self.key.serialized_der())?;
         Ok(Issuer::from_ca_cert_der(&self.certificates[0], key)?)
     }
 
     /// Start and end of validity of the first certificate.
-    pub(super) fn validity(&self, path: &Path) -> Result<(u64, u64), AuthorityError> {
-        validity(path, &self.certificates[0])
+    pub(super) fn validity(&self) -> Result<(u64, u64), AuthorityError> {
+        validity("authority certificate", &self.certificates[0])
     }
 }
 
@@ -137,49 +144,79 @@ impl NewAuthority<'_> {
     }
 }
 
-/// An authority made elsewhere, and its roots.
-pub(super) fn given(
-    files: &GivenAuthority,
-) -> Result<(Signing, Vec<CertificateDer<'static>>), AuthorityError> {
-    let roots = certificates(&files.root_cert, &read_pem(&files.root_cert)?)?;
-    let path = &files.issuer_cert;
-    let pair = Pair {
-        certificates: certificates(path, &read_pem(path)?)?,
-        key: private_key(&files.issuer_key, &read_pem(&files.issuer_key)?)?,
-    };
-    let (_, own) = parse(path, &pair.certificates[0])?;
-    if own.public_key().raw != pair.key.subject_public_key_info() {
-        return Err(material(
-            &files.issuer_key,
-            "is not the key of the issuer certificate",
-        ));
-    }
-    if !own.is_ca() {
-        return Err(material(
-            path,
-            "does not begin with an authority's certificate",
-        ));
-    }
-    let mut not_after = u64::MAX;
-    for certificate in &pair.certificates {
-        not_after = not_after.min(validity(path, certificate)?.1);
-    }
-    let mut root_end = 0;
-    for root in &roots {
-        root_end = root_end.max(validity(&files.root_cert, root)?.1);
-    }
-    let issuer = pair.issuer(path)?;
-    let mut chain = pair.certificates;
-    chain.retain(|certificate| !roots.contains(certificate));
-    let signing = Signing {
-        issuer,
-        chain,
-        not_after: not_after.min(root_end),
-    };
-    Ok((signing, roots))
+/// PEM texts of an authority made elsewhere, each with what names it.
+pub struct IssuerPem {
+    /// Issuer and intermediates.
+    pub issuer_cert: (String, Vec<u8>),
+    /// The issuer's private key.
+    pub issuer_key: (String, Zeroizing<Vec<u8>>),
+    /// Roots.
+    pub root_cert: (String, Vec<u8>),
 }
 
-pub(super) fn to_pem(certificates: &[CertificateDer<'_>]) -> String {
+impl fmt::Debug for IssuerPem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IssuerPem({})", self.issuer_cert.0)
+    }
+}
+
+impl IssuerPem {
+    pub(super) fn read(files: &GivenAuthority) -> Result<Self, AuthorityError> {
+        let name = |path: &Path| path.display().to_string();
+        Ok(Self {
+            issuer_cert: (
+                name(&files.issuer_cert),
+                read_pem(&files.issuer_cert)?.to_vec(),
+            ),
+            issuer_key: (name(&files.issuer_key), read_pem(&files.issuer_key)?),
+            root_cert: (name(&files.root_cert), read_pem(&files.root_cert)?.to_vec()),
+        })
+    }
+
+    /// What signs, and the roots above it.
+    pub(super) fn open(&self) -> Result<(Signing, Vec<CertificateDer<'static>>), AuthorityError> {
+        let (root_name, root_pem) = &self.root_cert;
+        let (name, pem) = &self.issuer_cert;
+        let (key_name, key_pem) = &self.issuer_key;
+        let roots = certificates(root_name, root_pem)?;
+        let pair = Pair {
+            certificates: certificates(name, pem)?,
+            key: private_key(key_name, key_pem)?,
+        };
+        let (_, own) = parse(name, &pair.certificates[0])?;
+        if own.public_key().raw != pair.key.subject_public_key_info() {
+            return Err(material(
+                key_name,
+                "is not the key of the issuer certificate",
+            ));
+        }
+        if !own.is_ca() {
+            return Err(material(
+                name,
+                "does not begin with an authority's certificate",
+            ));
+        }
+        let mut not_after = u64::MAX;
+        for certificate in &pair.certificates {
+            not_after = not_after.min(validity(name, certificate)?.1);
+        }
+        let mut root_end = 0;
+        for root in &roots {
+            root_end = root_end.max(validity(root_name, root)?.1);
+        }
+        let issuer = pair.issuer()?;
+        let mut chain = pair.certificates;
+        chain.retain(|certificate| !roots.contains(certificate));
+        let signing = Signing {
+            issuer,
+            chain,
+            not_after: not_after.min(root_end),
+        };
+        Ok((signing, roots))
+    }
+}
+
+pub(crate) fn to_pem(certificates: &[CertificateDer<'_>]) -> String {
     let block = |der: &CertificateDer<'_>| pem::encode(&pem::Pem::new("CERTIFICATE", der.to_vec()));
     certificates.iter().map(block).collect()
 }
@@ -193,39 +230,39 @@ fn read_pem(path: &Path) -> Result<Zeroizing<Vec<u8>>, AuthorityError> {
         })
 }
 
-fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
+fn certificates(origin: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let found = found.map_err(|e| material(path, &format!("is not PEM: {e}")))?;
+    let found = found.map_err(|e| material(origin, &format!("is not PEM: {e}")))?;
     if found.is_empty() {
-        return Err(material(path, "holds no certificate"));
+        return Err(material(origin, "holds no certificate"));
     }
     Ok(found)
 }
 
-fn private_key(path: &Path, pem: &[u8]) -> Result<KeyPair, AuthorityError> {
+fn private_key(origin: &str, pem: &[u8]) -> Result<KeyPair, AuthorityError> {
     let der = PrivateKeyDer::from_pem_slice(pem)
-        .map_err(|e| material(path, &format!("holds no private key: {e}")))?;
-    KeyPair::try_from(&der).map_err(|e| material(path, &format!("holds an unusable key: {e}")))
+        .map_err(|e| material(origin, &format!("holds no private key: {e}")))?;
+    KeyPair::try_from(&der).map_err(|e| material(origin, &format!("holds an unusable key: {e}")))
 }
 
-fn validity(path: &Path, certificate: &CertificateDer<'_>) -> Result<(u64, u64), AuthorityError> {
-    let (_, parsed) = parse(path, certificate)?;
+fn validity(origin: &str, certificate: &CertificateDer<'_>) -> Result<(u64, u64), AuthorityError> {
+    let (_, parsed) = parse(origin, certificate)?;
     let seconds = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
     let validity = parsed.validity();
     Ok((seconds(validity.not_before), seconds(validity.not_after)))
 }
 
 fn parse<'a>(
-    path: &Path,
+    origin: &str,
     certificate: &'a CertificateDer<'_>,
 ) -> Result<(&'a [u8], X509Certificate<'a>), AuthorityError> {
     X509Certificate::from_der(certificate)
-        .map_err(|e| material(path, &format!("holds a malformed certificate: {e}")))
+        .map_err(|e| material(origin, &format!("holds a malformed certificate: {e}")))
 }
 
-fn material(path: &Path, problem: &str) -> AuthorityError {
+fn material(origin: &str, problem: &str) -> AuthorityError {
     AuthorityError::Material {
-        path: path.display().to_string(),
+        path: origin.into(),
         problem: problem.into(),
     }
 }

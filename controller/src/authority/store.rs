@@ -53,15 +53,7 @@ impl Store {
         let root = if path.exists() {
             Pair::read(&path)?
         } else {
-            let root = NewAuthority {
-                title: "Ringmail root",
-                trust_domain,
-                path_length: 1,
-                now,
-                lifetime: ROOT_LIFETIME,
-                not_after_max: u64::MAX,
-            };
-            let root = root.self_signed()?;
+            let root = new_root(trust_domain, now)?;
             keep(&path, &root)?;
             root
         };
@@ -81,35 +73,60 @@ impl Store {
     pub(super) fn issuer(&self, now: UnixTime) -> Result<Signing, AuthorityError> {
         let _lock = lock(&self.dir)?;
         let path = self.dir.join("issuer.pem");
-        let root_path = self.dir.join("root.pem");
-        let (_, root_end) = self.root.validity(&root_path)?;
         let kept = if path.exists() {
             Some(Pair::read(&path)?)
         } else {
             None
         };
         let fresh = match kept {
-            Some(pair) if !past_half(pair.validity(&path)?, now) => pair,
+            Some(pair) if !past_half(pair.validity()?, now) => pair,
             Some(_) | None => {
-                let issuer = NewAuthority {
-                    title: "Ringmail issuer",
-                    trust_domain: &self.trust_domain,
-                    path_length: 0,
-                    now,
-                    lifetime: ISSUER_LIFETIME,
-                    not_after_max: root_end,
-                };
-                let pair = issuer.signed_by(&self.root.issuer(&root_path)?)?;
+                let pair = new_issuer(&self.root, &self.trust_domain, now)?;
                 keep(&path, &pair)?;
                 pair
             }
         };
-        Ok(Signing {
-            issuer: fresh.issuer(&path)?,
-            not_after: fresh.validity(&path)?.1.min(root_end),
-            chain: fresh.certificates,
-        })
+        signing(fresh, &self.root)
     }
+}
+
+/// A root that signs itself.
+pub(super) fn new_root(trust_domain: &TrustDomain, now: UnixTime) -> Result<Pair, AuthorityError> {
+    let root = NewAuthority {
+        title: "Ringmail root",
+        trust_domain,
+        path_length: 1,
+        now,
+        lifetime: ROOT_LIFETIME,
+        not_after_max: u64::MAX,
+    };
+    root.self_signed()
+}
+
+/// An issuer of that root, which it does not outlive.
+pub(super) fn new_issuer(
+    root: &Pair,
+    trust_domain: &TrustDomain,
+    now: UnixTime,
+) -> Result<Pair, AuthorityError> {
+    let issuer = NewAuthority {
+        title: "Ringmail issuer",
+        trust_domain,
+        path_length: 0,
+        now,
+        lifetime: ISSUER_LIFETIME,
+        not_after_max: root.validity()?.1,
+    };
+    issuer.signed_by(&root.issuer()?)
+}
+
+/// What signs with an issuer of that root.
+pub(super) fn signing(issuer: Pair, root: &Pair) -> Result<Signing, AuthorityError> {
+    Ok(Signing {
+        issuer: issuer.issuer()?,
+        not_after: issuer.validity()?.1.min(root.validity()?.1),
+        chain: issuer.certificates,
+    })
 }
 
 /// Writes `root.pem`, with which proxies begin.
@@ -122,7 +139,7 @@ pub(super) fn publish_roots(
     files::replace(&path, to_pem(roots).as_bytes(), Readers::Everyone).map_err(|e| failed(&path, e))
 }
 
-fn past_half((start, end): (u64, u64), now: UnixTime) -> bool {
+pub(super) fn past_half((start, end): (u64, u64), now: UnixTime) -> bool {
     now.as_secs() >= start + end.saturating_sub(start) / 2
 }
 

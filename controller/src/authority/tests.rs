@@ -10,7 +10,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::request::REQUEST_BYTES_MAX;
 use super::*;
-use crate::config::GivenAuthority;
+use crate::config::{GivenAuthority, Home};
 
 const NOW: u64 = 1_800_000_000;
 
@@ -18,18 +18,28 @@ fn at(seconds: u64) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(seconds))
 }
 
-fn config(state: &Path) -> Config {
-    Config {
-        trust_domain: "mesh.local".parse().expect("domain"),
+fn home(state: &Path) -> DirectoryHome {
+    DirectoryHome {
         source_dir: state.join("source"),
         state_dir: state.to_owned(),
+        given_authority: None,
+        jwt: None,
+    }
+}
+
+fn config() -> Config {
+    Config {
+        trust_domain: "mesh.local".parse().expect("domain"),
+        home: Home::Directory(home(Path::new("unused"))),
         listen: ([127, 0, 0, 1], 0).into(),
         metrics_listen: ([127, 0, 0, 1], 0).into(),
         leaf_lifetime: Duration::from_secs(3600),
-        given_authority: None,
-        jwt: None,
         drain_timeout: Duration::from_secs(1),
     }
+}
+
+fn open(state: &Path, now: u64) -> Result<Authority, AuthorityError> {
+    Authority::open(&config(), &home(state), at(now))
 }
 
 fn id() -> SpiffeId {
@@ -67,7 +77,7 @@ fn p256() -> KeyPair {
 #[test]
 fn a_hostile_request_gives_its_key_and_nothing_else() {
     let dir = tempfile::tempdir().expect("dir");
-    let authority = Authority::open(&config(dir.path()), at(NOW)).expect("opened");
+    let authority = open(dir.path(), NOW).expect("opened");
     let key = p256();
     let leaf_key = LeafKey::from_request(&hostile(&key)).expect("a P-256 key");
     let issued = authority.issue(&leaf_key, &id(), at(NOW)).expect("issued");
@@ -84,7 +94,7 @@ fn a_hostile_request_gives_its_key_and_nothing_else() {
 #[test]
 fn leaves_keep_every_rule_of_the_standard() {
     let dir = tempfile::tempdir().expect("dir");
-    let authority = Authority::open(&config(dir.path()), at(NOW)).expect("opened");
+    let authority = open(dir.path(), NOW).expect("opened");
     let key = LeafKey::from_request(&hostile(&p256())).expect("key");
     let issued = authority.issue(&key, &id(), at(NOW)).expect("issued");
     for role in [Role::Client, Role::Server] {
@@ -155,7 +165,7 @@ fn key_ids(certificate: &X509Certificate<'_>) -> (Option<Vec<u8>>, Option<Vec<u8
 #[test]
 fn signing_certificates_keep_the_standard_too() {
     let dir = tempfile::tempdir().expect("dir");
-    let authority = Authority::open(&config(dir.path()), at(NOW)).expect("opened");
+    let authority = open(dir.path(), NOW).expect("opened");
     let key = LeafKey::of(&p256()).expect("key");
     let issued = authority.issue(&key, &id(), at(NOW)).expect("issued");
     let bundle = authority.bundle();
@@ -185,7 +195,7 @@ fn signing_certificates_keep_the_standard_too() {
 #[test]
 fn serials_are_random_and_positive() {
     let dir = tempfile::tempdir().expect("dir");
-    let authority = Authority::open(&config(dir.path()), at(NOW)).expect("opened");
+    let authority = open(dir.path(), NOW).expect("opened");
     let key = LeafKey::of(&p256()).expect("key");
     let mut seen = BTreeSet::new();
     for _ in 0..200 {
@@ -251,7 +261,7 @@ fn bad_requests_are_refused() {
 #[test]
 fn a_leaf_never_outlives_its_issuer_and_the_issuer_is_renewed_at_half() {
     let dir = tempfile::tempdir().expect("dir");
-    let authority = Authority::open(&config(dir.path()), at(NOW)).expect("opened");
+    let authority = open(dir.path(), NOW).expect("opened");
     let key = LeafKey::of(&p256()).expect("key");
     let end = authority.issuer_not_after();
     let late = authority.issue(&key, &id(), at(end - 100)).expect("issued");
@@ -287,22 +297,21 @@ fn a_leaf_never_outlives_its_issuer_and_the_issuer_is_renewed_at_half() {
 #[test]
 fn a_restart_keeps_the_authority_and_finishes_what_a_crash_left() {
     let dir = tempfile::tempdir().expect("dir");
-    let config = config(dir.path());
     let key = LeafKey::of(&p256()).expect("key");
     let chain = |authority: &Authority| {
         authority.issue(&key, &id(), at(NOW)).expect("issued").chain[1].clone()
     };
-    let first = Authority::open(&config, at(NOW)).expect("opened");
-    let again = Authority::open(&config, at(NOW + 10)).expect("opened");
+    let first = open(dir.path(), NOW).expect("opened");
+    let again = open(dir.path(), NOW + 10).expect("opened");
     assert_eq!(first.bundle(), again.bundle());
     assert_eq!(chain(&first), chain(&again));
     // A crash between root and issuer.
     std::fs::remove_file(dir.path().join("authority/issuer.pem")).expect("removed");
-    let third = Authority::open(&config, at(NOW + 20)).expect("opened");
+    let third = open(dir.path(), NOW + 20).expect("opened");
     assert_eq!(first.bundle(), third.bundle());
     // Half a file is refused, never replaced: the root in it may be in use.
     std::fs::write(dir.path().join("authority/root.pem"), "-----BEGIN").expect("written");
-    assert!(Authority::open(&config, at(NOW + 30)).is_err());
+    assert!(open(dir.path(), NOW + 30).is_err());
 }
 
 #[test]
@@ -312,7 +321,7 @@ fn given_files_must_belong_together() {
         tempfile::tempdir().expect("dir"),
     );
     for dir in [&ours, &theirs] {
-        Authority::open(&config(dir.path()), at(NOW)).expect("made");
+        open(dir.path(), NOW).expect("made");
     }
     let state = tempfile::tempdir().expect("dir");
     let path = |dir: &tempfile::TempDir, name: &str| dir.path().join("authority").join(name);
@@ -322,11 +331,11 @@ fn given_files_must_belong_together() {
             issuer_key: path(key, "issuer.pem"),
             root_cert: path(root, "root.pem"),
         };
-        let config = Config {
+        let home = DirectoryHome {
             given_authority: Some(given),
-            ..config(state.path())
+            ..home(state.path())
         };
-        Authority::open(&config, at(NOW))
+        Authority::open(&config(), &home, at(NOW))
     };
     let good = open(&ours, &ours, &ours).expect("belongs together");
     assert!(

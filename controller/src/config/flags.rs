@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ringmail_proto::identity::TrustDomain;
 
@@ -50,10 +51,30 @@ pub struct RunFlags {
     pub trust_domain: TrustDomain,
     /// Directory of Kubernetes objects (*.yaml, *.yml), followed while running.
     #[arg(long, env = "RINGMAIL_SOURCE_DIR")]
-    pub source_dir: PathBuf,
+    pub source_dir: Option<PathBuf>,
     /// Directory for keys and tokens, made when missing (0700).
     #[arg(long, env = "RINGMAIL_STATE_DIR")]
-    pub state_dir: PathBuf,
+    pub state_dir: Option<PathBuf>,
+    /// The objects are a cluster's, in place of a directory's; keys are in its Secrets, pods prove themselves to it.
+    #[arg(long, env = "RINGMAIL_KUBERNETES", value_parser = BoolishValueParser::new(), num_args = 0..=1,
+        default_value = "false", default_missing_value = "true")]
+    pub kubernetes: bool,
+    /// With --kubernetes: the namespace this controller runs in.
+    #[arg(long, env = "RINGMAIL_NAMESPACE")]
+    pub namespace: Option<String>,
+    /// With --kubernetes: the pod this controller is, by which its replicas know it.
+    #[arg(long, env = "RINGMAIL_POD")]
+    pub pod: Option<String>,
+    /// With --kubernetes: where the API server calls.
+    #[arg(long, env = "RINGMAIL_WEBHOOK_LISTEN", default_value = "0.0.0.0:15017")]
+    pub webhook_listen: SocketAddr,
+    /// With --kubernetes: a Secret of type kubernetes.io/tls that somebody else keeps (tls.crt, tls.key, ca.crt), in place
+    /// of a self-made root.
+    #[arg(long, env = "RINGMAIL_ISSUER_SECRET")]
+    pub issuer_secret: Option<String>,
+    /// With --kubernetes: what pods are given.
+    #[command(flatten)]
+    pub sidecar: SidecarFlags,
     /// Where proxies call.
     #[arg(long, env = "RINGMAIL_LISTEN", default_value = "0.0.0.0:15012")]
     pub listen: SocketAddr,
@@ -95,6 +116,30 @@ pub struct RunFlags {
     /// How long open streams may finish after SIGTERM.
     #[arg(long, env = "RINGMAIL_DRAIN_TIMEOUT", default_value = "10s", value_parser = duration)]
     pub drain_timeout: Duration,
+}
+
+/// What every injected pod is given, unless its annotations say otherwise.
+#[derive(Debug, Clone, Args)]
+pub struct SidecarFlags {
+    /// The proxy's image.
+    #[arg(long, env = "RINGMAIL_PROXY_IMAGE", default_value = concat!("ghcr.io/ringmail/proxy:", env!("CARGO_PKG_VERSION")))]
+    pub proxy_image: String,
+    /// When a node pulls it: Always, IfNotPresent or Never.
+    #[arg(long, env = "RINGMAIL_PROXY_IMAGE_PULL_POLICY", default_value = "IfNotPresent",
+        value_parser = ["Always", "IfNotPresent", "Never"])]
+    pub proxy_image_pull_policy: String,
+    /// CPU that a sidecar asks for; empty for none.
+    #[arg(long, env = "RINGMAIL_PROXY_CPU_REQUEST", default_value = "10m")]
+    pub proxy_cpu_request: String,
+    /// Memory that a sidecar asks for; empty for none.
+    #[arg(long, env = "RINGMAIL_PROXY_MEMORY_REQUEST", default_value = "24Mi")]
+    pub proxy_memory_request: String,
+    /// CPU that a sidecar may use at most; empty for any.
+    #[arg(long, env = "RINGMAIL_PROXY_CPU_LIMIT", default_value = "")]
+    pub proxy_cpu_limit: String,
+    /// Memory that a sidecar may use at most; empty for any.
+    #[arg(long, env = "RINGMAIL_PROXY_MEMORY_LIMIT", default_value = "")]
+    pub proxy_memory_limit: String,
 }
 
 /// Flags of `join-token`, as said.

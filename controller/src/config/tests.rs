@@ -2,15 +2,15 @@ use clap::Parser;
 
 use super::*;
 
-fn parse(extra: &[&str]) -> Result<Config, String> {
-    let base = [
-        "ringmail-controller",
-        "run",
-        "--trust-domain=mesh.local",
-        "--source-dir=/src",
-        "--state-dir=/state",
-    ];
-    let cli = Cli::try_parse_from(base.iter().chain(extra)).map_err(|e| e.to_string())?;
+fn parse(extra: &[&'static str]) -> Result<Config, String> {
+    let base = ["--source-dir=/src", "--state-dir=/state"];
+    parse_all(base.iter().chain(extra))
+}
+
+fn parse_all<'a>(extra: impl Iterator<Item = &'a &'static str>) -> Result<Config, String> {
+    let base = ["ringmail-controller", "run", "--trust-domain=mesh.local"];
+    let cli =
+        Cli::try_parse_from(base.into_iter().chain(extra.copied())).map_err(|e| e.to_string())?;
     match cli.command {
         Command::Run(flags) => Config::try_from(*flags).map_err(|e| e.to_string()),
         Command::JoinToken(_) => Err("not run".into()),
@@ -19,7 +19,7 @@ fn parse(extra: &[&str]) -> Result<Config, String> {
 
 #[test]
 fn refusals_name_the_flag() {
-    let rows: &[(&[&str], Option<&str>)] = &[
+    let rows: &[(&[&'static str], Option<&str>)] = &[
         (&[], None),
         (&["--leaf-lifetime=10s"], None),
         (&["--leaf-lifetime=9s"], Some("--leaf-lifetime")),
@@ -51,4 +51,38 @@ fn refusals_name_the_flag() {
             (other, _) => unreachable!("{flags:?}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn a_cluster_takes_the_place_of_directories() {
+    let cluster = ["--kubernetes", "--namespace=mesh", "--pod=controller-1"];
+    let rows: &[(&[&'static str], Option<&str>)] = &[
+        (&[], None),
+        (&["--issuer-secret=issuer"], None),
+        (&["--source-dir=/src"], Some("--source-dir")),
+        (&["--state-dir=/state"], Some("--state-dir")),
+        (&["--jwt-issuer=a", "--jwks=b"], Some("--jwt-issuer")),
+    ];
+    for (flags, refused) in rows {
+        match (parse_all(cluster.iter().chain(*flags)), refused) {
+            (Ok(config), None) => {
+                let id = config.identity().expect("an identity").to_string();
+                assert_eq!(id, "spiffe://mesh.local/ns/mesh/sa/ringmail-controller");
+            }
+            (Err(text), Some(flag)) => assert!(text.contains(flag), "{flags:?}: {text}"),
+            (other, _) => unreachable!("{flags:?}: {other:?}"),
+        }
+    }
+    for missing in 1..cluster.len() {
+        let mut flags = cluster.to_vec();
+        let name = flags.remove(missing).split_once('=').expect("a value").0;
+        let text = parse_all(flags.iter()).expect_err("incomplete");
+        assert!(text.contains(name), "{text}");
+    }
+    for flag in ["--namespace=a", "--pod=b", "--issuer-secret=c"] {
+        let text = parse(&[flag]).expect_err("without a cluster");
+        assert!(text.contains("--kubernetes"), "{text}");
+    }
+    assert!(parse(&["--kubernetes=false"]).is_ok());
+    assert!(parse_all([].iter()).is_err());
 }

@@ -26,6 +26,8 @@ const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodEntry {
     pub(super) name: WorkloadName,
+    /// The cluster's own name for it, used once.
+    pub(super) uid: Option<Box<str>>,
     pub(super) service_account: String,
     /// Set when it has a sidecar.
     pub(super) identity: Option<SpiffeId>,
@@ -280,6 +282,7 @@ fn entry(
         .find(|one| one.type_ == "Ready");
     Ok(Some(PodEntry {
         name,
+        uid: pod.metadata.uid.as_deref().map(Into::into),
         service_account: service_account.into(),
         identity: meshed.then_some(id),
         annotations,

@@ -1,6 +1,7 @@
 //! `Certify`: a credential and a public key in, a certificate out. The identity is the service account of the Pod object
 //! that the caller names, and the credential must prove exactly that.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,16 +9,19 @@ use ringmail_proto::Invalid;
 use ringmail_proto::identity::{SpiffeId, TrustDomain, WorkloadName};
 use ringmail_proto::pb;
 use ringmail_proto::pb::certificate_service_server::CertificateService;
+use ringmail_proto::svid::Svid;
 use rustls::pki_types::UnixTime;
+use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
-use super::Peer;
-use crate::attest::{self, Attestor, Denied};
+use super::{Caller, Peer};
+use crate::attest::{self, Asking, Attestor, Denied};
 use crate::authority::{Authority, AuthorityError, Issued, LeafKey, RequestError};
 use crate::metrics::{Certified, CertifyLabels, Metrics};
+use crate::model::Mesh;
 use crate::pace::{Pace, Paces};
-use crate::publish::Snapshots;
+use crate::publish::{Snapshot, Snapshots};
 
 /// Certificates of one pod: 10 at once, then one a second. An identity has as many as it has pods, since all replicas of
 /// a deployment start together.
@@ -25,6 +29,9 @@ const ISSUE: Pace = Pace {
     burst: 10,
     refill: Duration::from_secs(1),
 };
+
+/// For a pod whose token is good and which is not known yet.
+const POD_WAIT: Duration = Duration::from_secs(5);
 
 /// What issuing takes.
 #[derive(Debug, Clone)]
@@ -86,13 +93,17 @@ impl CertificateService for Certificates {
             .extensions()
             .get::<Peer>()
             .and_then(|peer| peer.0.clone());
+        let address = request
+            .extensions()
+            .get::<Caller>()
+            .map_or(IpAddr::from([0; 4]), |caller| caller.0);
         let request = request.into_inner();
         let credential = attest::shown(request.credential.as_ref(), peer.as_deref());
         let named = request
             .workload
             .as_ref()
             .map(|one| format!("{}/{}", one.namespace, one.name));
-        let issued = self.0.issue(request, peer.as_deref()).await;
+        let issued = self.0.issue(request, peer.as_deref(), address).await;
         let outcome = match &issued {
             Ok(_) => Certified::Issued,
             Err(refused) => refused.outcome(),
@@ -120,31 +131,26 @@ impl Parts {
     async fn issue(
         &self,
         request: pb::CertifyRequest,
-        peer: Option<&ringmail_proto::svid::Svid>,
+        peer: Option<&Svid>,
+        address: IpAddr,
     ) -> Result<Issued, Refused> {
         let key = LeafKey::from_request(&request.certificate_signing_request)?;
         let name = request
             .workload
             .ok_or_else(|| Invalid::new("workload", "is missing"))?;
         let name = WorkloadName::try_from(name).map_err(|e| e.inside("workload"))?;
-        let mesh = self.snapshots.borrow().mesh.clone();
         let now = UnixTime::now();
         // Nobody learns which pods exist without a credential.
-        if request.credential.is_none() && peer.is_none() {
-            return Err(Denied::NoCredential.into());
-        }
-        let workload = mesh
-            .workload(&name)
-            .ok_or_else(|| Refused::UnknownWorkload(name.clone()))?;
-        let id = SpiffeId::new(
-            &self.trust_domain,
-            &name.namespace,
-            &workload.service_account,
-        )?;
-        let proof = self
-            .attestor
-            .prove(request.credential, peer, &name, &id, now)
-            .await?;
+        let asking = Asking {
+            peer,
+            address,
+            workload: &name,
+            now,
+        };
+        let proof = self.attestor.prove(request.credential, asking).await?;
+        let (mesh, account) = self.pod(&name, proof.pod_uid()).await?;
+        let id = SpiffeId::new(&self.trust_domain, &name.namespace, &account)?;
+        proof.check(&id)?;
         self.paces
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -155,6 +161,28 @@ impl Parts {
             warn!(pod = %name, "its proxy gets a certificate, but without ringmail.io/inject: enabled others send it plaintext");
         }
         Ok(self.authority.issue(&key, &id, now)?)
+    }
+
+    /// The service account of the pod. One that was made just now may not be known yet: who proved to be it waits.
+    async fn pod(
+        &self,
+        name: &WorkloadName,
+        uid: Option<&str>,
+    ) -> Result<(Arc<Mesh>, String), Refused> {
+        let mut snapshots = self.snapshots.clone();
+        let is_it = |snapshot: &Arc<Snapshot>| match uid {
+            Some(uid) => snapshot.mesh.pod_uid(name) == Some(uid),
+            None => true,
+        };
+        // An error means that we stop; what is known then decides.
+        let _ = timeout(POD_WAIT, snapshots.wait_for(is_it)).await;
+        let snapshot = snapshots.borrow().clone();
+        let workload = snapshot.mesh.workload(name);
+        let workload = workload.ok_or_else(|| Refused::UnknownWorkload(name.clone()))?;
+        if !is_it(&snapshot) {
+            return Err(Denied::WrongPod("of that name that is gone".into()).into());
+        }
+        Ok((snapshot.mesh.clone(), workload.service_account.clone()))
     }
 
     fn response(&self, issued: Issued) -> pb::CertifyResponse {
@@ -172,7 +200,10 @@ impl Refused {
         match self {
             Self::Invalid(_) | Self::Request(_) => Certified::Invalid,
             Self::UnknownWorkload(_) => Certified::UnknownWorkload,
-            Self::Denied(Denied::Jwks | Denied::State(_)) | Self::Authority(_) => Certified::Failed,
+            Self::Denied(Denied::Jwks | Denied::Review | Denied::State(_)) | Self::Authority(_) => {
+                Certified::Failed
+            }
+            Self::Denied(Denied::TooOften(_)) => Certified::RateLimited,
             Self::Denied(_) => Certified::Denied,
             Self::TooOften(..) => Certified::RateLimited,
         }
@@ -193,7 +224,8 @@ impl From<Refused> for Status {
                 | Denied::Jwt(_)
                 | Denied::Expired => Self::unauthenticated(text),
                 Denied::WrongIdentity { .. } | Denied::WrongPod(_) => Self::permission_denied(text),
-                Denied::Jwks | Denied::State(_) => Self::unavailable(text),
+                Denied::Jwks | Denied::Review | Denied::State(_) => Self::unavailable(text),
+                Denied::TooOften(_) => Self::resource_exhausted(text),
             },
             Refused::TooOften(..) => Self::resource_exhausted(text),
             Refused::Authority(AuthorityError::Expired) => Self::unavailable(text),

@@ -21,7 +21,7 @@ use tonic::codegen::Service;
 
 use super::certify::Certificates;
 use super::watch::Discovery;
-use super::{Peer, REQUESTS_MAX};
+use super::{Caller, Peer, REQUESTS_MAX};
 use crate::stop::Stop;
 
 /// Bytes of one message of a proxy.
@@ -75,13 +75,14 @@ impl Routes {
 /// Serves one connection until either side ends it. Told to stop, it finishes what is open.
 pub(super) async fn run(
     stream: TlsStream<TcpStream>,
-    peer: Peer,
+    (peer, caller): (Peer, Caller),
     routes: Routes,
     lifetime: Option<Duration>,
     mut stop: Stop,
 ) -> Result<(), hyper::Error> {
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
+        request.extensions_mut().insert(caller);
         routes.clone().call(request)
     });
     let connection = http2::Builder::new(TokioExecutor::new())

@@ -7,7 +7,7 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use rcgen::KeyPair;
 use ringmail_proto::bundle::TrustBundle;
-use ringmail_proto::identity::{SpiffeId, TrustDomain};
+use ringmail_proto::identity::SpiffeId;
 use ringmail_proto::tls::{ALPN_H2, ClientCertificate, server_config};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::sign::any_ecdsa_type;
@@ -21,10 +21,6 @@ use crate::metrics::Metrics;
 use crate::publish::Snapshots;
 use crate::stop::Stop;
 
-/// The namespace and service account under which proxies know the controller.
-pub(crate) const NAMESPACE: &str = "ringmail-system";
-/// See [`NAMESPACE`].
-pub(crate) const SERVICE_ACCOUNT: &str = "ringmail-controller";
 /// After a renewal that failed.
 const RETRY: Duration = Duration::from_secs(5);
 /// How often the issuer's age is looked at, at least.
@@ -34,7 +30,8 @@ const UPKEEP: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub(crate) struct Upkeep {
     pub(crate) authority: Arc<Authority>,
-    pub(crate) trust_domain: TrustDomain,
+    /// Under which proxies know us.
+    pub(crate) id: SpiffeId,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -48,9 +45,8 @@ impl Upkeep {
         if self.authority.renew_issuer(now)? {
             info!("made a new issuer certificate");
         }
-        let id = SpiffeId::new(&self.trust_domain, NAMESPACE, SERVICE_ACCOUNT)?;
         let key = KeyPair::generate().context("cannot make a key")?;
-        let issued = self.authority.issue(&LeafKey::of(&key)?, &id, now)?;
+        let issued = self.authority.issue(&LeafKey::of(&key)?, &self.id, now)?;
         let der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let signer = any_ecdsa_type(&der).context("cannot use a fresh key")?;
         let own = Arc::new(CertifiedKey::new(issued.chain, signer));

@@ -129,6 +129,7 @@ impl Directory {
                 .flat_map(|file| file.objects.iter().cloned())
                 .collect(),
             files: self.files.iter().map(status).collect(),
+            noted: Vec::new(),
             unreadable: self.unreadable.clone(),
         }
     }

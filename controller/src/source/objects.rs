@@ -30,6 +30,13 @@ pub enum Kind {
     HTTPRoute,
     /// `gateway.networking.k8s.io/v1`.
     GRPCRoute,
+    /// `gateway.networking.k8s.io/v1`.
+    TLSRoute,
+}
+
+impl Kind {
+    /// The routes of the Gateway API.
+    pub const ROUTES: [Self; 3] = [Self::HTTPRoute, Self::GRPCRoute, Self::TLSRoute];
 }
 
 /// Which object.
@@ -65,7 +72,7 @@ pub enum Object {
     Pod(Arc<Pod>),
     /// Endpoints of a service.
     EndpointSlice(Arc<EndpointSlice>),
-    /// Rules for HTTP requests or gRPC calls.
+    /// Rules for HTTP requests, gRPC calls or TLS connections.
     Route(Arc<Route>),
 }
 
@@ -117,9 +124,35 @@ impl Objects {
         }
     }
 
+    /// The object of that name.
+    #[must_use]
+    pub fn get(&self, key: &Key) -> Option<&Object> {
+        self.by_key.get(key)
+    }
+
+    /// All namespaces, by name.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+        self.of(Kind::Namespace).filter_map(|one| match one {
+            Object::Namespace(namespace) => Some(&**namespace),
+            _ => None,
+        })
+    }
+
+    /// Those of one kind; keys are in the order of their kinds.
+    fn of(&self, kind: Kind) -> impl Iterator<Item = &Object> {
+        let first = Key {
+            kind,
+            namespace: "".into(),
+            name: "".into(),
+        };
+        let rest = self.by_key.range(first..);
+        rest.take_while(move |(key, _)| key.kind == kind)
+            .map(|(_, one)| one)
+    }
+
     /// All pods, by namespace and name.
     pub fn pods(&self) -> impl Iterator<Item = &Pod> {
-        self.by_key.values().filter_map(|one| match one {
+        self.of(Kind::Pod).filter_map(|one| match one {
             Object::Pod(pod) => Some(&**pod),
             _ => None,
         })
@@ -127,7 +160,7 @@ impl Objects {
 
     /// All services, by namespace and name.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
-        self.by_key.values().filter_map(|one| match one {
+        self.of(Kind::Service).filter_map(|one| match one {
             Object::Service(service) => Some(&**service),
             _ => None,
         })
@@ -135,7 +168,7 @@ impl Objects {
 
     /// All endpoint slices, by namespace and name.
     pub fn endpoint_slices(&self) -> impl Iterator<Item = &EndpointSlice> {
-        self.by_key.values().filter_map(|one| match one {
+        self.of(Kind::EndpointSlice).filter_map(|one| match one {
             Object::EndpointSlice(slice) => Some(&**slice),
             _ => None,
         })

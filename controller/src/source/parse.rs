@@ -4,24 +4,19 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ringmail_proto::Invalid;
-use ringmail_proto::identity::{NAME_BYTES_MAX, WorkloadName};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_saphyr::Options;
 
-use super::annotations::{self, Annotations};
+use super::annotations;
+use super::check::check;
 use super::directory::Refusal;
 use super::objects::{Key, Kind, Object};
 use super::route::{self, Route};
 
 /// Group and version of the Gateway API's routes.
 const ROUTES: &str = "gateway.networking.k8s.io/v1";
-/// Bytes of one label or of one name.
-const LABEL_BYTES_MAX: usize = 63;
-/// Labels of one object or selector.
-const LABELS_MAX: usize = 256;
 /// Bytes of a problem as shown: it may quote the file.
 const PROBLEM_BYTES_MAX: usize = 512;
 /// YAML nodes of one document.
@@ -131,6 +126,10 @@ fn one(
             let route = route::of_grpc(read(document)?);
             (Kind::GRPCRoute, meant(document, route)?)
         }
+        (ROUTES, "TLSRoute") => {
+            let route = route::of_tls(read(document)?);
+            (Kind::TLSRoute, meant(document, route)?)
+        }
         (_, "") => return Err(refusal(document.line, "kind", "is missing")),
         ("", _) => return Err(refusal(document.line, "apiVersion", "is missing")),
         (group, kind) if group.contains("ringmail.io") => {
@@ -167,42 +166,6 @@ fn invalid(document: &Document<'_>, e: &Invalid) -> Refusal {
         false => e.field.rsplit('.').next().unwrap_or_default(),
     };
     refusal(line_of(document, needle), &e.field, &e.problem)
-}
-
-/// Names, labels and annotations that we keep.
-fn check(kind: Kind, metadata: &ObjectMeta) -> Result<Key, Invalid> {
-    let name = metadata.name.as_deref().unwrap_or_default();
-    let namespace = match kind {
-        Kind::Namespace => "",
-        Kind::ServiceAccount
-        | Kind::Service
-        | Kind::Pod
-        | Kind::EndpointSlice
-        | Kind::HTTPRoute
-        | Kind::GRPCRoute => metadata.namespace.as_deref().unwrap_or("default"),
-    };
-    let checked = match kind {
-        Kind::Namespace => WorkloadName::new(name, "x").map_err(|e| Invalid {
-            field: "name".into(),
-            ..e
-        }),
-        _ => WorkloadName::new(namespace, name),
-    };
-    checked.map_err(|e| e.inside("metadata"))?;
-    for (key, value) in metadata.labels.iter().flatten() {
-        if key.len() > NAME_BYTES_MAX + 1 + LABEL_BYTES_MAX || value.len() > LABEL_BYTES_MAX {
-            return Err(Invalid::new("metadata.labels", "one is too long"));
-        }
-    }
-    if metadata.labels.iter().flatten().count() > LABELS_MAX {
-        return Err(Invalid::new("metadata.labels", "are more than 256"));
-    }
-    Annotations::read(metadata.annotations.as_ref())?;
-    Ok(Key {
-        kind,
-        namespace: namespace.into(),
-        name: name.into(),
-    })
 }
 
 fn read<T: DeserializeOwned>(document: &Document<'_>) -> Result<T, Refusal> {

@@ -11,12 +11,15 @@ pub(super) const LIMIT_EXCEEDED: &str = "LimitExceeded";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteStatus {
-    /// `HTTPRoute` or `GRPCRoute`.
+    /// `HTTPRoute`, `GRPCRoute` or `TLSRoute`.
     pub kind: &'static str,
     /// Its namespace.
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// Which version of it this is about; a file has none.
+    #[serde(rename = "observedGeneration", skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
     /// In the order of its parentRefs.
     pub parents: Vec<ParentStatus>,
 }
@@ -63,6 +66,11 @@ impl Condition {
             reason,
             message,
         }
+    }
+
+    /// Of a route that could not be read.
+    pub(crate) fn refused(message: String) -> Self {
+        Self::not_accepted("UnsupportedValue", message)
     }
 
     fn good(kind: &'static str) -> Self {
@@ -112,9 +120,11 @@ impl RouteStatus {
             kind: match route.kind {
                 RouteKind::Http => "HTTPRoute",
                 RouteKind::Grpc => "GRPCRoute",
+                RouteKind::Tls => "TLSRoute",
             },
             namespace: super::namespace(route).to_owned(),
             name: route.metadata.name.clone().unwrap_or_default(),
+            generation: route.metadata.generation,
             parents,
         }
     }

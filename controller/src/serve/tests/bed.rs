@@ -34,7 +34,7 @@ use tonic::{Status, Streaming};
 
 use super::super::*;
 use crate::attest::join_token::JoinTokens;
-use crate::config::{Config, JwksLocation, JwtTrust};
+use crate::config::{Config, DirectoryHome, Home, JwksLocation, JwtTrust};
 use crate::run::{Running, start};
 
 pub(super) const PODS: &str = "
@@ -74,6 +74,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) struct Bed {
     pub(super) dir: tempfile::TempDir,
+    pub(super) home: DirectoryHome,
     pub(super) config: Config,
     pub(super) running: Running,
     pub(super) signer: Signer,
@@ -113,24 +114,28 @@ impl Bed {
             keys: vec![signer.jwk.clone()],
         };
         std::fs::write(&jwks, serde_json::to_vec(&keys).expect("JSON")).expect("written");
-        let config = Config {
-            trust_domain: "mesh.local".parse().expect("domain"),
+        let home = DirectoryHome {
             source_dir,
             state_dir: dir.path().join("state"),
-            listen: ([127, 0, 0, 1], 0).into(),
-            metrics_listen: ([127, 0, 0, 1], 0).into(),
-            leaf_lifetime: Duration::from_secs(3600),
             given_authority: None,
             jwt: Some(JwtTrust {
                 issuer: "https://issuer".into(),
                 audience: "ringmail".into(),
                 jwks: JwksLocation::File(jwks),
             }),
+        };
+        let config = Config {
+            trust_domain: "mesh.local".parse().expect("domain"),
+            home: Home::Directory(home.clone()),
+            listen: ([127, 0, 0, 1], 0).into(),
+            metrics_listen: ([127, 0, 0, 1], 0).into(),
+            leaf_lifetime: Duration::from_secs(3600),
             drain_timeout: Duration::from_secs(2),
         };
         let running = ready(&config).await;
         Self {
             dir,
+            home,
             config,
             running,
             signer,
@@ -140,12 +145,12 @@ impl Bed {
     pub(super) fn write(&self, name: &str, text: &str) {
         let temporary = self.dir.path().join("new");
         std::fs::write(&temporary, text).expect("written");
-        std::fs::rename(temporary, self.config.source_dir.join(name)).expect("renamed");
+        std::fs::rename(temporary, self.home.source_dir.join(name)).expect("renamed");
     }
 
     pub(super) fn token(&self, account: &str) -> String {
         let id = SpiffeId::new(&self.config.trust_domain, "shop", account).expect("id");
-        JoinTokens::open(&self.config.state_dir)
+        JoinTokens::open(&self.home.state_dir)
             .and_then(|tokens| tokens.make(&id, Duration::from_secs(60), UnixTime::now()))
             .expect("token")
     }
@@ -268,12 +273,11 @@ pub(super) async fn connect(
     config: &Config,
     by: Option<&Identity>,
 ) -> std::io::Result<Channel> {
-    let bundle = TrustBundle::single(config.trust_domain.clone(), vec![root(&config.state_dir)]);
-    let expected = SpiffeId::new(
-        &config.trust_domain,
-        identity::NAMESPACE,
-        identity::SERVICE_ACCOUNT,
-    );
+    let Home::Directory(home) = &config.home else {
+        unreachable!("tests here have directories");
+    };
+    let bundle = TrustBundle::single(config.trust_domain.clone(), vec![root(&home.state_dir)]);
+    let expected = config.identity();
     let tls = client_config(
         Arc::new(bundle.expect("bundle")),
         expected.expect("id"),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::{Code, Status};
 
-use crate::config::JwksLocation;
+use crate::config::{Home, JwksLocation};
 
 use super::bed::{Bed, Signer, ready, root, whose};
 
@@ -61,20 +61,22 @@ async fn a_join_token_once_then_the_certificate() {
     // What was used stays used, and who was trusted stays trusted.
     let Bed {
         dir,
+        home,
         config,
         running,
         signer,
     } = bed;
-    let before = root(&config.state_dir);
+    let before = root(&home.state_dir);
     running.stop().await;
     let running = ready(&config).await;
     let bed = Bed {
         dir,
+        home,
         config,
         running,
         signer,
     };
-    assert_eq!(root(&bed.config.state_dir), before);
+    assert_eq!(root(&bed.home.state_dir), before);
     let again = bed
         .certify(None, "shop/cart-1", token)
         .await
@@ -158,11 +160,12 @@ async fn keys_are_fetched_from_a_url() {
     ] {
         let mut bed = Bed::new().await;
         bed.running.stop().await;
-        let trust = bed.config.jwt.as_mut().expect("configured");
+        let trust = bed.home.jwt.as_mut().expect("configured");
         trust.jwks = JwksLocation::Url {
             url: format!("http://{address}/keys").parse().expect("a URL"),
             root_cert: "unused".into(),
         };
+        bed.config.home = Home::Directory(bed.home.clone());
         bed.running = ready(&bed.config).await;
         let token = signer.sign(&json!({"iss": "https://issuer", "aud": "ringmail",
             "exp": UnixTime::now().as_secs() + 60, "sub": "system:serviceaccount:shop:cart"}));

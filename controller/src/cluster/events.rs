@@ -1,0 +1,147 @@
+//! What users must act on, as Events on the object it is about: an object that is refused, an issuer that is not taken.
+//! Each is said when it is new; kube's recorder makes one series of what repeats. At most `AT_ONCE` for one state.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{ObjectReference, Secret};
+use kube::api::Api;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use tokio::time::sleep;
+use tracing::warn;
+
+use super::lead::{Desk, FIELD_MANAGER, RETRY};
+use crate::metrics::Written;
+use crate::source::ObjectStatus;
+use crate::source::cluster::route_resource;
+use crate::source::objects::{Key, Kind};
+
+/// Events for one state; the rest waits for the next look.
+const AT_ONCE: usize = 50;
+/// Bytes of an event's note.
+const NOTE_BYTES_MAX: usize = 1000;
+
+pub(super) struct Events {
+    desk: Desk,
+    recorder: Recorder,
+}
+
+impl Events {
+    pub(super) fn new(desk: &Desk) -> Self {
+        let reporter = Reporter {
+            controller: format!("ringmail.io/{FIELD_MANAGER}"),
+            instance: Some(desk.pod.clone()),
+        };
+        Self {
+            desk: desk.clone(),
+            recorder: Recorder::new(desk.client.clone(), reporter),
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut said: BTreeMap<Key, String> = BTreeMap::new();
+        let mut issuer_said = None;
+        loop {
+            let state = self.desk.states.borrow_and_update().clone();
+            let noted = state.map(|state| state.noted.clone()).unwrap_or_default();
+            let now: BTreeMap<_, _> = noted
+                .iter()
+                .filter_map(|one| Some((&one.object, (one, note(one)?))))
+                .collect();
+            said.retain(|key, _| now.contains_key(key));
+            let mut is_behind = false;
+            let new = now
+                .iter()
+                .filter(|(key, (_, note))| said.get(key) != Some(note));
+            let new: Vec<_> = new.map(|(key, new)| ((*key).clone(), new)).collect();
+            for (index, (key, (one, note))) in new.into_iter().enumerate() {
+                if index >= AT_ONCE || !self.say(&reference(one), "Refused", note).await {
+                    is_behind = true;
+                    break;
+                }
+                said.insert(key, note.clone());
+            }
+            let trouble = self.desk.issuer_trouble.borrow_and_update().clone();
+            if trouble != issuer_said {
+                is_behind |= !self.issuer(trouble.as_deref()).await;
+                issuer_said = trouble;
+            }
+            tokio::select! {
+                Ok(()) = self.desk.states.changed() => {}
+                Ok(()) = self.desk.issuer_trouble.changed() => {}
+                () = sleep(RETRY), if is_behind => {}
+                else => return,
+            }
+        }
+    }
+
+    /// False when it is to be tried again.
+    async fn say(&self, about: &ObjectReference, reason: &str, note: &str) -> bool {
+        let event = Event {
+            type_: EventType::Warning,
+            reason: reason.into(),
+            note: Some(note.into()),
+            action: "Read".into(),
+            secondary: None,
+        };
+        let outcome = self.recorder.publish(&event, about).await;
+        self.desk.count(Written::Event, &outcome);
+        if let Err(e) = &outcome {
+            warn!("cannot write an event: {e}");
+        }
+        // What the API server will not have is not tried for ever.
+        !matches!(outcome, Err(e) if !matches!(e, kube::Error::Api(_)))
+    }
+
+    async fn issuer(&self, trouble: Option<&str>) -> bool {
+        let (Some(trouble), Some(name)) = (trouble, &self.desk.issuer_secret) else {
+            return true;
+        };
+        let api = Api::<Secret>::namespaced(self.desk.client.clone(), &self.desk.namespace);
+        let uid = api
+            .get_metadata(name)
+            .await
+            .ok()
+            .and_then(|one| one.metadata.uid);
+        let about = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Secret".into()),
+            name: Some(name.clone()),
+            namespace: Some(self.desk.namespace.clone()),
+            uid,
+            ..ObjectReference::default()
+        };
+        self.say(&about, "IssuerRefused", trouble).await
+    }
+}
+
+/// What is said of a refused object.
+fn note(one: &ObjectStatus) -> Option<String> {
+    let refused = one.refused.as_ref()?;
+    let mut note = format!(
+        "{}: {}; what it held before stays in force",
+        refused.field, refused.problem
+    );
+    note.truncate(note.floor_char_boundary(NOTE_BYTES_MAX));
+    Some(note)
+}
+
+fn reference(one: &ObjectStatus) -> ObjectReference {
+    let key = &one.object;
+    let api_version = match key.kind {
+        Kind::Namespace | Kind::ServiceAccount | Kind::Service | Kind::Pod => "v1".into(),
+        Kind::EndpointSlice => "discovery.k8s.io/v1".into(),
+        Kind::HTTPRoute | Kind::GRPCRoute | Kind::TLSRoute => route_resource(key.kind).api_version,
+    };
+    ObjectReference {
+        api_version: Some(api_version),
+        kind: Some(format!("{:?}", key.kind)),
+        name: Some(key.name.to_string()),
+        // Events about what has no namespace are in this one.
+        namespace: Some(match &*key.namespace {
+            "" => "default".into(),
+            namespace => namespace.into(),
+        }),
+        uid: Some(one.uid.clone()),
+        ..ObjectReference::default()
+    }
+}

@@ -1,0 +1,146 @@
+//! The roots, for the API server: `caBundle` of our webhook configurations. The chart renders none, so that two renders
+//! are the same; whoever applies the chart again takes nothing away, and if something does, it is put back at once.
+
+use std::pin::pin;
+
+use k8s_openapi::ByteString;
+use kube::Api;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{Config, Event, watcher};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+use tokio_stream::StreamExt;
+use tracing::{info, warn};
+
+use super::lead::{Desk, FIELD_MANAGER, RETRY};
+use crate::metrics::Written;
+
+/// Our configurations, each of its kind.
+const CONFIGURATIONS: [(&str, &str, &str); 2] = [
+    (
+        "MutatingWebhookConfiguration",
+        "mutatingwebhookconfigurations",
+        "ringmail-injector",
+    ),
+    (
+        "ValidatingWebhookConfiguration",
+        "validatingwebhookconfigurations",
+        "ringmail-validator",
+    ),
+];
+
+pub(super) struct Hooks {
+    desk: Desk,
+}
+
+impl Hooks {
+    pub(super) fn new(desk: &Desk) -> Self {
+        Self { desk: desk.clone() }
+    }
+
+    pub(super) async fn run(self) {
+        let [mutating, validating] = CONFIGURATIONS;
+        tokio::join!(self.keep(mutating), self.keep(validating));
+    }
+
+    async fn keep(&self, (kind, plural, name): (&str, &str, &str)) {
+        let resource = ApiResource {
+            group: "admissionregistration.k8s.io".into(),
+            version: "v1".into(),
+            api_version: "admissionregistration.k8s.io/v1".into(),
+            kind: kind.into(),
+            plural: plural.into(),
+        };
+        let api = Api::<DynamicObject>::all_with(self.desk.client.clone(), &resource);
+        let which = Config::default().fields(&format!("metadata.name={name}"));
+        let mut events = pin!(watcher(api.clone(), which).default_backoff());
+        let mut snapshots = self.desk.snapshots.clone();
+        let mut latest: Option<DynamicObject> = None;
+        loop {
+            let mut failed = false;
+            if let Some(patch) = latest
+                .as_ref()
+                .and_then(|one| corrected(one, &self.roots()))
+            {
+                let params = PatchParams {
+                    field_manager: Some(FIELD_MANAGER.into()),
+                    ..PatchParams::default()
+                };
+                let outcome = api.patch(name, &params, &Patch::Strategic(patch)).await;
+                self.desk.count(Written::CaBundle, &outcome);
+                match outcome {
+                    Ok(written) => {
+                        info!("caBundle of {kind} {name} written");
+                        latest = Some(written);
+                    }
+                    Err(e) => {
+                        warn!("cannot write caBundle of {kind} {name}: {e}");
+                        failed = true;
+                    }
+                }
+            }
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(Event::Apply(one) | Event::InitApply(one))) => latest = Some(one),
+                    Some(Ok(Event::Delete(_))) => latest = None,
+                    Some(Ok(Event::Init | Event::InitDone)) => {}
+                    Some(Err(e)) => warn!("watch of {kind} {name} broken: {e}"),
+                    None => return,
+                },
+                Ok(()) = snapshots.changed() => {}
+                () = sleep(RETRY), if failed => {}
+            }
+        }
+    }
+
+    /// As a configuration holds it.
+    fn roots(&self) -> Value {
+        json!(ByteString(self.desk.roots().into_bytes()))
+    }
+}
+
+/// A patch that names only the webhooks that are wrong; none when all are right.
+fn corrected(configuration: &DynamicObject, roots: &Value) -> Option<Value> {
+    let webhooks = configuration.data.get("webhooks")?.as_array()?;
+    let wrong: Vec<Value> = webhooks
+        .iter()
+        .filter(|one| one.pointer("/clientConfig/caBundle") != Some(roots))
+        .filter_map(|one| one.get("name"))
+        .map(|name| json!({"name": name, "clientConfig": {"caBundle": roots}}))
+        .collect();
+    (!wrong.is_empty()).then(|| json!({"webhooks": wrong}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_wrong_is_written() {
+        let rows = [
+            (
+                json!([{"name": "a", "clientConfig": {"caBundle": "cm9vdA=="}}]),
+                None,
+            ),
+            (
+                json!([{"name": "a", "clientConfig": {"caBundle": "cm9vdA=="}},
+                       {"name": "b", "clientConfig": {}}, {"name": "c", "clientConfig": {"caBundle": "b2xk"}}]),
+                Some(json!(["b", "c"])),
+            ),
+            (json!([]), None),
+            (Value::Null, None),
+        ];
+        for (webhooks, wanted) in rows {
+            let one: DynamicObject =
+                serde_json::from_value(json!({"metadata": {}, "webhooks": webhooks}))
+                    .expect("good");
+            let patch = corrected(&one, &json!(ByteString(b"root".to_vec())));
+            let names = patch.map(|patch| {
+                let webhooks = patch["webhooks"].as_array().cloned().unwrap_or_default();
+                webhooks.iter().map(|one| one["name"].clone()).collect()
+            });
+            assert_eq!(names, wanted);
+        }
+    }
+}

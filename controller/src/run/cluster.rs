@@ -1,0 +1,142 @@
+//! The part that only runs in a cluster: its objects, its Secrets, its lease and its webhooks.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use kube::Client;
+use rustls::pki_types::UnixTime;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::listen;
+use crate::attest::Attestor;
+use crate::authority::Authority;
+use crate::cluster::lead::{self, Desk, States};
+use crate::cluster::lease::Election;
+use crate::cluster::review::Reviewer;
+use crate::cluster::{client, secret};
+use crate::config::{ClusterHome, Config};
+use crate::metrics::Metrics;
+use crate::publish::{Publisher, Snapshots};
+use crate::source::{self, State};
+use crate::stop::Stop;
+use crate::webhook;
+
+/// What can fail before anything runs.
+pub(super) struct Cluster {
+    client: Client,
+    home: ClusterHome,
+    pub(super) webhook_listener: TcpListener,
+}
+
+/// What the parts outside share with it.
+pub(super) struct Shared<'a> {
+    pub(super) config: &'a Config,
+    pub(super) authority: Arc<Authority>,
+    pub(super) publisher: Publisher,
+    pub(super) source: States,
+    pub(super) snapshots: Snapshots,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Cluster {
+    pub(super) async fn open(
+        config: &Config,
+        home: &ClusterHome,
+    ) -> anyhow::Result<(Authority, Attestor, Self)> {
+        let client = client::infer().await.context("cannot use the cluster")?;
+        let (namespace, now) = (&home.namespace, UnixTime::now());
+        let authority = match &home.issuer_secret {
+            Some(name) => {
+                let given = secret::issuer(&client, namespace, name)
+                    .await
+                    .with_context(|| format!("cannot read the issuer of Secret {name}"))?;
+                Authority::of_issuer(config, &given, now)
+            }
+            None => {
+                let root = secret::root(&client, namespace, &config.trust_domain)
+                    .await
+                    .with_context(|| format!("cannot open Secret {}", secret::ROOT_SECRET))?;
+                let origin = format!("Secret {namespace}/{}", secret::ROOT_SECRET);
+                Authority::of_root(config, &origin, &root, now)
+            }
+        };
+        let authority = authority.context("cannot open the certificate authority")?;
+        let reviewer = Reviewer::new(client.clone(), config.trust_domain.clone());
+        let cluster = Self {
+            client,
+            home: home.clone(),
+            webhook_listener: listen(home.webhook_listen).await?,
+        };
+        Ok((authority, Attestor::cluster(reviewer), cluster))
+    }
+
+    pub(super) fn spawn(
+        self,
+        shared: Shared<'_>,
+        states: watch::Sender<Option<Arc<State>>>,
+        tasks: &mut JoinSet<()>,
+        stop: &Stop,
+    ) -> anyhow::Result<()> {
+        let ClusterHome {
+            namespace,
+            pod,
+            sidecar,
+            ..
+        } = self.home;
+        let client = self.client;
+        tasks.spawn(source::cluster::follow(
+            client.clone(),
+            shared.metrics.clone(),
+            states,
+            stop.clone(),
+        ));
+
+        let upkeep = webhook::identity::Upkeep {
+            authority: shared.authority.clone(),
+            namespace: namespace.clone(),
+        };
+        let (tls, wait) = upkeep.fresh()?;
+        let tls = Arc::new(ArcSwap::new(tls));
+        let front = webhook::Front::new(
+            tls.clone(),
+            shared.source.clone(),
+            shared.metrics.clone(),
+            shared.config.drain_timeout,
+            sidecar,
+        );
+        let front = Arc::new(front);
+        tasks.spawn(upkeep.run(tls, wait, shared.snapshots.clone(), stop.clone()));
+        tasks.spawn(webhook::serve(self.webhook_listener, front, stop.clone()));
+
+        let (trouble, issuer_trouble) = watch::channel(None);
+        if let Some(name) = self.home.issuer_secret.clone() {
+            let following = secret::Following {
+                authority: shared.authority,
+                publisher: shared.publisher,
+                trouble,
+                metrics: shared.metrics.clone(),
+            };
+            let run = following.run(client.clone(), namespace.clone(), name, stop.clone());
+            tasks.spawn(run);
+        }
+
+        let (election, leads) = Election::new(client.clone(), &namespace, pod.clone());
+        tasks.spawn(election.run(stop.clone()));
+        let desk = Desk {
+            client,
+            namespace,
+            pod,
+            trust_domain: shared.config.trust_domain.clone(),
+            states: shared.source,
+            snapshots: shared.snapshots,
+            issuer_trouble,
+            issuer_secret: self.home.issuer_secret,
+            metrics: shared.metrics,
+        };
+        tasks.spawn(lead::run(desk, leads, stop.clone()));
+        Ok(())
+    }
+}

@@ -1,0 +1,51 @@
+//! `/validate`: what our own reading says of an object before it is kept. It warns and denies nothing: an object of
+//! others is not ours to refuse, and its status tells what became of it.
+
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use serde::de::DeserializeOwned;
+
+use super::review::{Answer, Operation, Question};
+use crate::source::cluster::{Found, of_namespace, of_service, of_written_route};
+use crate::source::objects::Kind;
+
+pub(super) fn answer(question: &Question) -> Answer {
+    if !matches!(question.operation, Operation::Create | Operation::Update) {
+        return Answer::allow();
+    }
+    let found = match (question.kind.group.as_str(), question.kind.kind.as_str()) {
+        ("", "Namespace") => object::<Namespace>(question).map(of_namespace),
+        ("", "Service") => object::<Service>(question).map(of_service),
+        ("gateway.networking.k8s.io", "HTTPRoute") => route(question, Kind::HTTPRoute),
+        ("gateway.networking.k8s.io", "GRPCRoute") => route(question, Kind::GRPCRoute),
+        ("gateway.networking.k8s.io", "TLSRoute") => route(question, Kind::TLSRoute),
+        (_, _) => None,
+    };
+    Answer {
+        warnings: found.map(warnings).unwrap_or_default(),
+        ..Answer::allow()
+    }
+}
+
+fn warnings(found: Found) -> Vec<String> {
+    let refused = found.object.err().map(|refusal| {
+        format!(
+            "{}: {}; ringmail will not take this, and keeps what it knew of it",
+            refusal.field, refusal.problem
+        )
+    });
+    found
+        .warnings
+        .into_iter()
+        .chain(refused)
+        .map(|text| format!("ringmail: {text}"))
+        .collect()
+}
+
+fn route(question: &Question, kind: Kind) -> Option<Found> {
+    of_written_route(kind, &question.object)
+}
+
+/// None for what is not such an object: the API server checks its own kinds.
+fn object<T: DeserializeOwned>(question: &Question) -> Option<T> {
+    T::deserialize(&question.object).ok()
+}
