@@ -5,6 +5,8 @@ use std::{
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    thread,
     time::Duration,
 };
 
@@ -34,6 +36,24 @@ impl Process {
             program,
             log: log.to_owned(),
         }
+    }
+
+    /// Starts a program on this machine, outside of all pods. It ends with us.
+    pub fn start(command: &Command, log: &Path) -> anyhow::Result<Self> {
+        let mut launcher = Self::launcher(command, 0, log)?;
+        let (sender, started) = mpsc::channel();
+        // A child goes with the thread that started it, so that thread stays as long as we do.
+        thread::spawn(move || {
+            // Whoever waits for it is there.
+            let _ = sender.send(launcher.spawn());
+            loop {
+                thread::park();
+            }
+        });
+        let program = command.get_program().to_string_lossy().into_owned();
+        let child = started.recv().context("the starting thread died")?;
+        let child = child.with_context(|| format!("cannot start {program}"))?;
+        Ok(Self::new(child, program, log))
     }
 
     /// The command that makes ourselves become `command`.

@@ -19,7 +19,7 @@ use k8s_openapi::ByteString;
 use kube::Config;
 use kube::client::{Body, Client, ConfigExt};
 use kube::config::AuthInfo;
-use ringmail_proto::tls;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -94,6 +94,11 @@ pub fn connect(config: &Config) -> Result<Client, ClientError> {
     Ok(Client::new(service, config.default_namespace.clone()))
 }
 
+/// All that the library has, unlike between our own: an API server may be bound to the curves of a standard.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
 /// Whom to dial, and how to know it.
 struct Target {
     tls: TlsConnector,
@@ -120,7 +125,7 @@ impl Target {
                 "the kubeconfig names no certificate-authority",
             ));
         }
-        let builder = ClientConfig::builder_with_provider(tls::provider())
+        let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_root_certificates(roots);
         let tls = match certificate(&config.auth_info)? {

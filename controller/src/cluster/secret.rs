@@ -17,7 +17,7 @@ use kube::{Api, Client};
 use ringmail_proto::identity::TrustDomain;
 use rustls::pki_types::UnixTime;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_stream::StreamExt;
 use tracing::{error, info, warn};
 use zeroize::Zeroizing;
@@ -151,7 +151,13 @@ impl Following {
             .fields(&format!("metadata.name={name}"))
             .timeout(WATCH_SECONDS);
         let mut events = pin!(api.watch(&which, &version).await?);
-        while let Some(event) = events.try_next().await? {
+        // The server ends a watch by itself; one that does not is not there any more.
+        let limit = Duration::from_secs(u64::from(2 * WATCH_SECONDS));
+        let deadline = Instant::now() + limit;
+        while let Ok(event) = timeout_at(deadline, events.try_next()).await {
+            let Some(event) = event? else {
+                break;
+            };
             match event {
                 WatchEvent::Added(secret) | WatchEvent::Modified(secret) => {
                     self.take(&secret).await;

@@ -64,8 +64,10 @@ impl Statuses {
                     // A newer route, or a status that another changed meanwhile.
                     Ok(false) => pause = RETRY,
                     Err(e) => {
+                        // The others would most likely fail too: they wait for the next round.
                         warn!("cannot write the status of {key}: {e}");
                         pause = RETRY;
+                        break;
                     }
                 }
             }

@@ -160,34 +160,33 @@ async fn watch_routes(client: Client, kind: Kind, out: mpsc::Sender<Change>) {
     let resource = route_resource(kind);
     let mut absent = 0;
     loop {
-        match serves(&client, &resource).await {
+        let found = match serves(&client, &resource).await {
             Ok(true) => {
                 absent = 0;
                 info!("the cluster serves {kind:?}s");
                 let api = Api::<DynamicObject>::all_with(client.clone(), &resource);
                 let read = |one| of_route(kind, one);
                 watch_until(api, kind, &out, read, is_unknown).await;
+                Vec::new()
             }
             Ok(false) => {
                 absent += 1;
-                if absent == ABSENT_LOOKS {
-                    for change in [Change::Begun(kind), Change::Listed(kind)] {
-                        if out.send(change).await.is_err() {
-                            return;
-                        }
-                    }
+                match absent == ABSENT_LOOKS {
+                    true => vec![Change::Begun(kind), Change::Listed(kind)],
+                    false => Vec::new(),
                 }
             }
-            Err(e) => {
-                let change = Change::Broken(kind, e.to_string());
-                if out.send(change).await.is_err() {
-                    return;
-                }
+            Err(e) => vec![Change::Broken(kind, e.to_string())],
+        };
+        let is_told = found.is_empty();
+        for change in found {
+            if out.send(change).await.is_err() {
+                return;
             }
         }
         // The first looks decide when the first state is there.
-        let pause = if absent < ABSENT_LOOKS { SETTLE } else { LOOK };
-        sleep(pause).await;
+        let is_early = is_told && absent < ABSENT_LOOKS;
+        sleep(if is_early { SETTLE } else { LOOK }).await;
     }
 }
 

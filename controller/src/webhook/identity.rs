@@ -8,13 +8,13 @@ use std::time::Duration;
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use rcgen::KeyPair;
-use ringmail_proto::tls;
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 use tokio::time::sleep;
 use tracing::error;
 
 use crate::authority::{Authority, LeafKey};
+use crate::cluster::client::provider;
 use crate::config::CONTROLLER_ACCOUNT;
 use crate::publish::Snapshots;
 use crate::stop::Stop;
@@ -41,7 +41,7 @@ impl Upkeep {
             .authority
             .issue_named(&LeafKey::of(&key)?, &names, now)?;
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = ServerConfig::builder_with_provider(tls::provider())
+        let config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_no_client_auth()
             .with_single_cert(chain, key)?;
