@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use anyhow::Context;
-use ringmail_proto::destination::Service;
+use ringmail_proto::destination::{Service, Timeouts};
 use ringmail_proto::identity::WorkloadName;
 use ringmail_proto::pb;
 use ringmail_proto::route::Routes;
@@ -125,6 +125,7 @@ fn named(name: &str) -> anyhow::Result<Service> {
         endpoints: Vec::new(),
         routes: None,
         backends: Vec::new(),
+        timeouts: Timeouts::default(),
     })
 }
 
@@ -152,6 +153,7 @@ fn routed() -> anyhow::Result<Service> {
     let wire = pb::Routes {
         matches: (0..16).map(matched).collect(),
         rules: vec![rule; 16],
+        ..pb::Routes::default()
     };
     Ok(Service {
         routes: Some(Arc::new(Routes::from_wire(wire, 1)?)),
