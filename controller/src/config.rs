@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::inject;
 use http::Uri;
 use ringmail_proto::Invalid;
 use ringmail_proto::identity::{SpiffeId, TrustDomain};
@@ -11,7 +12,7 @@ use ringmail_proto::identity::{SpiffeId, TrustDomain};
 /// What can be said on the command line.
 mod flags;
 
-pub use flags::{Cli, Command, JoinTokenFlags, LogFormat, RunFlags};
+pub use flags::{Cli, Command, JoinTokenFlags, LogFormat, RunFlags, SidecarFlags};
 
 /// The shortest life of a leaf: shorter would be renewed all the time.
 pub const LEAF_LIFETIME_MIN: Duration = Duration::from_secs(10);
@@ -77,6 +78,8 @@ pub struct ClusterHome {
     pub webhook_listen: SocketAddr,
     /// The Secret of an authority made elsewhere.
     pub issuer_secret: Option<String>,
+    /// What pods are given.
+    pub sidecar: inject::Settings,
 }
 
 impl Config {
@@ -229,6 +232,39 @@ fn cluster_home(flags: &RunFlags) -> Result<ClusterHome, BadSetting> {
         webhook_listen: flags.webhook_listen,
         // A chart that has no value says it empty.
         issuer_secret: flags.issuer_secret.clone().filter(|name| !name.is_empty()),
+        sidecar: sidecar(
+            &flags.sidecar,
+            &flags.trust_domain,
+            &needed("namespace", &flags.namespace)?,
+        )?,
+    })
+}
+
+/// What every pod is given by a controller in `namespace`.
+///
+/// # Errors
+/// The flag that is no quantity.
+pub fn sidecar(
+    flags: &SidecarFlags,
+    trust_domain: &TrustDomain,
+    namespace: &str,
+) -> Result<inject::Settings, BadSetting> {
+    let quantity = |flag, text: &str| match text {
+        "" => Ok(None),
+        text if inject::is_quantity(text) => Ok(Some(text.to_owned())),
+        _ => Err(bad(flag, "is no quantity like 100m, 0.5 or 64Mi")),
+    };
+    Ok(inject::Settings {
+        image: flags.proxy_image.clone(),
+        pull_policy: flags.proxy_image_pull_policy.clone(),
+        trust_domain: trust_domain.clone(),
+        namespace: namespace.to_owned(),
+        resources: inject::Resources {
+            cpu_request: quantity("proxy-cpu-request", &flags.proxy_cpu_request)?,
+            memory_request: quantity("proxy-memory-request", &flags.proxy_memory_request)?,
+            cpu_limit: quantity("proxy-cpu-limit", &flags.proxy_cpu_limit)?,
+            memory_limit: quantity("proxy-memory-limit", &flags.proxy_memory_limit)?,
+        },
     })
 }
 

@@ -28,6 +28,9 @@ pub mod cluster;
 /// Which identity a credential proves.
 pub mod attest;
 
+/// What makes a pod part of the mesh.
+pub mod inject;
+
 /// Token buckets: how often one may ask.
 mod pace;
 

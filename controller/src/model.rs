@@ -9,7 +9,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use ringmail_proto::destination::{Destination, DestinationKind, Endpoint, Service};
+use ringmail_proto::destination::{
+    Destination, DestinationKind, Endpoint, Service, Timeouts, WEIGHT_DEFAULT,
+};
 use ringmail_proto::identity::{TrustDomain, WorkloadName};
 use ringmail_proto::route::Routes;
 use ringmail_proto::workload::Workload;
@@ -230,9 +232,11 @@ fn pod_destination(pod: &PodEntry, address: SocketAddr) -> DestinationKind {
             workload: pod.name.clone(),
             identity: pod.identity.clone(),
             zone_hints: Vec::new(),
+            weight: WEIGHT_DEFAULT,
         }],
         routes: None,
         backends: Vec::new(),
+        timeouts: Timeouts::default(),
     })
 }
 

@@ -30,6 +30,9 @@ mod check;
 /// One file's text to objects.
 mod parse;
 
+/// How long, as people write it.
+mod duration;
+
 /// What annotations may say.
 pub mod annotations;
 

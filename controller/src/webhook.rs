@@ -2,7 +2,8 @@
 //!
 //! Never an error that stands in anybody's way by itself: whether a call that fails refuses an object is for the webhook
 //! configuration to say. Limits: `CONNECTIONS_MAX`, `HANDSHAKE_TIMEOUT`, `REVIEW_BYTES_MAX`, `REVIEWS_MAX` at a time,
-//! `BUDGET` for each. Told to stop, it answers for `LINGER` more, until the API server has learnt of it.
+//! `BUDGET` for each, `NAMESPACE_WAIT` of it for the namespace of a pod. Told to stop, it answers for `LINGER` more, until
+//! the API server has learnt of it.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -25,6 +26,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
+use crate::inject::Settings;
 use crate::metrics::{Metrics, Reviewed, Webhook, WebhookLabels};
 use crate::source::State;
 use crate::stop::Stop;
@@ -53,11 +55,13 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of one review: the API server takes objects of 1.5 MiB, and an update has two.
 const REVIEW_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// Reviews that are read at a time; others wait. Bounds what they hold in memory beside their texts.
-const REVIEWS_MAX: usize = 8;
+const REVIEWS_MAX: usize = 32;
 /// From the head of a call to its answer: before the API server gives up after 5 s, so that it hears why.
 const BUDGET: Duration = Duration::from_millis(4500);
 /// From the stop to the end of accepting.
 const LINGER: Duration = Duration::from_secs(3);
+/// For the namespace of a pod to be seen.
+const NAMESPACE_WAIT: Duration = Duration::from_secs(1);
 /// Between two calls of one connection; an idle one must not hold its place for long.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// After accept failed.
@@ -70,6 +74,8 @@ pub(crate) struct Front {
     pub(crate) states: watch::Receiver<Option<Arc<State>>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) drain_timeout: Duration,
+    /// What pods are given.
+    pub(crate) sidecar: Settings,
     reviews: Semaphore,
 }
 
@@ -79,12 +85,14 @@ impl Front {
         states: watch::Receiver<Option<Arc<State>>>,
         metrics: Arc<Metrics>,
         drain_timeout: Duration,
+        sidecar: Settings,
     ) -> Self {
         Self {
             tls,
             states,
             metrics,
             drain_timeout,
+            sidecar,
             reviews: Semaphore::new(REVIEWS_MAX),
         }
     }
@@ -199,7 +207,7 @@ impl Front {
         };
         let answer = match webhook {
             Webhook::Namespaces => namespaces::answer(&question),
-            Webhook::Pods => self.pod(&question),
+            Webhook::Pods => self.pod(&question).await,
             Webhook::Validate | Webhook::Unknown => validate::answer(&question),
         };
         let outcome = answer.outcome();
@@ -211,12 +219,19 @@ impl Front {
         (outcome, response)
     }
 
-    fn pod(&self, question: &Question) -> Answer {
-        let state = self.states.borrow().clone();
-        let namespace = state
-            .as_ref()
-            .and_then(|state| state.objects.namespace(&question.namespace));
-        pods::answer(question, namespace)
+    /// A namespace that was made a moment ago may not have been seen yet, and its annotations count.
+    async fn pod(&self, question: &Question) -> Answer {
+        let annotations = |state: &Option<Arc<State>>| {
+            let namespace = state.as_ref()?.objects.namespace(&question.namespace)?;
+            Some(namespace.metadata.annotations.clone().unwrap_or_default())
+        };
+        let mut states = self.states.clone();
+        let seen = states.wait_for(|state| annotations(state).is_some());
+        let inherited = match timeout(NAMESPACE_WAIT, seen).await {
+            Ok(Ok(state)) => annotations(&state),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        pods::answer(question, &inherited.unwrap_or_default(), &self.sidecar)
     }
 }
 

@@ -3,9 +3,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::identity::{SpiffeId, WorkloadName};
-use crate::route::{BACKENDS_MAX, Routes};
+use crate::route::{BACKENDS_MAX, Routes, TIMEOUT_MAX};
 use crate::workload::{self, Protocol};
 use crate::{Invalid, pb};
 
@@ -14,6 +15,11 @@ pub const BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Endpoints of one service.
 pub const ENDPOINTS_MAX: usize = 10_000;
+
+/// What an endpoint weighs, unless somebody says otherwise.
+pub const WEIGHT_DEFAULT: u32 = 100;
+/// The most it can.
+pub const WEIGHT_MAX: u32 = 10_000;
 
 /// Hints of one endpoint: as many as Kubernetes allows.
 pub const ZONE_HINTS_MAX: usize = 8;
@@ -51,6 +57,17 @@ pub struct Service {
     pub routes: Option<Arc<Routes>>,
     /// What routes refer to by index; these have no routes and no backends of their own.
     pub backends: Vec<Arc<Self>>,
+    /// How long callers wait.
+    pub timeouts: Timeouts,
+}
+
+/// How long callers of a service wait for it, whatever routes say besides.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the end of a request to the head of its response, for each try.
+    pub response_head: Option<Duration>,
+    /// In which nothing moves either way on a request, a WebSocket or an opaque connection.
+    pub idle: Option<Duration>,
 }
 
 /// One pod that serves a port.
@@ -64,6 +81,8 @@ pub struct Endpoint {
     pub identity: Option<SpiffeId>,
     /// Zones whose clients should use it (`EndpointSlice` v1, `hints.forZones`); empty without a hint.
     pub zone_hints: Vec<Box<str>>,
+    /// How many requests it gets, in relation to the others; with 0 none as long as others get some.
+    pub weight: u32,
 }
 
 /// The name under which an address is subscribed to: the one text form of it.
@@ -153,6 +172,8 @@ impl TryFrom<pb::Service> for Service {
                 .into_iter()
                 .map(|one| Endpoint::try_from(one).map_err(|e| e.inside("endpoints")))
                 .collect::<Result<_, _>>()?,
+            timeouts: Timeouts::try_from(wire.timeouts.unwrap_or_default())
+                .map_err(|e| e.inside("timeouts"))?,
         })
     }
 }
@@ -177,6 +198,38 @@ impl From<&Service> for pb::Service {
             endpoints: checked.endpoints.iter().map(pb::Endpoint::from).collect(),
             routes: checked.routes.as_deref().map(Into::into),
             backends: checked.backends.iter().map(|one| (&**one).into()).collect(),
+            timeouts: (checked.timeouts != Timeouts::default()).then(|| checked.timeouts.into()),
+        }
+    }
+}
+
+impl TryFrom<pb::Timeouts> for Timeouts {
+    type Error = Invalid;
+
+    fn try_from(wire: pb::Timeouts) -> Result<Self, Invalid> {
+        let timeout = |field, milliseconds| {
+            let duration = Duration::from_millis(milliseconds);
+            if duration > TIMEOUT_MAX {
+                return Err(Invalid::new(field, "is longer than a day"));
+            }
+            Ok(Some(duration).filter(|duration| !duration.is_zero()))
+        };
+        Ok(Self {
+            response_head: timeout("response_head_ms", wire.response_head_ms)?,
+            idle: timeout("idle_ms", wire.idle_ms)?,
+        })
+    }
+}
+
+impl From<Timeouts> for pb::Timeouts {
+    fn from(checked: Timeouts) -> Self {
+        let milliseconds = |timeout: Option<Duration>| {
+            let milliseconds = timeout.unwrap_or_default().as_millis();
+            u64::try_from(milliseconds).unwrap_or(u64::MAX)
+        };
+        Self {
+            response_head_ms: milliseconds(checked.response_head),
+            idle_ms: milliseconds(checked.idle),
         }
     }
 }
@@ -207,7 +260,12 @@ impl TryFrom<pb::Endpoint> for Endpoint {
                     .ok_or_else(|| Invalid::new("zone_hints", "is empty"))
             })
             .collect::<Result<_, _>>()?;
+        let weight = wire.weight.unwrap_or(WEIGHT_DEFAULT);
+        if weight > WEIGHT_MAX {
+            return Err(Invalid::new("weight", "is more than 10000"));
+        }
         Ok(Self {
+            weight,
             zone_hints,
             address: SocketAddr::new(ip.to_canonical(), port),
             workload: workload
@@ -230,6 +288,7 @@ impl From<&Endpoint> for pb::Endpoint {
                 .map(SpiffeId::to_string)
                 .unwrap_or_default(),
             zone_hints: checked.zone_hints.iter().map(ToString::to_string).collect(),
+            weight: (checked.weight != WEIGHT_DEFAULT).then_some(checked.weight),
         }
     }
 }
@@ -258,6 +317,7 @@ mod tests {
             workload: Some(workload),
             spiffe_id: name(identity),
             zone_hints: vec![name(ZONE_BYTES_MAX); ZONE_HINTS_MAX],
+            weight: Some(WEIGHT_MAX),
         };
         let framed = largest.encoded_len() + 4;
         assert!(framed * ENDPOINTS_MAX + 1024 < BYTES_MAX, "{framed}");

@@ -1,5 +1,5 @@
-//! What is done with an HTTP request to a service: routes of the Gateway API, merged, ordered and checked, and the
-//! choice among them. Pure: the proxy and the command line choose alike.
+//! What is done with an HTTP request or a TLS connection to a service: routes of the Gateway API, merged, ordered and
+//! checked, and the choice among them. Pure: the proxy and the command line choose alike.
 //!
 //! Limits: `MATCHES_MAX` matches and `RULES_MAX` rules a service, `PARTS_MAX` of anything in one of them,
 //! `TEXT_BYTES_MAX` a string, `PATTERN_BYTES_MAX` a regular expression and `PATTERNS_MAX` of those a service.
@@ -12,10 +12,14 @@ mod wire;
 /// Regular expressions, compiled once.
 mod pattern;
 
+/// Names of servers, as TLS has them.
+mod server_name;
+
 /// Where a rewritten or redirected request goes.
 mod target;
 
 pub use pattern::Pattern;
+pub use server_name::ServerName;
 
 /// Matches of one service.
 pub const MATCHES_MAX: usize = 2048;
@@ -47,10 +51,12 @@ pub struct Routes {
     pub matches: Vec<Match>,
     /// What matches point to.
     pub rules: Vec<Rule>,
+    /// They are for connections of the application's own TLS: by server name, to backends.
+    pub tls: bool,
 }
 
 /// When a rule applies: all parts hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Match {
     /// Index of the rule.
     pub rule: usize,
@@ -62,12 +68,15 @@ pub struct Match {
     pub headers: Vec<ValueMatch>,
     /// Query parameters.
     pub query: Vec<ValueMatch>,
+    /// Of TLS connections, and then nothing else.
+    pub server_name: Option<ServerName>,
 }
 
 /// Which paths.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum PathMatch {
     /// Every path.
+    #[default]
     Any,
     /// This one.
     Exact(String),
@@ -238,6 +247,13 @@ impl Routes {
         };
         let found = self.matches.iter().find(holds)?;
         Some((self.rules.get(found.rule)?, found))
+    }
+
+    /// The rule for a TLS connection to the server of that name, in lower case. None: nothing is meant for it.
+    #[must_use]
+    pub fn pick_server(&self, name: &str) -> Option<&Rule> {
+        let holds = |one: &&Match| one.server_name.as_ref().is_some_and(|own| own.holds(name));
+        self.rules.get(self.matches.iter().find(holds)?.rule)
     }
 }
 

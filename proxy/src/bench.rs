@@ -10,7 +10,7 @@ use crate::http::h2::heads::{self, Tunnel};
 use crate::http::neutral::{Request, Response, Version};
 use crate::http::route::{Routed, route};
 use crate::peer::frame::{self, Decoder, Kind};
-use crate::upstream::balance::{self, Standing};
+use crate::upstream::balance::{self, Field, Standing};
 
 /// Whether these first bytes are taken for HTTP/1.
 pub fn is_http1(bytes: &[u8]) -> bool {
@@ -119,5 +119,5 @@ pub fn chunks(mut text: &[u8]) -> Option<usize> {
 /// Which of endpoints of such costs is asked.
 pub fn picked(costs: &[f64], random: u64) -> Option<usize> {
     let standing = |index: usize| costs.get(index).copied().map(Standing::Open);
-    balance::pick(costs.len(), random, standing).map(|picked| picked.index)
+    balance::pick(&Field::even(costs.len()), random, standing).map(|picked| picked.index)
 }

@@ -3,6 +3,9 @@
 /// Reading them.
 pub(crate) mod first;
 
+/// Whom a client's TLS asks for.
+pub(crate) mod client_hello;
+
 /// Bytes after which a first line that may still become HTTP is taken for it: then a too large head is refused as such.
 pub(crate) const DETECT_BYTES_MAX: usize = 16 * 1024;
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::detect::client_hello::{Hello, client_hello};
 use crate::detect::{Verdict, detect};
 use crate::http::fields::{Fate, fate};
 use crate::http::h1::body::Body;
@@ -14,8 +15,14 @@ use crate::peer::open::Open;
 /// Prefixes of an input that are looked at one by one.
 const PREFIXES_MAX: usize = 256;
 
-/// A verdict stands, whatever follows and however the bytes arrive.
+/// A verdict stands, whatever follows and however the bytes arrive. So does a ClientHello.
 pub fn detection(bytes: &[u8]) {
+    let hello = (1..=bytes.len().min(PREFIXES_MAX))
+        .map(|n| client_hello(&bytes[..n]))
+        .find(|hello| *hello != Hello::More);
+    if let Some(hello) = hello {
+        assert_eq!(client_hello(bytes), hello, "the hello changed");
+    }
     let first = (1..=bytes.len().min(PREFIXES_MAX))
         .map(|n| detect(&bytes[..n]))
         .find(|verdict| *verdict != Verdict::More);

@@ -13,7 +13,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-const USAGE: &str = "usage: ringmail-proxy init [--cleanup] | verify | run | --version";
+const USAGE: &str = "usage: ringmail-proxy init [--verify | --cleanup] | verify | run | --version";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     let logging = log(variable("RINGMAIL_LOG").as_deref());
     let outcome = logging.and_then(|()| match arguments[..] {
         ["init"] => init(&variable),
+        ["init", "--verify"] => init(&variable).and_then(|()| verify(&variable)),
         ["init", "--cleanup"] => capture::cleanup().map_err(Into::into),
         ["verify"] => verify(&variable),
         ["run"] => run(&variable),

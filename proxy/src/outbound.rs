@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::buffer::Buffer;
-use crate::detect::first::{first_bytes, in_time};
+use crate::detect::first::{first_bytes, in_time, server_name};
 use crate::detect::{Verdict, is_http2_server};
 use crate::error::{Blamed, Error, Reason};
 use crate::http::{h1, h2};
@@ -21,11 +21,13 @@ use crate::listen;
 use crate::metrics::{Direction, NO_IDENTITY, Outcome, Protocol, Tls};
 use crate::peer::stream::Reader;
 use crate::tcp;
-use crate::upstream::{Caller, Carrier, Way, open_tcp, way};
+use crate::upstream::{Caller, Carrier, Way, open_tcp, open_tls, way};
 use crate::worker::Worker;
 
 /// How long a client may be silent before we ask the server whether it speaks first.
 const SERVER_FIRST_GRACE: Duration = Duration::from_millis(5);
+/// What a client is told whose server name no route is for: the alert unrecognized_name (RFC 6066 section 3).
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 /// For a connection to something outside the mesh.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -90,6 +92,20 @@ async fn forward(
     match spoken {
         Spoken::Http1 => h1::serve::serve(worker, &caller, socket, input).await,
         Spoken::Http2 => Box::pin(h2::serve::serve(worker, caller, socket, input)).await,
+        Spoken::Tls(name) => {
+            let opened = open_tls(worker, &caller, name.as_deref()).await;
+            let carrier = match opened.inspect_err(counted) {
+                Ok(carrier) => carrier,
+                Err(error) => {
+                    if matches!(error.reason, Reason::NoRoute | Reason::NoBackend) {
+                        // It may be gone, or not listen.
+                        let _ = socket.try_write(&UNRECOGNIZED_NAME);
+                    }
+                    return Err(error);
+                }
+            };
+            opaque(worker, socket, input, carrier, Reader::default()).await
+        }
         Spoken::Tcp(None) => {
             let carrier = open_tcp(worker, &caller).await.inspect_err(counted)?;
             opaque(worker, socket, input, carrier, Reader::default()).await
@@ -140,6 +156,8 @@ async fn explain(socket: &mut TcpStream, error: &Error) {
 enum Spoken {
     Http1,
     Http2,
+    /// The app's own TLS, on a port with routes for it; with the server's name, if the client says one.
+    Tls(Option<String>),
     /// Bytes; with the stream, if one had to be opened to find out.
     Tcp(Option<Box<Opened>>),
 }
@@ -155,7 +173,7 @@ impl Spoken {
         match self {
             Self::Http1 => Protocol::Http1,
             Self::Http2 => Protocol::Http2,
-            Self::Tcp(_) => Protocol::Tcp,
+            Self::Tls(_) | Self::Tcp(_) => Protocol::Tcp,
         }
     }
 }
@@ -168,10 +186,15 @@ async fn protocol(
     socket: &mut TcpStream,
     input: &mut Buffer,
 ) -> Result<(Spoken, &'static str), Error> {
-    let (declared, has_routes) = match &destination.kind {
-        DestinationKind::Service(service) => (service.protocol, service.routes.is_some()),
-        DestinationKind::External => (Declared::Detect, false),
+    let (declared, routes) = match &destination.kind {
+        DestinationKind::Service(service) => (service.protocol, service.routes.as_deref()),
+        DestinationKind::External => (Declared::Detect, None),
     };
+    if routes.is_some_and(|routes| routes.tls) {
+        let named = server_name(socket, input);
+        let name = worker.drain.or_draining(named).await;
+        return Ok((Spoken::Tls(name.ok_or(Reason::Draining)??), "first_bytes"));
+    }
     match declared {
         Declared::Http1 => {
             let spoken = http_version(worker, socket, input, Spoken::Http1).await?;
@@ -182,7 +205,7 @@ async fn protocol(
             return Ok((spoken, "declared"));
         }
         Declared::Tcp => return Ok((Spoken::Tcp(None), "declared")),
-        Declared::Detect if has_routes => return only_http(worker, socket, input).await,
+        Declared::Detect if routes.is_some() => return only_http(worker, socket, input).await,
         Declared::Detect => {}
     }
     if let Ok(verdict) = timeout(SERVER_FIRST_GRACE, first_bytes(socket, input)).await {

@@ -250,10 +250,11 @@ async fn keep_tidy(worker: &Worker) {
                 worker.idlers.dismiss();
             }
             _ = sweep.tick() => {
+                let now = std::time::Instant::now();
                 sweep_pool();
-                worker.idlers.sweep(std::time::Instant::now());
+                worker.idlers.sweep(now);
                 worker.apps.sweep();
-                worker.peers.sweep();
+                worker.peers.sweep(now);
                 worker.services.sweep(&worker.snapshot);
             }
             changed = changes.changed() => {

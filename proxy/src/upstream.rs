@@ -195,13 +195,42 @@ impl Carrier {
 /// Opens a stream for an opaque connection to the service that was dialled.
 pub(crate) async fn open_tcp(worker: &Rc<Worker>, caller: &Caller) -> Result<Carrier, Error> {
     let destination = worker.snapshot.destination(caller.destination).await?;
-    let target = dialled(&destination)?;
+    open(worker, caller, dialled(&destination)?).await
+}
+
+/// Opens a stream for a connection of the app's own TLS to where the service's routes send that server name; none where
+/// they have nothing for it.
+pub(crate) async fn open_tls(
+    worker: &Rc<Worker>,
+    caller: &Caller,
+    server_name: Option<&str>,
+) -> Result<Carrier, Error> {
+    let destination = worker.snapshot.destination(caller.destination).await?;
+    let Target { service, .. } = dialled(&destination)?;
+    let routes = service.routes.as_ref();
+    let rule = routes.and_then(|routes| routes.pick_server(server_name?));
+    let weighted = rule
+        .ok_or(Reason::NoRoute)?
+        .backend(worker.services.roll_u32());
+    let backend = weighted
+        .and_then(|weighted| weighted.backend)
+        .and_then(|index| service.backends.get(index));
+    let target = Target {
+        destination: &destination,
+        service: backend.ok_or(Reason::NoBackend)?,
+    };
+    open(worker, caller, target).await
+}
+
+async fn open(worker: &Rc<Worker>, caller: &Caller, target: Target<'_>) -> Result<Carrier, Error> {
     let service = worker
         .services
         .resolve(target, caller.source, &worker.snapshot, &worker.peers);
     let tried = RefCell::default();
-    let (current, streams) = call::begin(worker, &service, &tried, Instant::now()).await?;
+    let now = Instant::now();
+    let (current, streams) = call::begin(worker, &service, &tried, now).await?;
     let stream = Stream::tcp(&streams, current.endpoint().port)?;
+    stream.limit_idle(service.timeouts.idle, now);
     current.opened(&worker.metrics);
     let traffic = current.endpoint().peer.traffic(worker, Protocol::Tcp);
     Ok(Carrier {
@@ -214,7 +243,7 @@ pub(crate) async fn open_tcp(worker: &Rc<Worker>, caller: &Caller) -> Result<Car
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringmail_proto::destination::{Endpoint, Service};
+    use ringmail_proto::destination::{Endpoint, Service, WEIGHT_DEFAULT};
     use ringmail_proto::identity::SpiffeId;
     use ringmail_proto::identity::WorkloadName;
 
@@ -228,6 +257,7 @@ mod tests {
             workload: name("cart-0"),
             identity: meshed.then_some(SpiffeId::clone(&id)),
             zone_hints: Vec::new(),
+            weight: WEIGHT_DEFAULT,
         };
         DestinationKind::Service(Service {
             name: name("cart"),
@@ -236,6 +266,7 @@ mod tests {
             endpoints: endpoints.iter().map(endpoint).collect(),
             routes: None,
             backends: Vec::new(),
+            timeouts: Default::default(),
         })
     }
 

@@ -34,6 +34,7 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("balance::nobody_left_is_said_at_once", nobody_left),
     ("balance::a_grpc_deadline_ends_in_time", grpc_deadline),
     ("balance::requests_stay_in_their_zone", stays_in_zone),
+    ("balance::pods_get_what_they_weigh", by_weight),
 ];
 
 const SECOND: &str = "second";
@@ -259,6 +260,28 @@ fn grpc_deadline(bed: Bed) -> anyhow::Result<()> {
 }
 
 /// Only while every endpoint has a hint and one is for the client's zone.
+fn by_weight(bed: Bed) -> anyhow::Result<()> {
+    play(bed, &Plan::default(), |shop| {
+        let second = second(shop, web)?;
+        let weighs = |weight: &str| {
+            let workload =
+                Workload::new("shop", SECOND).annotated("config.ringmail.io/weight", weight);
+            shop.mesh.put_workload(&second.pod, &workload)
+        };
+        weighs("0")?;
+        let gets_nothing =
+            || shares(shop, 20).is_ok_and(|[first, second]| first > 0.0 && second == 0.0);
+        wait::until(LIMIT, gets_nothing).context("who weighs nothing is asked")?;
+        weighs("300")?;
+        let gets_most = || {
+            shares(shop, 40)
+                .is_ok_and(|[first, second]| (0.6..0.9).contains(&(second / (first + second))))
+        };
+        wait::until(LIMIT, gets_most)
+            .context("three quarters do not go to who weighs three times as much")
+    })
+}
+
 fn stays_in_zone(bed: Bed) -> anyhow::Result<()> {
     play(bed, &Plan::default(), |shop| {
         let second = second(shop, web)?;

@@ -60,6 +60,12 @@ mod drain;
 /// Routes.
 mod routes;
 
+/// The apps' own TLS, by server name.
+mod tls_routes;
+
+/// How long is waited.
+mod waiting;
+
 /// Rolling restarts of everything.
 mod rollouts;
 
@@ -104,6 +110,8 @@ fn main() -> ExitCode {
         .chain(drain::SCENARIOS)
         .chain(balance::SCENARIOS)
         .chain(routes::SCENARIOS)
+        .chain(tls_routes::SCENARIOS)
+        .chain(waiting::SCENARIOS)
         .chain(rollouts::SCENARIOS);
     let bed = bed.ok();
     let trials = scenarios.map(|(name, scenario)| trial(name, *scenario, bed));

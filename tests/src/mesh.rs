@@ -1,7 +1,7 @@
 //! The mesh itself, as its users have it: the real binaries, and Kubernetes objects in a directory.
 //!
 //! A mesh has a directory of its own for state, objects, tokens and logs, which goes with it. The controller runs on the
-//! node; a pod's sidecar goes through `init`, `verify` and `run` in the pod, the last without privileges.
+//! node; a pod's sidecar goes through `init --verify` and `run` in the pod, the last without privileges.
 
 use std::{
     fs,
@@ -255,10 +255,10 @@ impl<'node> Mesh<'node> {
             0
         };
         let log = self.log(&format!("proxy-{}-{}", workload.namespace, workload.name));
-        let command = |verb| {
+        let command = |arguments: &[&str]| {
             let mut command = Command::new(&self.binaries.proxy);
             command
-                .arg(verb)
+                .args(arguments)
                 .env("RINGMAIL_TRUST_DOMAIN", TRUST_DOMAIN)
                 .env(
                     "RINGMAIL_CONTROLLER_ADDRESS",
@@ -283,12 +283,9 @@ impl<'node> Mesh<'node> {
             command
         };
         pod.namespace
-            .start(&command("init"), 0, &log)?
+            .start(&command(&["init", "--verify"]), 0, &log)?
             .success(START_LIMIT)?;
-        pod.namespace
-            .start(&command("verify"), 0, &log)?
-            .success(START_LIMIT)?;
-        let process = pod.namespace.start(&command("run"), uid, &log)?;
+        let process = pod.namespace.start(&command(&["run"]), uid, &log)?;
         Ok(Sidecar {
             process,
             admin: SocketAddr::new(pod.v4.into(), PROXY_ADMIN_PORT),

@@ -134,6 +134,7 @@ fn verdicts<'a>(
     let read = routes.iter().map(|route| {
         let kind = match route.kind {
             "GRPCRoute" => Kind::GRPCRoute,
+            "TLSRoute" => Kind::TLSRoute,
             _ => Kind::HTTPRoute,
         };
         let key = Key {
@@ -144,7 +145,7 @@ fn verdicts<'a>(
         (key, Verdict::Read(route.clone()))
     });
     let refused = noted.filter_map(|one| {
-        let is_route = matches!(one.object.kind, Kind::HTTPRoute | Kind::GRPCRoute);
+        let is_route = Kind::ROUTES.contains(&one.object.kind);
         let refusal = one.refused.clone().filter(|_| is_route)?;
         Some((
             one.object.clone(),

@@ -72,6 +72,9 @@ pub struct RunFlags {
     /// of a self-made root.
     #[arg(long, env = "RINGMAIL_ISSUER_SECRET")]
     pub issuer_secret: Option<String>,
+    /// With --kubernetes: what pods are given.
+    #[command(flatten)]
+    pub sidecar: SidecarFlags,
     /// Where proxies call.
     #[arg(long, env = "RINGMAIL_LISTEN", default_value = "0.0.0.0:15012")]
     pub listen: SocketAddr,
@@ -113,6 +116,30 @@ pub struct RunFlags {
     /// How long open streams may finish after SIGTERM.
     #[arg(long, env = "RINGMAIL_DRAIN_TIMEOUT", default_value = "10s", value_parser = duration)]
     pub drain_timeout: Duration,
+}
+
+/// What every injected pod is given, unless its annotations say otherwise.
+#[derive(Debug, Clone, Args)]
+pub struct SidecarFlags {
+    /// The proxy's image.
+    #[arg(long, env = "RINGMAIL_PROXY_IMAGE", default_value = concat!("ghcr.io/ringmail/proxy:", env!("CARGO_PKG_VERSION")))]
+    pub proxy_image: String,
+    /// When a node pulls it: Always, IfNotPresent or Never.
+    #[arg(long, env = "RINGMAIL_PROXY_IMAGE_PULL_POLICY", default_value = "IfNotPresent",
+        value_parser = ["Always", "IfNotPresent", "Never"])]
+    pub proxy_image_pull_policy: String,
+    /// CPU that a sidecar asks for; empty for none.
+    #[arg(long, env = "RINGMAIL_PROXY_CPU_REQUEST", default_value = "10m")]
+    pub proxy_cpu_request: String,
+    /// Memory that a sidecar asks for; empty for none.
+    #[arg(long, env = "RINGMAIL_PROXY_MEMORY_REQUEST", default_value = "24Mi")]
+    pub proxy_memory_request: String,
+    /// CPU that a sidecar may use at most; empty for any.
+    #[arg(long, env = "RINGMAIL_PROXY_CPU_LIMIT", default_value = "")]
+    pub proxy_cpu_limit: String,
+    /// Memory that a sidecar may use at most; empty for any.
+    #[arg(long, env = "RINGMAIL_PROXY_MEMORY_LIMIT", default_value = "")]
+    pub proxy_memory_limit: String,
 }
 
 /// Flags of `join-token`, as said.

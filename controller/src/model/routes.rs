@@ -90,7 +90,7 @@ pub(super) fn apply(objects: &Objects, ports: &[Port], problems: &mut Vec<String
     routed
 }
 
-/// GRPCRoutes first: they have a port before an HTTPRoute, whatever the age (GEP-1294, "Route types"). Then the oldest,
+/// By kind: a GRPCRoute has a port before an HTTPRoute, whatever the age. Then the oldest,
 /// then by name.
 fn in_order(objects: &Objects) -> Vec<&Route> {
     let mut routes: Vec<&Route> = objects.routes().collect();

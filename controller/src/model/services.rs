@@ -9,7 +9,9 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Service as Declaration, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use ringmail_proto::destination::{ENDPOINTS_MAX, Endpoint, Service, ZONE_HINTS_MAX};
+use ringmail_proto::destination::{
+    ENDPOINTS_MAX, Endpoint, Service, Timeouts, WEIGHT_DEFAULT, ZONE_HINTS_MAX,
+};
 use ringmail_proto::identity::WorkloadName;
 use ringmail_proto::workload::Protocol;
 
@@ -39,6 +41,7 @@ pub(super) struct Port {
     /// Where it is dialled; nowhere for a headless service.
     pub(super) addresses: Vec<IpAddr>,
     pub(super) protocol: Protocol,
+    timeouts: Timeouts,
     /// Of both families.
     endpoints: Vec<Endpoint>,
 }
@@ -54,6 +57,7 @@ impl Port {
             endpoints: self.endpoints.iter().filter(of_family).cloned().collect(),
             routes: None,
             backends: Vec::new(),
+            timeouts: self.timeouts,
         }
     }
 }
@@ -177,10 +181,23 @@ impl Reading<'_> {
                 number,
                 addresses: addresses.clone(),
                 protocol,
+                timeouts: self.timeouts(),
                 endpoints,
             });
         }
         found
+    }
+
+    /// Zero is none: it stands for what the namespace says.
+    fn timeouts(&self) -> Timeouts {
+        let Timeouts {
+            response_head,
+            idle,
+        } = self.annotations.timeouts;
+        Timeouts {
+            response_head: response_head.filter(|one| !one.is_zero()),
+            idle: idle.filter(|one| !one.is_zero()),
+        }
     }
 
     fn protocol(
@@ -309,6 +326,7 @@ impl Reading<'_> {
                 workload: self.name.clone(),
                 identity: None,
                 zone_hints: Vec::new(),
+                weight: WEIGHT_DEFAULT,
             },
         };
         let hints = endpoint.hints.iter().flat_map(|hints| &hints.for_zones);
@@ -365,6 +383,7 @@ fn of_pod(pod: &PodEntry, address: IpAddr, port: NonZeroU16) -> Endpoint {
         workload: pod.name.clone(),
         identity: pod.identity.clone(),
         zone_hints: Vec::new(),
+        weight: pod.annotations.weight.unwrap_or(WEIGHT_DEFAULT),
     }
 }
 

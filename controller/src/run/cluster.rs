@@ -71,7 +71,12 @@ impl Cluster {
         tasks: &mut JoinSet<()>,
         stop: &Stop,
     ) -> anyhow::Result<()> {
-        let ClusterHome { namespace, pod, .. } = self.home;
+        let ClusterHome {
+            namespace,
+            pod,
+            sidecar,
+            ..
+        } = self.home;
         let client = self.client;
         tasks.spawn(source::cluster::follow(
             client.clone(),
@@ -91,6 +96,7 @@ impl Cluster {
             shared.source.clone(),
             shared.metrics.clone(),
             shared.config.drain_timeout,
+            sidecar,
         );
         let front = Arc::new(front);
         tasks.spawn(upkeep.run(tls, wait, shared.snapshots.clone(), stop.clone()));

@@ -3,9 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
+use std::time::Duration;
 
 use ringmail_proto::Invalid;
+use ringmail_proto::destination::{Timeouts, WEIGHT_MAX};
+use ringmail_proto::route::TIMEOUT_MAX;
 use ringmail_proto::workload::{EgressMode, InboundMode};
+
+use super::duration;
 
 /// Whether a pod has a sidecar.
 pub const INJECT: &str = "ringmail.io/inject";
@@ -15,21 +20,52 @@ pub const INBOUND: &str = "ringmail.io/inbound";
 pub const EGRESS: &str = "ringmail.io/egress";
 /// Ports that carry opaque bytes, beside the default ones.
 pub const OPAQUE_PORTS: &str = "config.ringmail.io/opaque-ports";
+/// Of a Service: how long callers wait for the head of a response.
+pub const RESPONSE_HEAD_TIMEOUT: &str = "config.ringmail.io/response-head-timeout";
+/// Of a Service: in which something has to move on a request or a connection.
+pub const IDLE_TIMEOUT: &str = "config.ringmail.io/idle-timeout";
+/// Of a pod: how many requests it gets, in relation to others of its services.
+pub const WEIGHT: &str = "config.ringmail.io/weight";
 
 /// Bytes of one annotation of ours.
 pub const VALUE_BYTES_MAX: usize = 4096;
 /// Ports in one list.
 pub const PORT_LIST_MAX: usize = 256;
 
-/// Keys for the injector and the proxy, whose values are not read here.
-const OTHERS: [&str; 7] = [
-    "ringmail.io/injected",
-    "config.ringmail.io/skip-inbound-ports",
-    "config.ringmail.io/skip-outbound-ports",
-    "config.ringmail.io/proxy-cpu-request",
-    "config.ringmail.io/proxy-memory-request",
-    "config.ringmail.io/log-level",
-    "config.ringmail.io/access-log",
+/// Ports on which connections in are left alone.
+pub const SKIP_INBOUND_PORTS: &str = "config.ringmail.io/skip-inbound-ports";
+/// Ports to which connections are left alone.
+pub const SKIP_OUTBOUND_PORTS: &str = "config.ringmail.io/skip-outbound-ports";
+/// Networks from which connections are left alone.
+pub const SKIP_INBOUND_NETWORKS: &str = "config.ringmail.io/skip-inbound-networks";
+/// Networks to which connections are left alone.
+pub const SKIP_OUTBOUND_NETWORKS: &str = "config.ringmail.io/skip-outbound-networks";
+/// Of the sidecar.
+pub const CPU_REQUEST: &str = "config.ringmail.io/proxy-cpu-request";
+/// Of the sidecar.
+pub const CPU_LIMIT: &str = "config.ringmail.io/proxy-cpu-limit";
+/// Of the sidecar.
+pub const MEMORY_REQUEST: &str = "config.ringmail.io/proxy-memory-request";
+/// Of the sidecar.
+pub const MEMORY_LIMIT: &str = "config.ringmail.io/proxy-memory-limit";
+/// Of the sidecar.
+pub const LOG_LEVEL: &str = "config.ringmail.io/log-level";
+
+/// On a pod with a sidecar: the version it was injected by. On its labels too, to be selected by.
+pub const INJECTED: &str = "ringmail.io/injected";
+
+/// Keys for the injector, whose values are not read here.
+const OTHERS: [&str; 10] = [
+    INJECTED,
+    SKIP_INBOUND_PORTS,
+    SKIP_OUTBOUND_PORTS,
+    SKIP_INBOUND_NETWORKS,
+    SKIP_OUTBOUND_NETWORKS,
+    CPU_REQUEST,
+    CPU_LIMIT,
+    MEMORY_REQUEST,
+    MEMORY_LIMIT,
+    LOG_LEVEL,
 ];
 
 /// What one object's annotations say; none where they are silent.
@@ -43,6 +79,10 @@ pub struct Annotations {
     pub egress: Option<EgressMode>,
     /// `config.ringmail.io/opaque-ports`.
     pub opaque_ports: Option<BTreeSet<NonZeroU16>>,
+    /// `config.ringmail.io/response-head-timeout` and `config.ringmail.io/idle-timeout`; zero is none, and said.
+    pub timeouts: Timeouts,
+    /// `config.ringmail.io/weight`.
+    pub weight: Option<u32>,
 }
 
 /// Whether a pod has a sidecar.
@@ -77,6 +117,13 @@ impl Annotations {
                 (EGRESS, "deny") => read.egress = Some(EgressMode::Deny),
                 (EGRESS, _) => return Err(Invalid::new(key, "is none of allow, audit and deny")),
                 (OPAQUE_PORTS, list) => read.opaque_ports = Some(port_list(key, list)?),
+                (RESPONSE_HEAD_TIMEOUT, text) => {
+                    read.timeouts.response_head = timeout(key, text, Duration::from_millis(1))?;
+                }
+                (IDLE_TIMEOUT, text) => {
+                    read.timeouts.idle = timeout(key, text, Duration::from_secs(1))?;
+                }
+                (WEIGHT, text) => read.weight = Some(weight(key, text)?),
                 // The injector's, or unknown: a warning, see `unknown`.
                 (_, _) => {}
             }
@@ -92,6 +139,14 @@ impl Annotations {
             inbound: self.inbound.or(namespace.inbound),
             egress: self.egress.or(namespace.egress),
             opaque_ports: self.opaque_ports.or_else(|| namespace.opaque_ports.clone()),
+            timeouts: Timeouts {
+                response_head: self
+                    .timeouts
+                    .response_head
+                    .or(namespace.timeouts.response_head),
+                idle: self.timeouts.idle.or(namespace.timeouts.idle),
+            },
+            weight: self.weight.or(namespace.weight),
         }
     }
 
@@ -106,8 +161,16 @@ impl Annotations {
 
 /// Keys of ours that this version does not know.
 pub(crate) fn unknown(all: Option<&BTreeMap<String, String>>) -> impl Iterator<Item = &str> {
-    let known =
-        |key: &str| [INJECT, INBOUND, EGRESS, OPAQUE_PORTS].contains(&key) || OTHERS.contains(&key);
+    let read = [
+        INJECT,
+        INBOUND,
+        EGRESS,
+        OPAQUE_PORTS,
+        RESPONSE_HEAD_TIMEOUT,
+        IDLE_TIMEOUT,
+        WEIGHT,
+    ];
+    let known = move |key: &str| read.contains(&key) || OTHERS.contains(&key);
     all.into_iter()
         .flatten()
         .map(|(key, _)| key.as_str())
@@ -119,8 +182,29 @@ pub(crate) fn is_ours(key: &str) -> bool {
         .is_some_and(|(prefix, _)| prefix == "ringmail.io" || prefix.ends_with(".ringmail.io"))
 }
 
+/// `1m30s` (GEP-2257); `0s` for none.
+fn timeout(key: &str, text: &str, least: Duration) -> Result<Option<Duration>, Invalid> {
+    let milliseconds = duration::milliseconds(text).map_err(|e| Invalid {
+        field: key.to_owned(),
+        ..e
+    })?;
+    let timeout = Duration::from_millis(milliseconds);
+    if !timeout.is_zero() && !(least..=TIMEOUT_MAX).contains(&timeout) {
+        return Err(Invalid::new(
+            key,
+            format!("is not between {least:?} and 24h"),
+        ));
+    }
+    Ok(Some(timeout))
+}
+
+fn weight(key: &str, text: &str) -> Result<u32, Invalid> {
+    let weight = text.parse().ok().filter(|weight| *weight <= WEIGHT_MAX);
+    weight.ok_or_else(|| Invalid::new(key, "is no whole number from 0 to 10000"))
+}
+
 /// `25,3306, 4222`; empty for none.
-fn port_list(key: &str, list: &str) -> Result<BTreeSet<NonZeroU16>, Invalid> {
+pub(crate) fn port_list(key: &str, list: &str) -> Result<BTreeSet<NonZeroU16>, Invalid> {
     if list.trim().is_empty() {
         return Ok(BTreeSet::new());
     }
@@ -158,6 +242,16 @@ mod tests {
             (OPAQUE_PORTS, "25,", false),
             (OPAQUE_PORTS, "0", false),
             (OPAQUE_PORTS, "65536", false),
+            (RESPONSE_HEAD_TIMEOUT, "500ms", true),
+            (RESPONSE_HEAD_TIMEOUT, "0s", true),
+            (RESPONSE_HEAD_TIMEOUT, "5", false),
+            (RESPONSE_HEAD_TIMEOUT, "25h", false),
+            (IDLE_TIMEOUT, "1h30m", true),
+            (IDLE_TIMEOUT, "500ms", false),
+            (WEIGHT, "0", true),
+            (WEIGHT, "10000", true),
+            (WEIGHT, "10001", false),
+            (WEIGHT, "-1", false),
             ("ringmail.io/injekt", "enabled", true),
             ("example.com/inject", "anything", true),
         ];

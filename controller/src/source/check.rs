@@ -22,7 +22,8 @@ pub(super) fn check(kind: Kind, metadata: &ObjectMeta) -> Result<Key, Invalid> {
         | Kind::Pod
         | Kind::EndpointSlice
         | Kind::HTTPRoute
-        | Kind::GRPCRoute => metadata.namespace.as_deref().unwrap_or("default"),
+        | Kind::GRPCRoute
+        | Kind::TLSRoute => metadata.namespace.as_deref().unwrap_or("default"),
     };
     let checked = match kind {
         Kind::Namespace => WorkloadName::new(name, "x").map_err(|e| Invalid {

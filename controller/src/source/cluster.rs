@@ -53,7 +53,7 @@ const ROUTES_GROUP: &str = "gateway.networking.k8s.io";
 const ROUTES_VERSION: &str = "v1";
 
 /// The kinds that are watched.
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 8] = [
     Kind::Namespace,
     Kind::ServiceAccount,
     Kind::Service,
@@ -61,6 +61,7 @@ const KINDS: [Kind; 7] = [
     Kind::EndpointSlice,
     Kind::HTTPRoute,
     Kind::GRPCRoute,
+    Kind::TLSRoute,
 ];
 
 /// Follows the cluster until told to stop, and sends each state that differs from the one before.
@@ -97,7 +98,7 @@ pub(crate) async fn follow(
         all(Kind::EndpointSlice),
         |one| Some(read::of_slice(one)),
     ));
-    for kind in [Kind::HTTPRoute, Kind::GRPCRoute] {
+    for kind in Kind::ROUTES {
         watches.spawn(watch_routes(client.clone(), kind, out.clone()));
     }
     drop(out);
@@ -130,6 +131,7 @@ pub(crate) async fn follow(
 pub(crate) fn route_resource(kind: Kind) -> ApiResource {
     let (kind, plural) = match kind {
         Kind::GRPCRoute => ("GRPCRoute", "grpcroutes"),
+        Kind::TLSRoute => ("TLSRoute", "tlsroutes"),
         // Only routes are asked for.
         _ => ("HTTPRoute", "httproutes"),
     };

@@ -22,14 +22,23 @@ pub struct GrpcRoute {
     pub spec: Spec<GrpcRule>,
 }
 
-/// `HTTPRouteSpec`, `GRPCRouteSpec`.
+/// `TLSRoute`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[allow(missing_docs, reason = "the Gateway API documents its fields")]
+pub struct TlsRoute {
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    pub spec: Spec<TlsRule>,
+}
+
+/// `HTTPRouteSpec`, `GRPCRouteSpec`, `TLSRouteSpec`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[allow(missing_docs, reason = "the Gateway API documents its fields")]
 pub struct Spec<Rule> {
     #[serde(default = "Vec::new")]
     pub parent_refs: Vec<ParentRef>,
-    /// Not looked at where the parent is a Service (GEP-1294).
+    /// Of a TLSRoute those that clients name; else not looked at where the parent is a Service (GEP-1294).
     #[serde(default)]
     pub hostnames: Vec<String>,
     #[serde(default = "Vec::new")]
@@ -82,6 +91,15 @@ pub struct GrpcRule {
     pub name: Option<String>,
     pub matches: Vec<GrpcMatch>,
     pub filters: Vec<Filter>,
+    pub backend_refs: Vec<BackendRef>,
+}
+
+/// `TLSRouteRule`.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[allow(missing_docs, reason = "the Gateway API documents its fields")]
+pub struct TlsRule {
+    pub name: Option<String>,
     pub backend_refs: Vec<BackendRef>,
 }
 

@@ -30,6 +30,13 @@ pub enum Kind {
     HTTPRoute,
     /// `gateway.networking.k8s.io/v1`.
     GRPCRoute,
+    /// `gateway.networking.k8s.io/v1`.
+    TLSRoute,
+}
+
+impl Kind {
+    /// The routes of the Gateway API.
+    pub const ROUTES: [Self; 3] = [Self::HTTPRoute, Self::GRPCRoute, Self::TLSRoute];
 }
 
 /// Which object.
@@ -65,7 +72,7 @@ pub enum Object {
     Pod(Arc<Pod>),
     /// Endpoints of a service.
     EndpointSlice(Arc<EndpointSlice>),
-    /// Rules for HTTP requests or gRPC calls.
+    /// Rules for HTTP requests, gRPC calls or TLS connections.
     Route(Arc<Route>),
 }
 

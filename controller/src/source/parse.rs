@@ -126,6 +126,10 @@ fn one(
             let route = route::of_grpc(read(document)?);
             (Kind::GRPCRoute, meant(document, route)?)
         }
+        (ROUTES, "TLSRoute") => {
+            let route = route::of_tls(read(document)?);
+            (Kind::TLSRoute, meant(document, route)?)
+        }
         (_, "") => return Err(refusal(document.line, "kind", "is missing")),
         ("", _) => return Err(refusal(document.line, "apiVersion", "is missing")),
         (group, kind) if group.contains("ringmail.io") => {

@@ -1,5 +1,5 @@
-//! Routes of the Gateway API as they are meant: matches with their rank, rules, and what they refer to. `HTTPRoute` and
-//! `GRPCRoute` are one thing from here on. Checked by the same code that a proxy checks them with.
+//! Routes of the Gateway API as they are meant: matches with their rank, rules, and what they refer to. `HTTPRoute`,
+//! `GRPCRoute` and `TLSRoute` are one thing from here on. Checked by the same code that a proxy checks them with.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ringmail_proto::route::{MILLION, Match, Routes, Rule};
 use ringmail_proto::{Invalid, pb};
 
-use super::gateway::{self, Filter, FilterKind, GrpcRoute, HttpRoute, PathModifier};
+use super::duration;
+use super::gateway::{self, Filter, FilterKind, GrpcRoute, HttpRoute, PathModifier, TlsRoute};
 pub use super::gateway::{BackendRef, ParentRef};
 
 /// Matches of gRPC methods.
@@ -20,9 +21,11 @@ const RETRY_ATTEMPTS: u32 = 1;
 /// Before trying again, where a route does not say.
 const RETRY_BACKOFF: Duration = Duration::from_millis(25);
 
-/// Which kind of route: they do not share a parent.
+/// Which kind of route: they do not share a parent. The greater has it before the lesser (GEP-1294, "Route types").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RouteKind {
+    /// `TLSRoute`.
+    Tls,
     /// `HTTPRoute`.
     Http,
     /// `GRPCRoute`.
@@ -63,7 +66,7 @@ pub(super) fn of_http(written: HttpRoute) -> Result<Route, Invalid> {
         reading.filters(&rule.filters)?;
         reading.backends(&rule.backend_refs)?;
         let timeouts = rule.timeouts.clone().unwrap_or_default();
-        let said = |text: &Option<String>| text.as_deref().map_or(Ok(0), milliseconds);
+        let said = |text: &Option<String>| text.as_deref().map_or(Ok(0), duration::milliseconds);
         reading.rule.request_timeout_ms = said(&timeouts.request)?;
         reading.rule.backend_timeout_ms = said(&timeouts.backend_request)?;
         if timeouts.request.is_some()
@@ -108,6 +111,34 @@ pub(super) fn of_grpc(written: GrpcRoute) -> Result<Route, Invalid> {
     })
 }
 
+/// What a `TLSRoute` means: its server names are matches of each rule.
+pub(super) fn of_tls(written: TlsRoute) -> Result<Route, Invalid> {
+    let name = full_name(&written.metadata);
+    if written.spec.hostnames.is_empty() {
+        return Err(Invalid::new("spec.hostnames", "is empty"));
+    }
+    let rules = written.spec.rules.iter().enumerate();
+    let rules = rules.map(|(index, rule)| {
+        let matches = matches::of_tls(&written.spec.hostnames);
+        let mut reading = Reading::new(format!("{name}/{index}"), matches);
+        if rule.backend_refs.iter().any(|one| !one.filters.is_empty()) {
+            return Err(Invalid::new(
+                "backendRefs.filters",
+                "are none of a TLSRoute's",
+            ));
+        }
+        reading.backends(&rule.backend_refs)?;
+        reading.tls = true;
+        reading.finish()
+    });
+    Ok(Route {
+        kind: RouteKind::Tls,
+        parents: written.spec.parent_refs,
+        rules: each_rule(rules)?,
+        metadata: written.metadata,
+    })
+}
+
 fn full_name(metadata: &ObjectMeta) -> String {
     let namespace = metadata.namespace.as_deref().unwrap_or("default");
     let name = metadata.name.as_deref().unwrap_or_default();
@@ -129,6 +160,7 @@ struct Reading {
     matches: Vec<(Rank, pb::RouteMatch)>,
     rule: pb::RouteRule,
     refs: Vec<BackendRef>,
+    tls: bool,
 }
 
 impl Reading {
@@ -140,6 +172,7 @@ impl Reading {
                 ..pb::RouteRule::default()
             },
             refs: Vec::new(),
+            tls: false,
         }
     }
 
@@ -254,6 +287,7 @@ impl Reading {
         let wire = pb::Routes {
             matches,
             rules: vec![self.rule],
+            tls: self.tls,
         };
         let checked = Routes::from_wire(wire, self.refs.len()).map_err(|e| Invalid {
             field: e.field.trim_start_matches("rules.").to_owned(),
@@ -322,64 +356,15 @@ fn share(mirror: &gateway::RequestMirror) -> Result<u32, Invalid> {
 }
 
 fn retry(written: &gateway::Retry) -> Result<pb::Retry, Invalid> {
-    let backoff = written.backoff.as_deref().map(milliseconds).transpose()?;
+    let backoff = written
+        .backoff
+        .as_deref()
+        .map(duration::milliseconds)
+        .transpose()?;
     let default = u64::try_from(RETRY_BACKOFF.as_millis()).unwrap_or(u64::MAX);
     Ok(pb::Retry {
         attempts: written.attempts.unwrap_or(RETRY_ATTEMPTS),
         statuses: written.codes.iter().copied().map(u32::from).collect(),
         backoff_ms: backoff.unwrap_or(default),
     })
-}
-
-/// A duration as GEP-2257 has it: `1h30m`, `500ms`.
-fn milliseconds(text: &str) -> Result<u64, Invalid> {
-    let refuse = || Invalid::new("duration", "is none like 1h30m, 10s or 500ms (GEP-2257)");
-    let (mut total, mut rest, mut parts) = (0_u64, text, 0);
-    while !rest.is_empty() {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, after) = rest.split_at(digits);
-        let units = after.bytes().take_while(u8::is_ascii_lowercase).count();
-        let (unit, after) = after.split_at(units);
-        let factor = match unit {
-            "h" => 3_600_000,
-            "m" => 60_000,
-            "s" => 1000,
-            "ms" => 1,
-            _ => return Err(refuse()),
-        };
-        parts += 1;
-        if number.is_empty() || number.len() > 5 || parts > 4 {
-            return Err(refuse());
-        }
-        total += number.parse::<u64>().map_err(|_| refuse())? * factor;
-        rest = after;
-    }
-    if parts == 0 {
-        return Err(refuse());
-    }
-    Ok(total)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_those_of_gep_2257() {
-        for (text, expected) in [
-            ("0s", Some(0)),
-            ("500ms", Some(500)),
-            ("1h30m", Some(5_400_000)),
-            ("10s5ms", Some(10_005)),
-            ("", None),
-            ("10", None),
-            ("1.5s", None),
-            ("-1s", None),
-            ("1d", None),
-            ("100000s", None),
-            ("1s1s1s1s1s", None),
-        ] {
-            assert_eq!(milliseconds(text).ok(), expected, "{text}");
-        }
-    }
 }

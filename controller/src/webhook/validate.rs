@@ -17,6 +17,7 @@ pub(super) fn answer(question: &Question) -> Answer {
         ("", "Service") => object::<Service>(question).map(of_service),
         ("gateway.networking.k8s.io", "HTTPRoute") => route(question, Kind::HTTPRoute),
         ("gateway.networking.k8s.io", "GRPCRoute") => route(question, Kind::GRPCRoute),
+        ("gateway.networking.k8s.io", "TLSRoute") => route(question, Kind::TLSRoute),
         (_, _) => None,
     };
     Answer {

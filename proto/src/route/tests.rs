@@ -1,5 +1,5 @@
 use super::*;
-use crate::pb;
+use crate::{Invalid, pb};
 use proptest::prelude::*;
 
 fn prefix(path: &str) -> PathMatch {
@@ -13,16 +13,18 @@ fn routes(matches: Vec<Match>) -> Routes {
             ..Rule::default()
         })
         .collect();
-    Routes { matches, rules }
+    Routes {
+        matches,
+        rules,
+        tls: false,
+    }
 }
 
 fn of(rule: usize, path: PathMatch) -> Match {
     Match {
         rule,
         path,
-        method: None,
-        headers: Vec::new(),
-        query: Vec::new(),
+        ..Match::default()
     }
 }
 
@@ -218,6 +220,7 @@ fn wire() -> pb::Routes {
             method: "GET".into(),
             headers: vec![exact("h")],
             query: vec![exact("q")],
+            server_name: String::new(),
         }],
         rules: vec![pb::RouteRule {
             name: "shop/cart/0".into(),
@@ -252,6 +255,7 @@ fn wire() -> pb::Routes {
                 backoff_ms: 25,
             }),
         }],
+        tls: false,
     }
 }
 
@@ -404,5 +408,54 @@ proptest! {
         if let Some((rule, matched)) = routes.pick(Asked { method: &method, target: &target }, fields) {
             prop_assert!(rule.request.path.as_ref().expect("there").apply(&target, &matched.path).starts_with('/'));
         }
+    }
+}
+
+/// Routes of TLS as they travel: one match and one rule, with what `change` makes of them.
+fn tls(change: impl FnOnce(&mut pb::Routes)) -> Result<Routes, Invalid> {
+    let mut wire = pb::Routes {
+        matches: vec![pb::RouteMatch {
+            server_name: "*.a.example".into(),
+            ..pb::RouteMatch::default()
+        }],
+        rules: vec![pb::RouteRule {
+            backends: vec![pb::WeightedBackend {
+                weight: 1,
+                backend: Some(0),
+                ..pb::WeightedBackend::default()
+            }],
+            ..pb::RouteRule::default()
+        }],
+        tls: true,
+    };
+    change(&mut wire);
+    Routes::from_wire(wire, 1)
+}
+
+#[test]
+fn tls_is_routed_by_server_name_to_backends_and_by_nothing_else() {
+    let routes = tls(|_| {}).expect("valid");
+    assert_eq!(
+        Routes::from_wire((&routes).into(), 1).as_ref(),
+        Ok(&routes),
+        "comes back"
+    );
+    assert!(routes.pick_server("b.a.example").is_some());
+    assert!(routes.pick_server("a.example").is_none());
+    let refused: [fn(&mut pb::Routes); 6] = [
+        |wire| wire.tls = false,
+        |wire| wire.matches[0].server_name.clear(),
+        |wire| wire.matches[0].server_name = "A.example".into(),
+        |wire| wire.matches[0].method = "GET".into(),
+        |wire| wire.rules[0].request_timeout_ms = 1,
+        |wire| {
+            wire.rules[0].backends[0].request = Some(pb::HeaderEdits {
+                remove: vec!["a".into()],
+                ..pb::HeaderEdits::default()
+            });
+        },
+    ];
+    for (index, change) in refused.into_iter().enumerate() {
+        assert!(tls(change).is_err(), "{index}");
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{
     HeaderEdits, MATCHES_MAX, MILLION, Match, Mirror, PARTS_MAX, PATTERNS_MAX, PathEdit, PathMatch,
     Pattern, Policy, RETRIES_MAX, RULES_MAX, Redirect, RequestEdits, Retry, Routes, Rule,
-    TEXT_BYTES_MAX, TIMEOUT_MAX, ValueMatch, ValuePattern, WeightedBackend,
+    ServerName, TEXT_BYTES_MAX, TIMEOUT_MAX, ValueMatch, ValuePattern, WeightedBackend,
 };
 use crate::{Invalid, pb, target};
 
@@ -29,7 +29,12 @@ impl Routes {
         let matches = matches
             .map(|one| Match::from_wire(one, rules.len()).map_err(|e| e.inside("matches")))
             .collect::<Result<_, _>>()?;
-        let routes = Self { matches, rules };
+        let routes = Self {
+            matches,
+            rules,
+            tls: wire.tls,
+        };
+        routes.are_of_one_kind()?;
         let patterns = routes.matches.iter().map(Match::patterns).sum();
         at_most("matches.regex", patterns, PATTERNS_MAX)?;
         for one in &routes.matches {
@@ -46,6 +51,34 @@ impl Routes {
         }
         Ok(routes)
     }
+
+    /// What a kind of traffic does not have would not be looked at.
+    fn are_of_one_kind(&self) -> Result<(), Invalid> {
+        for one in &self.matches {
+            let bare = Match {
+                rule: one.rule,
+                server_name: one.server_name.clone(),
+                ..Match::default()
+            };
+            if one.server_name.is_some() != self.tls || self.tls && *one != bare {
+                let problem = "TLS is matched by server name alone, and nothing else is";
+                return Err(Invalid::new("matches", problem));
+            }
+        }
+        for rule in &self.rules {
+            let bare = |one: &WeightedBackend| one.request.is_empty() && one.response.is_empty();
+            let has_only_backends = Rule {
+                name: rule.name.clone(),
+                backends: rule.backends.clone(),
+                ..Rule::default()
+            } == *rule
+                && rule.backends.iter().all(bare);
+            if self.tls && !has_only_backends {
+                return Err(Invalid::new("rules", "of TLS have backends alone"));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl From<&Routes> for pb::Routes {
@@ -53,6 +86,7 @@ impl From<&Routes> for pb::Routes {
         Self {
             matches: checked.matches.iter().map(Into::into).collect(),
             rules: checked.rules.iter().map(Into::into).collect(),
+            tls: checked.tls,
         }
     }
 }
@@ -89,6 +123,10 @@ impl Match {
             method,
             headers: all("headers", wire.headers)?,
             query: all("query", wire.query)?,
+            server_name: match wire.server_name.as_str() {
+                "" => None,
+                name => Some(ServerName::new("server_name", name)?),
+            },
         })
     }
 }
@@ -108,6 +146,11 @@ impl From<&Match> for pb::RouteMatch {
             method: checked.method.clone().unwrap_or_default(),
             headers: checked.headers.iter().map(Into::into).collect(),
             query: checked.query.iter().map(Into::into).collect(),
+            server_name: checked
+                .server_name
+                .as_ref()
+                .map(ServerName::to_string)
+                .unwrap_or_default(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What one stream has with its connection: what waits to be read, who waits for it, and how much either side may send.
 
 use std::task::Waker;
+use std::time::{Duration, Instant};
 
 use super::frame::Frame;
 use super::inbox::Inbox;
@@ -27,6 +28,10 @@ pub(super) struct Half {
     pub(super) receive_ended: bool,
     pub(super) send_ended: bool,
     pub(super) reset: Option<Reason>,
+    /// Something came or went since it was last looked at.
+    pub(super) has_moved: bool,
+    /// How long nothing may move, and since when nothing has.
+    pub(super) idle: Option<(Duration, Instant)>,
 }
 
 impl Half {
@@ -44,7 +49,21 @@ impl Half {
             receive_ended: false,
             send_ended: false,
             reset: None,
+            has_moved: false,
+            idle: None,
         }
+    }
+
+    /// Whether nothing has moved for longer than may be.
+    pub(super) fn is_idle(&mut self, now: Instant) -> bool {
+        let has_moved = std::mem::take(&mut self.has_moved);
+        let Some((limit, since)) = &mut self.idle else {
+            return false;
+        };
+        if has_moved {
+            *since = now;
+        }
+        now.saturating_duration_since(*since) >= *limit
     }
 
     pub(super) fn wake(&mut self) {
@@ -65,6 +84,7 @@ impl Half {
     }
 
     pub(super) fn deliver(&mut self, frame: &Frame<'_>) {
+        self.has_moved = true;
         self.inbox.push(frame);
         if let Some(reader) = self.reader.take() {
             reader.wake();

@@ -11,6 +11,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use super::frame::{DATA_BYTES_MAX, Kind};
 use super::inbox::{Inbox, Received};
@@ -192,6 +193,22 @@ impl Stream {
             data = later;
         }
         Ok(())
+    }
+
+    /// The stream is reset when nothing moves on it for so long. To be said anew where it is placed anew.
+    pub(crate) fn limit_idle(&self, limit: Option<Duration>, now: Instant) {
+        if let (Some(limit), Some(place)) = (limit, &*self.place.borrow()) {
+            place.streams.limit_idle(place.id, limit, now);
+        }
+    }
+
+    /// Whether all was sent that ever will be.
+    pub(crate) fn has_ended(&self) -> bool {
+        match (&*self.record.borrow(), &*self.place.borrow()) {
+            (Some(record), _) => record.ended,
+            (None, Some(place)) => place.streams.has_ended(place.id),
+            (None, None) => true,
+        }
     }
 
     /// We send no more.

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 use std::task::Waker;
+use std::time::Instant;
 
 use super::frame::{self, Frame, Kind};
 use super::half::Half;
@@ -69,6 +70,8 @@ struct State {
     /// How much of `out` are answers to what the peer does.
     reply_bytes: usize,
     window_budget: usize,
+    /// Streams that may not be idle for ever.
+    limited: usize,
     /// Set once the connection is gone; every stream learns it.
     closed: Option<Reason>,
 }
@@ -92,6 +95,7 @@ impl Streams {
             waiting: Vec::new(),
             reply_bytes: 0,
             window_budget: WINDOW_BUDGET_BYTES,
+            limited: 0,
             closed: None,
         };
         Rc::new(Self {
@@ -259,6 +263,26 @@ impl Streams {
         true
     }
 
+    /// Resets streams on which nothing has moved for longer than they may.
+    pub(crate) fn cut_idle(&self, now: Instant) {
+        let mut state = self.state.borrow_mut();
+        if state.limited == 0 || state.closed.is_some() {
+            return;
+        }
+        let open = state
+            .by_id
+            .iter_mut()
+            .filter(|(_, half)| half.reset.is_none());
+        let idle = open.filter_map(|(id, half)| half.is_idle(now).then_some(*id));
+        for id in idle.collect::<Vec<_>>() {
+            if let Some(half) = state.by_id.get_mut(&id) {
+                half.reset = Some(Reason::IdleTimeout);
+                half.wake();
+            }
+            state.reset(id, Reason::IdleTimeout);
+        }
+    }
+
     /// Frees what no stream has used since it was last asked to: room that bulk needed and idle streams do not.
     pub(crate) fn sweep(&self) {
         for half in self.state.borrow_mut().by_id.values_mut() {
@@ -335,6 +359,7 @@ impl State {
                 let Ok(bytes) = frame.payload.try_into() else {
                     return violation("credit is not a u32");
                 };
+                half.has_moved = true;
                 half.send_credit = half
                     .send_credit
                     .saturating_add(u32::from_be_bytes(bytes) as usize);

@@ -1,5 +1,6 @@
 //! Which endpoint takes a request: of two at random the one that costs less, so that a choice takes the same time
-//! however many there are, and nobody herds to the best. Pure.
+//! however many there are, and nobody herds to the best. An endpoint of three times the weight of another is as three of
+//! them, each with a third of what is under way there. Pure.
 //!
 //! An endpoint that was ejected is asked again, once its time is up, by the first request that comes across it. Only
 //! when both of the two are out are all looked at; when all are out, the one whose time is up first is the least bad.
@@ -28,13 +29,102 @@ pub(crate) struct Picked {
     pub(crate) is_probe: bool,
 }
 
-/// One of `count` endpoints; `standing` is none for those that must not be picked.
-pub(crate) fn pick(
+/// Those to choose from.
+#[derive(Debug, Default)]
+pub(crate) struct Field {
     count: usize,
+    /// Sums of the weights so far; nothing where all weigh the same.
+    ends: Box<[u32]>,
+    /// The least weight that is any.
+    unit: u32,
+}
+
+impl Field {
+    /// Weights are at most `WEIGHT_MAX`, of at most `ENDPOINTS_MAX`: their sum fits.
+    pub(crate) fn new(weights: &[u32]) -> Self {
+        let is_even = weights.windows(2).all(|pair| pair[0] == pair[1]);
+        let sums = weights.iter().scan(0_u32, |sum, weight| {
+            *sum = sum.saturating_add(*weight);
+            Some(*sum)
+        });
+        Self {
+            count: weights.len(),
+            ends: sums.filter(|_| !is_even).collect(),
+            unit: weights
+                .iter()
+                .copied()
+                .filter(|one| *one > 0)
+                .min()
+                .unwrap_or(1),
+        }
+    }
+
+    /// How much of what is under way at an endpoint of that weight one unit of it has.
+    pub(crate) fn crowding(&self, weight: u32) -> f64 {
+        f64::from(self.unit) / f64::from(weight.max(self.unit))
+    }
+
+    /// So many that weigh the same.
+    #[cfg(any(test, feature = "bench"))]
+    pub(crate) fn even(count: usize) -> Self {
+        Self {
+            count,
+            ends: Box::default(),
+            unit: 1,
+        }
+    }
+
+    /// Two units' places: two endpoints where all weigh the same, else maybe one twice.
+    fn two(&self, random: u64) -> Option<(usize, usize)> {
+        let below = |random: u64, limit: usize| {
+            let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+            usize::try_from(((random & 0xffff_ffff) * limit) >> 32).unwrap_or_default()
+        };
+        match (self.count, self.ends.last()) {
+            (0, _) => None,
+            (1, _) => Some((0, 0)),
+            (count, None) => {
+                let first = below(random, count);
+                let second = below(random >> 32, count - 1);
+                Some((first, second + usize::from(second >= first)))
+            }
+            (_, Some(total)) => {
+                let (total, unit) = (*total as usize, self.unit as usize);
+                let first = self.at(below(random, total));
+                if total == unit {
+                    return Some((first, first));
+                }
+                // One unit of the first is taken.
+                let place = below(random >> 32, total - unit);
+                let over = if place + unit >= self.ends[first] as usize {
+                    unit
+                } else {
+                    0
+                };
+                Some((first, self.at(place + over)))
+            }
+        }
+    }
+
+    /// Whose weight covers `place`.
+    fn at(&self, place: usize) -> usize {
+        self.ends.partition_point(|end| *end as usize <= place)
+    }
+}
+
+/// A third number out of `random`, from 0 to less than 1.
+pub(crate) fn chance(random: u64) -> f64 {
+    let mixed = random.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    u32::try_from(mixed).map_or(0.0, f64::from) / 4_294_967_296.0
+}
+
+/// One of the field; `standing` is none for those that must not be picked.
+pub(crate) fn pick(
+    field: &Field,
     random: u64,
     standing: impl Fn(usize) -> Option<Standing>,
 ) -> Option<Picked> {
-    let (first, second) = two(count, random)?;
+    let (first, second) = field.two(random)?;
     let chosen = |index, is_probe| Some(Picked { index, is_probe });
     match (standing(first), standing(second)) {
         (Some(Standing::Due), _) => chosen(first, true),
@@ -47,24 +137,7 @@ pub(crate) fn pick(
         (Some(Standing::Open(_)), _) => chosen(first, false),
         (_, Some(Standing::Open(_))) => chosen(second, false),
         (None | Some(Standing::Out(_)), None | Some(Standing::Out(_))) => {
-            least_bad(count, first, standing)
-        }
-    }
-}
-
-/// Two places among `count`, not the same where there are two.
-fn two(count: usize, random: u64) -> Option<(usize, usize)> {
-    let below = |random: u64, limit: usize| {
-        let limit = u64::try_from(limit).unwrap_or(u64::MAX);
-        usize::try_from(((random & 0xffff_ffff) * limit) >> 32).unwrap_or_default()
-    };
-    match count {
-        0 => None,
-        1 => Some((0, 0)),
-        _ => {
-            let first = below(random, count);
-            let second = below(random >> 32, count - 1);
-            Some((first, second + usize::from(second >= first)))
+            least_bad(field.count, first, standing)
         }
     }
 }

@@ -251,12 +251,19 @@ impl<'a> Call<'a> {
 
     async fn wait(&self, stream: &Stream, reader: &mut Reader) -> Result<(), Reason> {
         let receivable = poll_fn(|cx| stream.poll_receivable(cx, reader));
-        match self.try_end() {
-            None => receivable.await,
-            // Boxed: a timer is large, and few routes want one.
-            Some(end) => Box::pin(timeout_at(end.into(), receivable))
+        // Boxed: a timer is large, and few services want one.
+        match (self.try_end(), self.service.timeouts.response_head) {
+            (None, None) => receivable.await,
+            (None, Some(limit)) => Box::pin(in_head_time(stream, limit, receivable)).await,
+            (Some(end), None) => Box::pin(timeout_at(end.into(), receivable))
                 .await
                 .unwrap_or(Err(Reason::BackendTimeout)),
+            (Some(end), Some(limit)) => {
+                let in_time = in_head_time(stream, limit, receivable);
+                Box::pin(timeout_at(end.into(), in_time))
+                    .await
+                    .unwrap_or(Err(Reason::BackendTimeout))
+            }
         }
     }
 
@@ -332,7 +339,9 @@ impl<'a> Call<'a> {
         let (current, streams) = begin(self.worker, &self.service, &self.tried, now).await?;
         let port = current.endpoint().port;
         *self.current.borrow_mut() = Some(current);
-        Ok(stream.place(&streams, port)?)
+        stream.place(&streams, port)?;
+        stream.limit_idle(self.service.timeouts.idle, now);
+        Ok(())
     }
 
     fn failed(&self, cause: Cause, reason: Reason, now: Instant) {
@@ -340,6 +349,29 @@ impl<'a> Call<'a> {
             current.failed(cause, reason, &self.worker.metrics, now);
         }
     }
+}
+
+/// Waits as long as a response may take to begin once the request is complete.
+async fn in_head_time(
+    stream: &Stream,
+    limit: Duration,
+    receivable: impl Future<Output = Result<(), Reason>>,
+) -> Result<(), Reason> {
+    let mut receivable = pin!(receivable);
+    let mut alarm = None;
+    poll_fn(|cx| {
+        if let Poll::Ready(outcome) = receivable.as_mut().poll(cx) {
+            return Poll::Ready(outcome);
+        }
+        // Whoever sends the body is part of the same task: when it ends, this is polled.
+        if !stream.has_ended() {
+            return Poll::Pending;
+        }
+        let alarm = alarm.get_or_insert_with(|| Box::pin(sleep(limit)));
+        let late = alarm.as_mut().poll(cx);
+        late.map(|()| Err(Reason::ResponseHeadTimeout))
+    })
+    .await
 }
 
 fn grpc_status(fields: Fields<'_>) -> Option<u16> {

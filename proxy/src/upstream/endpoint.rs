@@ -70,10 +70,10 @@ impl Endpoint {
         }
     }
 
-    pub(super) fn standing(&self, now: Instant) -> Standing {
+    pub(super) fn standing(&self, crowding: f64, chance: f64, now: Instant) -> Standing {
         match self.health.ejected_until() {
             None if self.peer.is_leaving(now) => Standing::Out(now),
-            None => Standing::Open(self.load.cost(now)),
+            None => Standing::Open(self.load.cost(crowding, chance, now)),
             Some(until) if until <= now => Standing::Due,
             Some(until) => Standing::Out(until),
         }
@@ -145,8 +145,9 @@ impl Try {
             Blame::Us => reason != Reason::Internal,
             Blame::Client | Blame::Controller => false,
         };
-        // The client's patience is its own; that this one was slow shows when the try ends.
-        if is_endpoints_fault && reason != Reason::RequestTimeout {
+        // The client's patience is its own; that this one was slow shows when the try ends. So is its silence.
+        let is_ours = matches!(reason, Reason::RequestTimeout | Reason::IdleTimeout);
+        if is_endpoints_fault && !is_ours {
             let took = self.took(now);
             self.endpoint.load.failed(took, now);
             self.unwell(cause, metrics, now);

@@ -48,9 +48,10 @@ impl Average {
 }
 
 impl Load {
-    /// What one more request would cost here; only good for comparing.
-    pub(crate) fn cost(&self, now: Instant) -> f64 {
-        let in_flight = f64::from(self.in_flight.get());
+    /// What one more request would cost here; only good for comparing. `crowding` is the part of those under way that one
+    /// unit of a heavier endpoint has; that is a whole number, by `chance`.
+    pub(crate) fn cost(&self, crowding: f64, chance: f64, now: Instant) -> f64 {
+        let in_flight = (f64::from(self.in_flight.get()) * crowding + chance).floor();
         match self.average.get() {
             Some(average) if average.is_fresh(now) => {
                 (average.micros + NOISE_MICROS) * (in_flight + 1.0)
@@ -122,7 +123,7 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let load = Load::default();
-        let cost = |seconds| load.cost(at(seconds)).round();
+        let cost = |seconds| load.cost(1.0, 0.0, at(seconds)).round();
         let fast = Duration::from_millis(1);
         assert_eq!(cost(0), NOISE_MICROS, "asked at once");
         load.begin();
@@ -145,14 +146,21 @@ mod tests {
         let mut before = 0.0;
         for _ in 0..6 {
             load.failed(Duration::ZERO, now);
-            assert!(load.cost(now) >= before * 1.8);
-            before = load.cost(now);
+            assert!(load.cost(1.0, 0.0, now) >= before * 1.8);
+            before = load.cost(1.0, 0.0, now);
         }
         let load = Load::default();
         load.answered(Duration::from_millis(1), now);
         load.waited(Duration::from_micros(10), now);
-        assert_eq!(load.cost(now).round(), 1_000.0 + NOISE_MICROS, "no news");
+        assert_eq!(
+            load.cost(1.0, 0.0, now).round(),
+            1_000.0 + NOISE_MICROS,
+            "no news"
+        );
         load.waited(Duration::from_secs(3600), now);
-        assert_eq!(load.cost(now).round(), ERROR_MICROS_MAX + NOISE_MICROS);
+        assert_eq!(
+            load.cost(1.0, 0.0, now).round(),
+            ERROR_MICROS_MAX + NOISE_MICROS
+        );
     }
 }

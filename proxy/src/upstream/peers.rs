@@ -146,10 +146,13 @@ impl Peers {
         });
     }
 
-    /// Retires what large flows needed and is idle now.
-    pub(crate) fn sweep(&self) {
+    /// Retires what large flows needed and is idle now, and resets streams that are idle for too long.
+    pub(crate) fn sweep(&self, now: Instant) {
         for peer in self.by_endpoint.borrow().values() {
             let connections = peer.connections.borrow();
+            for connection in &*connections {
+                connection.streams.cut_idle(now);
+            }
             let live = |one: &&Connection| !one.streams.is_retired() && !one.streams.is_closed();
             let mut connections = connections.iter().filter(live);
             if connections.next().is_none_or(|one| one.streams.is_behind()) {

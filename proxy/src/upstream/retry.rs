@@ -76,7 +76,7 @@ pub(crate) fn failure(reason: Reason) -> Option<Failure> {
             is_elsewhere: false,
         }),
         Reason::AppGone => Some(Failure::Broken { is_elsewhere: true }),
-        Reason::BackendTimeout => Some(Failure::Late),
+        Reason::BackendTimeout | Reason::ResponseHeadTimeout => Some(Failure::Late),
         _ => None,
     }
 }

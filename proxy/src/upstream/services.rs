@@ -12,12 +12,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ringmail_proto::destination::{Destination, Endpoint as Announced, Service};
+use ringmail_proto::destination::{Destination, Endpoint as Announced, Service, Timeouts};
 use ringmail_proto::identity::WorkloadName;
 use ringmail_proto::workload::Protocol;
 use ringmail_proto::workload::Workload;
 
-use super::balance::{self, Standing};
+use super::balance::{self, Field, Standing};
 use super::budget::Budget;
 use super::endpoint::{Endpoint, Try};
 use super::peers::{Is, Peers};
@@ -37,8 +37,18 @@ pub(crate) struct Resolved {
     pub(super) destination: Arc<Destination>,
     /// Of the pod that calls.
     pub(super) source: IpAddr,
-    endpoints: Vec<Rc<Endpoint>>,
+    endpoints: Vec<Share>,
+    field: Field,
     pub(super) budget: Rc<Budget>,
+    pub(super) timeouts: Timeouts,
+}
+
+/// An endpoint's part in one service.
+#[derive(Debug)]
+struct Share {
+    endpoint: Rc<Endpoint>,
+    /// See [`Field::crowding`].
+    crowding: f64,
 }
 
 /// Endpoints of a service, by their places, that a request tried; most try one.
@@ -110,13 +120,20 @@ impl Services {
             ..
         } = target.service;
         let endpoints = chosen(endpoints, *protocol, source, zone);
+        let weights: Vec<u32> = endpoints.iter().map(|(one, _)| one.weight).collect();
+        let field = Field::new(&weights);
         let resolved = Rc::new(Resolved {
             destination: target.destination.clone(),
             source,
             endpoints: endpoints
                 .into_iter()
-                .map(|(one, is)| self.endpoint(one, is, peers))
+                .map(|(one, is)| Share {
+                    endpoint: self.endpoint(one, is, peers),
+                    crowding: field.crowding(one.weight),
+                })
                 .collect(),
+            field,
+            timeouts: target.service.timeouts,
             budget: self.budget(target.service),
         });
         self.resolved.borrow_mut().insert(address, resolved.clone());
@@ -160,11 +177,6 @@ impl Services {
         });
     }
 
-    /// The same, of half the size.
-    pub(super) fn roll_u32(&self) -> u32 {
-        u32::try_from(self.roll() >> 32).unwrap_or_default()
-    }
-
     /// A number that nobody chose: splitmix64.
     pub(super) fn roll(&self) -> u64 {
         let next = self.dice.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -172,6 +184,11 @@ impl Services {
         let mixed = (next ^ (next >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         mixed ^ (mixed >> 31)
+    }
+
+    /// The same, of half the size.
+    pub(super) fn roll_u32(&self) -> u32 {
+        u32::try_from(self.roll() >> 32).unwrap_or_default()
     }
 }
 
@@ -182,19 +199,23 @@ impl Resolved {
             destination,
             source: IpAddr::from([0, 0, 0, 0]),
             endpoints: Vec::new(),
+            field: Field::default(),
+            timeouts: Timeouts::default(),
             budget: Rc::new(Budget::new(now)),
         })
     }
 
     /// Begins a try with one of the endpoints that were not tried; adds it to them.
     pub(super) fn begin(&self, tried: &mut Tried, random: u64, now: Instant) -> Option<Try> {
+        let chance = balance::chance(random);
         let standing = |index: usize| -> Option<Standing> {
             let is_free = !tried.contains(index);
-            is_free.then(|| self.endpoints[index].standing(now))
+            let share = &self.endpoints[index];
+            is_free.then(|| share.endpoint.standing(share.crowding, chance, now))
         };
-        let picked = balance::pick(self.endpoints.len(), random, standing)?;
+        let picked = balance::pick(&self.field, random, standing)?;
         tried.push(picked.index);
-        let endpoint = self.endpoints[picked.index].clone();
+        let endpoint = self.endpoints[picked.index].endpoint.clone();
         Some(Try::begin(endpoint, picked.is_probe, now))
     }
 }

@@ -14,7 +14,7 @@ use super::status::{self, Condition, ParentStatus, RouteStatus};
 use super::{Place, namespace};
 use crate::model::Dialled;
 use crate::model::services::{Plain, Port};
-use crate::source::route::{BackendRef, ParentRef, Route};
+use crate::source::route::{BackendRef, ParentRef, Route, RouteKind};
 
 /// Bytes around each service in a message, at most: a tag and a length.
 const FRAME_BYTES: usize = 16;
@@ -174,7 +174,7 @@ impl<'a> Index<'a> {
             "service {} port {}: its routes and their backends are larger than {BYTES_MAX} bytes; requests are answered 500",
             port.service, port.number
         ));
-        Variant::too_large()
+        Variant::too_large(merged.routes.tls)
     }
 
     fn served(&self, port: usize, v4: bool) -> &Served {
@@ -223,8 +223,13 @@ fn take<'a>(
     route: &'a Route,
     backends: &[usize],
 ) -> Result<(), Condition> {
-    if port.protocol == Protocol::Tcp {
-        let message = format!("port {} is declared to be no HTTP", port.number);
+    let unsuited = match (route.kind, port.protocol) {
+        (RouteKind::Http | RouteKind::Grpc, Protocol::Tcp) => Some("no HTTP"),
+        (RouteKind::Tls, Protocol::Http1 | Protocol::Http2) => Some("HTTP"),
+        (_, Protocol::Detect | Protocol::Http1 | Protocol::Http2 | Protocol::Tcp) => None,
+    };
+    if let Some(what) = unsuited {
+        let message = format!("port {} is declared to be {what}", port.number);
         return Err(Condition::not_accepted("UnsupportedProtocol", message));
     }
     // It stays, empty, even when the route is too much for it: whose route does not apply is not without routes.

@@ -5,10 +5,10 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use ringmail_proto::route::{
-    BACKENDS_MAX, MATCHES_MAX, Match, PATTERNS_MAX, PathMatch, RULES_MAX, Routes, Rule,
+    BACKENDS_MAX, MATCHES_MAX, Match, PATTERNS_MAX, RULES_MAX, Routes, Rule,
 };
 
-use crate::source::route::{BackendRef, Rank, Route};
+use crate::source::route::{BackendRef, Rank, Route, RouteKind};
 
 /// Routes of one kind, in order.
 #[derive(Debug, Default)]
@@ -69,7 +69,11 @@ impl<'a> Set<'a> {
 
     /// All rules of all routes, their matches in order of precedence.
     pub(super) fn merged(&self, resolve: impl Fn(&Route, &BackendRef) -> Option<usize>) -> Variant {
-        let mut merged = Routes::default();
+        let is_tls = |route: &&Route| route.kind == RouteKind::Tls;
+        let mut merged = Routes {
+            tls: self.first().as_ref().is_some_and(is_tls),
+            ..Routes::default()
+        };
         let mut ranked: Vec<(Rank, Match)> = Vec::new();
         for (route, rule) in self
             .routes
@@ -108,18 +112,13 @@ impl<'a> Set<'a> {
 }
 
 impl Variant {
-    /// Every request is answered 500, as one whose rule has no backend.
-    pub(super) fn too_large() -> Self {
-        let everything = Match {
-            rule: 0,
-            path: PathMatch::Any,
-            method: None,
-            headers: Vec::new(),
-            query: Vec::new(),
-        };
+    /// Every request is answered 500, as one whose rule has no backend; every TLS connection is cut.
+    pub(super) fn too_large(tls: bool) -> Self {
+        let everything = (!tls).then(Match::default);
         let routes = Routes {
-            matches: vec![everything],
+            matches: everything.into_iter().collect(),
             rules: vec![Rule::default()],
+            tls,
         };
         Self {
             routes: Arc::new(routes),

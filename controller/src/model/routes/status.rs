@@ -11,7 +11,7 @@ pub(super) const LIMIT_EXCEEDED: &str = "LimitExceeded";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteStatus {
-    /// `HTTPRoute` or `GRPCRoute`.
+    /// `HTTPRoute`, `GRPCRoute` or `TLSRoute`.
     pub kind: &'static str,
     /// Its namespace.
     pub namespace: String,
@@ -120,6 +120,7 @@ impl RouteStatus {
             kind: match route.kind {
                 RouteKind::Http => "HTTPRoute",
                 RouteKind::Grpc => "GRPCRoute",
+                RouteKind::Tls => "TLSRoute",
             },
             namespace: super::namespace(route).to_owned(),
             name: route.metadata.name.clone().unwrap_or_default(),

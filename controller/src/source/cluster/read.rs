@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::source::Refusal;
 use crate::source::annotations::{self, INJECT};
 use crate::source::check::check;
-use crate::source::gateway::{GrpcRoute, HttpRoute, Spec};
+use crate::source::gateway::{GrpcRoute, HttpRoute, Spec, TlsRoute};
 use crate::source::objects::{Key, Kind, Object};
 use crate::source::route;
 
@@ -162,6 +162,10 @@ pub(crate) fn of_route(kind: Kind, one: DynamicObject) -> Option<Found> {
     Some(found(kind, metadata, || {
         let route = match kind {
             Kind::GRPCRoute => route::of_grpc(GrpcRoute {
+                metadata: own,
+                spec: read_spec(spec)?,
+            }),
+            Kind::TLSRoute => route::of_tls(TlsRoute {
                 metadata: own,
                 spec: read_spec(spec)?,
             }),

@@ -12,7 +12,7 @@ use crate::source::gateway::{
 
 /// A match's precedence: the greater goes first. For HTTP: kind of path match, its length, method, number of headers,
 /// number of parameters; for gRPC: length of the service, of the method, number of headers (Gateway API,
-/// `HTTPRouteRule.matches` and `GRPCRouteRule.matches`). Regular expressions stand between exact paths and prefixes.
+/// `HTTPRouteRule.matches` and `GRPCRouteRule.matches`); for TLS: exact names, then longer ones. Regular expressions stand between exact paths and prefixes.
 pub type Rank = [usize; 5];
 
 /// Everything: what a rule without matches is for.
@@ -58,8 +58,21 @@ fn http(written: &HttpMatch) -> (Rank, pb::RouteMatch) {
         method: written.method.clone().unwrap_or_default(),
         headers: first_of_each(&written.headers, str::eq_ignore_ascii_case),
         query: first_of_each(&written.query_params, |a, b| a == b),
+        server_name: String::new(),
     };
     (rank, one)
+}
+
+pub(super) fn of_tls(names: &[String]) -> Vec<(Rank, pb::RouteMatch)> {
+    let one = |name: &String| {
+        let rank = [usize::from(!name.starts_with('*')), name.len(), 0, 0, 0];
+        let one = pb::RouteMatch {
+            server_name: name.clone(),
+            ..pb::RouteMatch::default()
+        };
+        (rank, one)
+    };
+    names.iter().map(one).collect()
 }
 
 /// As requests' paths are compared and forwarded; what has no such form is left for the check of what travels to refuse.
@@ -84,7 +97,7 @@ fn grpc(written: &GrpcMatch) -> Result<(Rank, pb::RouteMatch), Invalid> {
         path: grpc_path(&method)?.map(|kind| pb::PathMatch { kind: Some(kind) }),
         method: String::new(),
         headers: first_of_each(&written.headers, str::eq_ignore_ascii_case),
-        query: Vec::new(),
+        ..pb::RouteMatch::default()
     };
     let exact = usize::from(method.kind == ValueMatchKind::Exact);
     let rank = [lengths[0], lengths[1], exact, written.headers.len(), 0];

@@ -12,6 +12,7 @@ fn named(name: &str) -> Service {
         endpoints: Vec::new(),
         routes: None,
         backends: Vec::new(),
+        timeouts: Default::default(),
     }
 }
 
@@ -24,6 +25,7 @@ fn with(rule: pb::RouteRule) -> Service {
             ..pb::RouteMatch::default()
         }],
         rules: vec![rule],
+        tls: false,
     };
     Service {
         routes: Some(Arc::new(Routes::from_wire(wire, 1).expect("valid"))),

@@ -1,6 +1,7 @@
 //! What one [`Stream`](super::super::stream::Stream) does with its connection. Ids are of live streams.
 
 use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
 
 use super::{SEND_QUEUE_BYTES, Streams, WINDOW_BYTES, WINDOW_BYTES_MAX};
 use crate::error::Reason;
@@ -42,6 +43,7 @@ impl Streams {
             return;
         }
         half.send_ended = end;
+        half.has_moved = true;
         let before = state.out.len();
         if frame::put(&mut state.out, id, kind, end, write).is_err() {
             half.reset = Some(Reason::Internal);
@@ -77,6 +79,22 @@ impl Streams {
                 Ok(false)
             }
         }
+    }
+
+    /// From now on the stream is reset when nothing moves on it for so long.
+    pub(crate) fn limit_idle(&self, id: u32, limit: Duration, now: Instant) {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        if let Some(half) = state.by_id.get_mut(&id) {
+            state.limited += usize::from(half.idle.is_none());
+            half.idle = Some((limit, now));
+        }
+    }
+
+    /// Whether all was sent on the stream that ever will be.
+    pub(crate) fn has_ended(&self, id: u32) -> bool {
+        let state = self.state.borrow();
+        state.by_id.get(&id).is_none_or(|half| half.send_ended)
     }
 
     /// Whether the stream was reset.
@@ -133,6 +151,7 @@ impl Streams {
             return;
         };
         state.window_budget += half.window - WINDOW_BYTES;
+        state.limited -= usize::from(half.idle.is_some());
         let over = half.receive_ended && half.send_ended || half.reset.is_some();
         if !over && state.closed.is_none() {
             state.reset(id, reason);

@@ -41,7 +41,24 @@ fn random(seed: &mut u64) -> u64 {
 }
 
 /// How many of `requests`, one each `every_micros`, each endpoint got. Without health: only cost decides.
-fn shares(behaviours: &[Behaviour], requests: u64, every_micros: u64, mut seed: u64) -> Vec<u64> {
+fn shares(behaviours: &[Behaviour], requests: u64, every_micros: u64, seed: u64) -> Vec<u64> {
+    weighted_shares(
+        behaviours,
+        &vec![1; behaviours.len()],
+        requests,
+        every_micros,
+        seed,
+    )
+}
+
+fn weighted_shares(
+    behaviours: &[Behaviour],
+    weights: &[u32],
+    requests: u64,
+    every_micros: u64,
+    mut seed: u64,
+) -> Vec<u64> {
+    let field = Field::new(weights);
     let start = Instant::now();
     let at = |micros| start + Duration::from_micros(micros);
     let loads: Vec<Load> = behaviours.iter().map(|_| Load::default()).collect();
@@ -62,8 +79,13 @@ fn shares(behaviours: &[Behaviour], requests: u64, every_micros: u64, mut seed: 
                 false => loads[index].answered(took, at(end)),
             }
         }
-        let standing = |index: usize| Some(Standing::Open(loads[index].cost(at(now))));
-        let picked = pick(loads.len(), random(&mut seed), standing).expect("all are open");
+        let random = random(&mut seed);
+        let standing = |index: usize| {
+            let crowding = field.crowding(weights[index]);
+            let cost = loads[index].cost(crowding, chance(random), at(now));
+            Some(Standing::Open(cost))
+        };
+        let picked = pick(&field, random, standing).expect("all are open");
         counts[picked.index] += 1;
         loads[picked.index].begin();
         under_way.push(Reverse((
@@ -83,6 +105,42 @@ proptest! {
         let fair = 20_000 / count as u64;
         for share in counts {
             prop_assert!((fair * 7 / 10..fair * 13 / 10).contains(&share), "{share} of {fair}");
+        }
+    }
+
+    #[test]
+    fn shares_follow_weights_whatever_the_load(
+        weights in proptest::collection::vec(1..20_u32, 2..8),
+        every in 20..5_000_u64,
+        seed in 1..u64::MAX,
+    ) {
+        let behaviours = vec![FAST; weights.len()];
+        let counts = weighted_shares(&behaviours, &weights, 40_000, every, seed);
+        let total = u64::from(weights.iter().sum::<u32>());
+        for (share, weight) in counts.iter().zip(&weights) {
+            let fair = 40_000 * u64::from(*weight) / total;
+            prop_assert!((fair * 6 / 10..fair * 14 / 10 + 40).contains(share), "{weights:?} {counts:?}");
+        }
+    }
+
+    #[test]
+    fn what_weighs_nothing_is_for_want_of_others(
+        weights in proptest::collection::vec(0..3_u32, 1..8),
+        seed in 1..u64::MAX,
+    ) {
+        let (field, mut seed) = (Field::new(&weights), seed);
+        for _ in 0..100 {
+            let open = |_| Some(Standing::Open(1.0));
+            let index = pick(&field, random(&mut seed), open).expect("all are open").index;
+            prop_assert!(weights[index] > 0 || weights.iter().all(|one| *one == 0), "{weights:?} {index}");
+            let least = |index: usize| Some(match weights[index] {
+                0 => Standing::Open(1.0),
+                _ => Standing::Out(Instant::now() + Duration::from_secs(1)),
+            });
+            if weights.contains(&0) {
+                let index = pick(&field, random(&mut seed), least).expect("one is open").index;
+                prop_assert_eq!(weights[index], 0);
+            }
         }
     }
 
@@ -112,7 +170,7 @@ proptest! {
     ) {
         let mut seed = seed;
         let standing = |index: usize| usable[index].then_some(Standing::Open(1.0));
-        match pick(usable.len(), random(&mut seed), standing) {
+        match pick(&Field::even(usable.len()), random(&mut seed), standing) {
             Some(picked) => prop_assert!(usable[picked.index] && !picked.is_probe),
             None => prop_assert!(usable.iter().all(|usable| !usable)),
         }
@@ -126,7 +184,7 @@ fn who_is_due_is_probed_once_and_the_least_bad_is_better_than_nobody() {
     let check = |standings: &[Standing], index, is_probe| {
         let mut seed = 7;
         for _ in 0..50 {
-            let picked = pick(standings.len(), random(&mut seed), |index| {
+            let picked = pick(&Field::even(standings.len()), random(&mut seed), |index| {
                 Some(standings[index])
             });
             assert_eq!(picked, Some(Picked { index, is_probe }), "{standings:?}");
@@ -138,7 +196,7 @@ fn who_is_due_is_probed_once_and_the_least_bad_is_better_than_nobody() {
     check(&[out(later(9)), open], 1, false);
     check(&[out(later(9)), out(later(3)), out(later(5))], 1, false);
     check(&[Standing::Open(1.0), Standing::Open(10.0)], 0, false);
-    assert_eq!(pick(0, 0, |_| None), None);
+    assert_eq!(pick(&Field::even(0), 0, |_| None), None);
 }
 
 #[test]
@@ -155,7 +213,7 @@ fn an_ejected_one_gets_one_probe_at_a_time() {
             (0, Some(until)) => Some(Standing::Out(until)),
             (_, _) => Some(Standing::Open(1.0)),
         };
-        let picked = pick(3, random(&mut seed), standing).expect("two are open");
+        let picked = pick(&Field::even(3), random(&mut seed), standing).expect("two are open");
         if picked.index == 0 {
             assert!(picked.is_probe);
             health.probed(at, 0.5);

@@ -9,7 +9,9 @@ use rcgen::{
     KeyUsagePurpose, SanType,
 };
 use ringmail_proto::bundle::TrustBundle;
-use ringmail_proto::destination::{Destination, DestinationKind, Endpoint, Service};
+use ringmail_proto::destination::{
+    Destination, DestinationKind, Endpoint, Service, WEIGHT_DEFAULT,
+};
 use ringmail_proto::identity::{SpiffeId, WorkloadName};
 use ringmail_proto::route::Retry;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -93,6 +95,7 @@ fn destination() -> Arc<Destination> {
         workload: name("cart-0"),
         identity: Some(ID.parse().expect("valid")),
         zone_hints: Vec::new(),
+        weight: WEIGHT_DEFAULT,
     };
     let service = Service {
         name: name("cart"),
@@ -101,6 +104,7 @@ fn destination() -> Arc<Destination> {
         endpoints: vec![endpoint],
         routes: None,
         backends: Vec::new(),
+        timeouts: Default::default(),
     };
     Arc::new(Destination {
         address: "10.96.0.1:80".parse().expect("valid"),

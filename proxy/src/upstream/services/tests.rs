@@ -1,5 +1,5 @@
 use super::*;
-use ringmail_proto::destination::DestinationKind;
+use ringmail_proto::destination::{DestinationKind, WEIGHT_DEFAULT};
 
 fn announced(address: &str, hints: &[&str]) -> Announced {
     Announced {
@@ -11,6 +11,7 @@ fn announced(address: &str, hints: &[&str]) -> Announced {
                 .expect("valid"),
         ),
         zone_hints: hints.iter().map(|hint| (*hint).into()).collect(),
+        weight: WEIGHT_DEFAULT,
     }
 }
 
@@ -22,6 +23,7 @@ fn destination(endpoints: Vec<Announced>) -> Arc<Destination> {
         endpoints,
         routes: None,
         backends: Vec::new(),
+        timeouts: Default::default(),
     };
     Arc::new(Destination {
         address: "10.96.0.1:80".parse().expect("valid"),
@@ -86,7 +88,10 @@ fn a_service_is_resolved_once_and_what_is_known_of_endpoints_outlives_it() {
     assert!(Rc::ptr_eq(&resolved, &resolve(&first)));
     let second = destination(vec![kept]);
     let changed = resolve(&second);
-    assert!(Rc::ptr_eq(&resolved.endpoints[0], &changed.endpoints[0]));
+    assert!(Rc::ptr_eq(
+        &resolved.endpoints[0].endpoint,
+        &changed.endpoints[0].endpoint
+    ));
     assert!(Rc::ptr_eq(&resolved.budget, &changed.budget));
     // None of the two is in the snapshot: both are forgotten, and endpoints with them, but not at once.
     drop(resolved);

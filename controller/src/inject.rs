@@ -1,0 +1,200 @@
+//! What injection makes of a pod: an init container that programs the capture, a native sidecar that is the proxy, and
+//! the two volumes they need. Pure: the same for the webhook, `ringmail inject` and the tests; the same again for a pod
+//! that has it.
+//!
+//! Never touches a container of the pod's own. A pod that would not be captured, or in which somebody else would be
+//! taken for the proxy, is refused with the field, or left alone with a reason: it is never half meshed.
+
+use std::collections::BTreeMap;
+
+use ringmail_proto::Invalid;
+use ringmail_proto::identity::TrustDomain;
+use serde_json::{Value, json};
+
+use crate::source::annotations::{INJECT, INJECTED, unknown};
+
+/// What annotations ask of the sidecar.
+mod options;
+
+/// The containers and volumes.
+mod sidecar;
+
+/// Documents with a pod in them, whole files of them.
+pub mod manifest;
+
+use options::Options;
+pub use options::is_quantity;
+pub use sidecar::{INIT, PROXY};
+
+/// The user that the proxy runs as, and nobody else in the pod.
+pub const PROXY_UID: i64 = 1337;
+/// Ports of the proxy: see DESIGN section 10.
+const PROXY_PORTS: [u16; 5] = [15000, 15001, 15006, 15008, 15020];
+
+/// What is the same for every pod.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The proxy's image.
+    pub image: String,
+    /// `Always`, `IfNotPresent` or `Never`.
+    pub pull_policy: String,
+    /// The mesh's.
+    pub trust_domain: TrustDomain,
+    /// The controller's namespace.
+    pub namespace: String,
+    /// What a sidecar gets that asks for nothing else.
+    pub resources: Resources,
+}
+
+/// Kubernetes quantities; none where absent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Resources {
+    pub cpu_request: Option<String>,
+    pub memory_request: Option<String>,
+    pub cpu_limit: Option<String>,
+    pub memory_limit: Option<String>,
+}
+
+/// What became of a pod.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// It has a sidecar now: the changes, as JSON Patch (RFC 6902); none if it had the same one.
+    Injected(Vec<Value>),
+    /// It is left as it is, for this reason.
+    Skipped(&'static str),
+}
+
+/// What people are told, whatever became of it.
+pub type Warnings = Vec<String>;
+
+/// Puts a sidecar into `pod`: an object with `metadata` and `spec`, such as a Pod or a pod template. `inherited` are the
+/// annotations of its namespace.
+///
+/// # Errors
+/// The field for which this pod cannot have one.
+pub fn inject(
+    pod: &mut Value,
+    inherited: &BTreeMap<String, String>,
+    settings: &Settings,
+) -> Result<(Outcome, Warnings), Invalid> {
+    let own = annotations(pod)?;
+    let mut warnings: Warnings = unknown(Some(&own))
+        .map(|key| format!("annotation {key} is unknown"))
+        .collect();
+    if own.get(INJECT).is_some_and(|value| value == "disabled") {
+        return Ok((Outcome::Skipped("disabled"), warnings));
+    }
+    let spec = pod
+        .get("spec")
+        .filter(|spec| spec.is_object())
+        .ok_or_else(|| Invalid::new("spec", "is missing"))?;
+    if spec["hostNetwork"] == true {
+        warnings.push("the pod has its node's network: it gets no sidecar".to_owned());
+        return Ok((Outcome::Skipped("host_network"), warnings));
+    }
+    if spec["os"]["name"] == "windows" {
+        return Ok((Outcome::Skipped("windows"), warnings));
+    }
+    check(spec)?;
+    let options = Options::read(&own, inherited, &settings.resources)?;
+    let grace = spec["terminationGracePeriodSeconds"].as_u64();
+    let parts = sidecar::parts(settings, &options, grace);
+
+    let mut patch = Vec::new();
+    let mut put = |pod: &mut Value, path: &str, new: Value| {
+        if pod.pointer(path) == Some(&new) {
+            return;
+        }
+        patch.push(json!({"op": "add", "path": path, "value": new}));
+        set(pod, path, new);
+    };
+    for (key, kind) in [("annotations", "version"), ("labels", "true")] {
+        let path = format!("/metadata/{key}");
+        let mut all = pod.pointer(&path).cloned().unwrap_or_default();
+        if !all.is_object() {
+            all = json!({});
+        }
+        all[INJECTED] = match kind {
+            "version" => env!("CARGO_PKG_VERSION").into(),
+            other => other.into(),
+        };
+        put(pod, &path, all);
+    }
+    for (path, ours) in [
+        ("/spec/initContainers", parts.containers),
+        ("/spec/volumes", parts.volumes),
+    ] {
+        let all = merged(pod.pointer(path), ours);
+        put(pod, path, all);
+    }
+    Ok((Outcome::Injected(patch), warnings))
+}
+
+/// The annotations of an object.
+fn annotations(of: &Value) -> Result<BTreeMap<String, String>, Invalid> {
+    match of.pointer("/metadata/annotations") {
+        None | Some(Value::Null) => Ok(BTreeMap::new()),
+        Some(all) => serde_json::from_value(all.clone())
+            .map_err(|_| Invalid::new("metadata.annotations", "are no strings")),
+    }
+}
+
+/// Whoever runs as the proxy's user is not captured, and whoever listens on its ports is never reached.
+fn check(spec: &Value) -> Result<(), Invalid> {
+    let is_ours = |value: &Value| value.as_i64() == Some(PROXY_UID);
+    let problem = "is 1337, which is the proxy's user: its connections are not captured";
+    if is_ours(&spec["securityContext"]["runAsUser"]) {
+        return Err(Invalid::new("spec.securityContext.runAsUser", problem));
+    }
+    for kind in ["initContainers", "containers"] {
+        let all = spec[kind].as_array().into_iter().flatten();
+        for container in all.filter(|one| !sidecar::is_ours(one)) {
+            let name = container["name"].as_str().unwrap_or_default();
+            let field = |rest: &str| format!("spec.{kind}[{name}].{rest}");
+            if is_ours(&container["securityContext"]["runAsUser"]) {
+                return Err(Invalid::new(field("securityContext.runAsUser"), problem));
+            }
+            let ports = container["ports"].as_array().into_iter().flatten();
+            for port in ports.filter_map(|port| port["containerPort"].as_u64()) {
+                if PROXY_PORTS.iter().any(|own| u64::from(*own) == port) {
+                    let problem = format!("is {port}, which is one of the proxy's");
+                    return Err(Invalid::new(field("ports.containerPort"), problem));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A list with ours in it, each once by its name: where it is, else in front of all others, for containers start in
+/// order.
+fn merged(existing: Option<&Value>, ours: Vec<Value>) -> Value {
+    let mut all: Vec<Value> = existing
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    let mut missing = Vec::new();
+    for part in ours {
+        match all.iter_mut().find(|one| one["name"] == part["name"]) {
+            Some(there) => *there = part,
+            None => missing.push(part),
+        }
+    }
+    all.splice(0..0, missing);
+    Value::Array(all)
+}
+
+/// Puts a value where `path` says, whose parent is there.
+fn set(pod: &mut Value, path: &str, new: Value) {
+    let (parent, key) = path.rsplit_once('/').unwrap_or_default();
+    if parent == "/metadata" && pod.get("metadata").is_none_or(Value::is_null) {
+        pod["metadata"] = json!({});
+    }
+    if let Some(Value::Object(parent)) = pod.pointer_mut(parent) {
+        parent.insert(key.to_owned(), new);
+    }
+}
+
+#[cfg(test)]
+mod tests;
