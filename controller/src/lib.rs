@@ -51,3 +51,6 @@ mod stop;
 
 /// Starts the parts and stops them again.
 pub mod run;
+
+/// `ringmail`, for people.
+pub mod cli;

@@ -11,6 +11,7 @@ use http::{HeaderValue, Method, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use pem::Pem;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 
@@ -95,6 +96,7 @@ impl Admin {
             (_, &Method::GET, "/metrics") => self.metrics(),
             (_, &Method::GET, "/live") => text(StatusCode::OK, "live\n"),
             (_, &Method::GET, "/ready") => self.ready(),
+            (_, &Method::GET, "/identity") => self.identity(),
             (Door::Admin, &Method::GET, "/state") => self.state(),
             (Door::Admin, &Method::POST, "/drain")
                 if request.headers().contains_key("x-ringmail-admin") =>
@@ -139,6 +141,21 @@ impl Admin {
             }
             (false, Ok(_), Ok(_)) => text(StatusCode::OK, "ready\n"),
         }
+    }
+
+    /// The certificate that every peer is shown, as PEM lines too.
+    fn identity(&self) -> Response {
+        let Some(identity) = self.snapshot.last_identity() else {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "no certificate yet\n");
+        };
+        let identity = serde_json::json!({
+            "spiffe_id": identity.svid.id.as_str(),
+            "serial": identity.svid.serial,
+            "not_before": identity.svid.not_before,
+            "not_after": identity.svid.not_after,
+            "chain": identity.chain().iter().map(|one| pem::encode(&Pem::new("CERTIFICATE", one.to_vec()))).collect::<Vec<_>>(),
+        });
+        text(StatusCode::OK, format!("{identity:#}\n"))
     }
 
     /// What is in force, for people: no key, no credential.

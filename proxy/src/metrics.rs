@@ -13,14 +13,20 @@ mod upstream;
 /// Counters and histograms, sharded by worker.
 pub(crate) mod sharded;
 
+/// What the process uses.
+mod process;
+
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::{encode, encode_registry};
 use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::error::Reason;
+use process::Process;
 use sharded::{Counter, Histogram, Shards};
 use upstream::Upstream;
 
@@ -96,6 +102,7 @@ type Counters<Labels> = Family<Labels, Counter, Shards>;
 /// Every metric of the proxy.
 pub(crate) struct Metrics {
     registry: Registry,
+    process: Registry,
     requests: Counters<RequestLabels>,
     latency: Family<LatencyLabels, Histogram, Shards>,
     connections: Counters<ConnectionLabels>,
@@ -206,8 +213,13 @@ impl Metrics {
             "capture_in_force",
             "1 while the redirect rules are in force"
         );
+        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "This program", build);
+        let mut process = Registry::default();
+        process.register_collector(Box::new(Process));
         Self {
             registry,
+            process,
             requests,
             latency,
             connections,
@@ -232,7 +244,8 @@ impl Metrics {
     /// All of it as OpenMetrics text.
     pub(crate) fn render(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        encode_registry(&mut text, &self.process)?;
+        encode(&mut text, &self.registry)?;
         Ok(text)
     }
 
@@ -421,13 +434,18 @@ mod tests {
     /// The name of a metric from its TYPE line, as its samples have it.
     fn family(line: &str) -> Option<String> {
         let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
-        let end = if kind == "counter" { "_total" } else { "" };
+        let end = match kind {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        };
         Some(format!("{name}{end}"))
     }
 
     /// The name in a row of the README's table of the proxy.
     fn listed(line: &str) -> Option<String> {
-        let (name, _) = line.strip_prefix("| `ringmail_")?.split_once('`')?;
-        (!name.starts_with("controller_")).then(|| format!("ringmail_{name}"))
+        let (name, _) = line.strip_prefix("| `")?.split_once('`')?;
+        let is_ours = name.starts_with("ringmail_") && !name.starts_with("ringmail_controller_");
+        (is_ours || name.starts_with("process_")).then(|| name.to_owned())
     }
 }

@@ -88,6 +88,11 @@ impl Identity {
             .map_err(|error| Reason::Internal.because(error))
     }
 
+    /// Our certificate and those above it, as we show them to peers: nothing of it is a secret.
+    pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.key.cert
+    }
+
     /// Whom we trust.
     pub(crate) fn bundle(&self) -> &Arc<TrustBundle> {
         &self.bundle

@@ -1,0 +1,51 @@
+{{/* The controller's settings; it reads no others in a cluster. */}}
+{{- define "ringmail.controllerEnvironment" -}}
+- name: RINGMAIL_KUBERNETES
+  value: "true"
+- name: RINGMAIL_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+- name: RINGMAIL_POD
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: RINGMAIL_TRUST_DOMAIN
+  value: {{ .Values.trustDomain | quote }}
+- name: RINGMAIL_LISTEN
+  value: {{ printf "%s:15012" .Values.controller.listenAddress | quote }}
+- name: RINGMAIL_METRICS_LISTEN
+  value: {{ printf "%s:15014" .Values.controller.listenAddress | quote }}
+- name: RINGMAIL_WEBHOOK_LISTEN
+  value: {{ printf "%s:15017" .Values.controller.listenAddress | quote }}
+- name: RINGMAIL_LEAF_LIFETIME
+  value: {{ .Values.controller.leafLifetime | quote }}
+- name: RINGMAIL_DRAIN_TIMEOUT
+  value: {{ .Values.controller.drainTimeout | quote }}
+- name: RINGMAIL_LOG_FORMAT
+  value: {{ .Values.controller.logFormat | quote }}
+- name: RINGMAIL_EVICT
+  value: {{ .Values.controller.evict | quote }}
+{{- with .Values.controller.issuerSecret }}
+- name: RINGMAIL_ISSUER_SECRET
+  value: {{ . | quote }}
+{{- end }}
+- name: RINGMAIL_PROXY_IMAGE
+  value: {{ include "ringmail.image" (list $ .Values.proxy.image) | quote }}
+- name: RINGMAIL_PROXY_IMAGE_PULL_POLICY
+  value: {{ .Values.proxy.image.pullPolicy | quote }}
+{{- with .Values.proxy.resources }}
+- name: RINGMAIL_PROXY_CPU_REQUEST
+  value: {{ .requests.cpu | quote }}
+- name: RINGMAIL_PROXY_MEMORY_REQUEST
+  value: {{ .requests.memory | quote }}
+{{- with .limits.cpu }}
+- name: RINGMAIL_PROXY_CPU_LIMIT
+  value: {{ . | quote }}
+{{- end }}
+{{- with .limits.memory }}
+- name: RINGMAIL_PROXY_MEMORY_LIMIT
+  value: {{ . | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
