@@ -74,7 +74,7 @@ pub fn run(config: Config) -> io::Result<()> {
             snapshot: snapshot.clone(),
             metrics: metrics.clone(),
             drain,
-            captures: config.capture.is_some(),
+            config: config.clone(),
             stop: stop.clone(),
         };
         let admin = Arc::new(admin);
