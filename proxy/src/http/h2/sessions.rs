@@ -157,7 +157,7 @@ impl Session {
         is_lengthless: bool,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), Reason>,
     ) -> Result<Lane, Error> {
-        let mut place = Place::new(&self.lanes);
+        let place = Place::new(&self.lanes);
         poll_fn(|cx| place.poll_turn(cx)).await?;
         Ok(self.lanes.open(end, is_lengthless, write)?)
     }
