@@ -254,6 +254,7 @@ async fn keep_tidy(worker: &Worker) {
                 sweep_pool();
                 worker.idlers.sweep(now);
                 worker.apps.sweep();
+                worker.app_sessions.sweep(now);
                 worker.peers.sweep(now);
                 worker.services.sweep(&worker.snapshot);
             }
