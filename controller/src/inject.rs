@@ -31,6 +31,9 @@ pub const PROXY_UID: i64 = 1337;
 /// Ports of the proxy: see DESIGN section 10.
 const PROXY_PORTS: [u16; 5] = [15000, 15001, 15006, 15008, 15020];
 
+/// On what the kubelet tells the API server of a static pod.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
 /// What is the same for every pod.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -92,6 +95,10 @@ pub fn inject(
     if spec["hostNetwork"] == true {
         warnings.push("the pod has its node's network: it gets no sidecar".to_owned());
         return Ok((Outcome::Skipped("host_network"), warnings));
+    }
+    // The kubelet runs a static pod whatever the API server has of it; what is there only mirrors it.
+    if own.contains_key(MIRROR) {
+        return Ok((Outcome::Skipped("mirror"), warnings));
     }
     if spec["os"]["name"] == "windows" {
         return Ok((Outcome::Skipped("windows"), warnings));
@@ -168,7 +175,8 @@ fn check(spec: &Value) -> Result<(), Invalid> {
 }
 
 /// A list with ours in it, each once by its name: where it is, else in front of all others, for containers start in
-/// order.
+/// order. What is there by one of our names becomes exactly ours, so that nobody's variable, mount or privilege gets
+/// into the proxy; but a LimitRange's amounts stay, for it refuses pods that have lost them.
 fn merged(existing: Option<&Value>, ours: Vec<Value>) -> Value {
     let mut all: Vec<Value> = existing
         .and_then(Value::as_array)
@@ -177,12 +185,25 @@ fn merged(existing: Option<&Value>, ours: Vec<Value>) -> Value {
     let mut missing = Vec::new();
     for part in ours {
         match all.iter_mut().find(|one| one["name"] == part["name"]) {
-            Some(there) => *there = part,
+            Some(there) => *there = with_amounts(part, &there["resources"]),
             None => missing.push(part),
         }
     }
     all.splice(0..0, missing);
     Value::Array(all)
+}
+
+/// Ours, with what others ask for of which we say nothing.
+fn with_amounts(mut part: Value, there: &Value) -> Value {
+    for kind in ["requests", "limits"] {
+        for (name, amount) in there[kind].as_object().into_iter().flatten() {
+            let ours = &mut part["resources"][kind][name];
+            if ours.is_null() {
+                *ours = amount.clone();
+            }
+        }
+    }
+    part
 }
 
 /// Puts a value where `path` says, whose parent is there.
