@@ -87,6 +87,15 @@ impl Desk {
         self.metrics.writes.get_or_create(&labels).inc();
     }
 
+    /// Until there are other objects, or they mean something else.
+    pub(super) async fn changed(&mut self) {
+        tokio::select! {
+            Ok(()) = self.states.changed() => {}
+            Ok(()) = self.snapshots.changed() => {}
+            else => std::future::pending().await,
+        }
+    }
+
     /// The roots as PEM.
     pub(super) fn roots(&self) -> String {
         let bundle = self.snapshots.borrow().bundle.clone();
