@@ -104,7 +104,12 @@ pub fn inject(
         return Ok((Outcome::Skipped("windows"), warnings));
     }
     check(spec)?;
-    let options = Options::read(&own, inherited, &settings.resources)?;
+    let options = Options::read(&own, inherited, &settings.resources).map_err(|e| {
+        if own.contains_key(&e.field) {
+            return e;
+        }
+        Invalid::new(format!("{} of the namespace", e.field), e.problem)
+    })?;
     let grace = spec["terminationGracePeriodSeconds"].as_u64();
     let parts = sidecar::parts(settings, &options, grace);
 
@@ -136,6 +141,14 @@ pub fn inject(
         put(pod, path, all);
     }
     Ok((Outcome::Injected(patch), warnings))
+}
+
+/// Whether pods of a namespace with these annotations could have a sidecar, as far as that is for the namespace to say.
+///
+/// # Errors
+/// The annotation for which they could not.
+pub(crate) fn check_inherited(annotations: &BTreeMap<String, String>) -> Result<(), Invalid> {
+    Options::read(annotations, &BTreeMap::new(), &Resources::default()).map(drop)
 }
 
 /// The annotations of an object.

@@ -231,7 +231,7 @@ impl Front {
             Ok(Ok(state)) => annotations(&state),
             Ok(Err(_)) | Err(_) => None,
         };
-        pods::answer(question, &inherited.unwrap_or_default(), &self.sidecar)
+        pods::answer(question, inherited.as_ref(), &self.sidecar)
     }
 }
 

@@ -231,6 +231,16 @@ fn pods_that_could_not_be_captured_are_refused_by_field() {
 }
 
 #[test]
+fn what_the_namespace_got_wrong_is_said_to_be_its_own() {
+    let inherited = BTreeMap::from([("config.ringmail.io/log-level".into(), "loud".into())]);
+    let refused = inject(&mut pod(json!({})), &inherited, &settings()).expect_err("refused");
+    assert_eq!(
+        refused.field,
+        "config.ringmail.io/log-level of the namespace"
+    );
+}
+
+#[test]
 fn unknown_keys_of_ours_are_warned_of() {
     let mut pod = pod(json!({}));
     pod["metadata"]["annotations"] = json!({"config.ringmail.io/skip-ports": "1", "other": "x"});
