@@ -19,7 +19,7 @@ use crate::source::annotations::INJECT;
 
 /// The ConfigMap and its key.
 pub(crate) const BUNDLE: &str = "ringmail-trust-bundle";
-const KEY: &str = "root.pem";
+pub(super) const KEY: &str = "root.pem";
 
 pub(super) struct Bundles {
     desk: Desk,
