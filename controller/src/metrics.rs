@@ -133,8 +133,6 @@ pub enum Reviewed {
     Invalid,
     /// It took too long.
     TimedOut,
-    /// Too many at once.
-    Overload,
 }
 
 /// Labels of a call of the API server.
@@ -220,8 +218,7 @@ label_values!(
     Warned = "warned",
     Denied = "denied",
     Invalid = "invalid",
-    TimedOut = "timed_out",
-    Overload = "overload"
+    TimedOut = "timed_out"
 );
 label_values!(
     Written,

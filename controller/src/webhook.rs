@@ -2,7 +2,8 @@
 //!
 //! Never an error that stands in anybody's way by itself: whether a call that fails refuses an object is for the webhook
 //! configuration to say. Limits: `CONNECTIONS_MAX`, `HANDSHAKE_TIMEOUT`, `REVIEW_BYTES_MAX`, `REVIEWS_MAX` at a time,
-//! `BUDGET` for each, `NAMESPACE_WAIT` of it for the namespace of a pod. Told to stop, it answers for `LINGER` more, until the API server has learnt of it.
+//! `BUDGET` for each, `NAMESPACE_WAIT` of it for the namespace of a pod. Told to stop, it answers for `LINGER` more, until
+//! the API server has learnt of it.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -48,21 +49,21 @@ mod validate;
 use review::{Answer, Question};
 
 /// Open connections.
-const CONNECTIONS_MAX: usize = 256;
+const CONNECTIONS_MAX: usize = 128;
 /// From accept to the end of the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of one review: the API server takes objects of 1.5 MiB, and an update has two.
 const REVIEW_BYTES_MAX: usize = 3 * 1024 * 1024;
-/// Reviews at a time; bounds what they hold in memory.
-const REVIEWS_MAX: usize = 64;
+/// Reviews that are read at a time; others wait. Bounds what they hold in memory beside their texts.
+const REVIEWS_MAX: usize = 32;
 /// From the head of a call to its answer: before the API server gives up after 5 s, so that it hears why.
 const BUDGET: Duration = Duration::from_millis(4500);
 /// From the stop to the end of accepting.
 const LINGER: Duration = Duration::from_secs(3);
 /// For the namespace of a pod to be seen.
 const NAMESPACE_WAIT: Duration = Duration::from_secs(1);
-/// Between two calls of one connection.
-const KEEP_ALIVE: Duration = Duration::from_secs(120);
+/// Between two calls of one connection; an idle one must not hold its place for long.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// After accept failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -190,13 +191,13 @@ impl Front {
         if request.method() != Method::POST {
             return refused(Reviewed::Invalid, StatusCode::METHOD_NOT_ALLOWED);
         }
-        let Ok(_place) = self.reviews.try_acquire() else {
-            return refused(Reviewed::Overload, StatusCode::TOO_MANY_REQUESTS);
-        };
+        // Received first: whoever sends slowly must not keep others from being answered.
         let body = Limited::new(request.into_body(), REVIEW_BYTES_MAX);
         let Ok(body) = body.collect().await else {
             return refused(Reviewed::Invalid, StatusCode::PAYLOAD_TOO_LARGE);
         };
+        // The semaphore is never closed.
+        let _place = self.reviews.acquire().await;
         let question = match Question::read(&body.to_bytes()) {
             Ok(question) => question,
             Err(e) => {

@@ -181,6 +181,14 @@ impl Replica {
         counted.await.with_context(|| self.log())
     }
 
+    /// Its memory.
+    pub(crate) fn resident_kib(&self) -> anyhow::Result<usize> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        Ok(number.context("VmRSS")?.parse()?)
+    }
+
     /// Tells it to end, and waits for that.
     pub(crate) fn terminate(mut self) -> anyhow::Result<()> {
         self.process.signal(Signal::SIGTERM)?;

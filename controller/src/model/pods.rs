@@ -1,5 +1,6 @@
 //! Pods: who is alive, whose address it is, who is meshed.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -118,6 +119,22 @@ pub(super) struct Pods {
     entries: Vec<PodEntry>,
     by_name: HashMap<WorkloadName, usize>,
     by_address: HashMap<IpAddr, usize>,
+    /// Made when a service without slices is there.
+    by_label: OnceCell<ByLabel>,
+}
+
+/// Pods by namespace, key and value of a label.
+type ByLabel = HashMap<(Arc<str>, String, String), Vec<usize>>;
+
+fn index(entries: &[PodEntry]) -> ByLabel {
+    let mut index = ByLabel::new();
+    for (place, pod) in entries.iter().enumerate() {
+        for (key, value) in &pod.labels {
+            let label = (pod.name.namespace.clone(), key.clone(), value.clone());
+            index.entry(label).or_default().push(place);
+        }
+    }
+    index
 }
 
 impl Pods {
@@ -139,13 +156,26 @@ impl Pods {
             .is_some_and(|holder| holder.name == pod.name)
     }
 
-    pub(super) fn in_namespace<'a>(
-        &'a self,
-        namespace: &'a str,
-    ) -> impl Iterator<Item = &'a PodEntry> {
-        self.entries
+    /// Pods of a namespace that have all those labels. They are looked for among those that have the rarest one:
+    /// a namespace may have thousands of pods and hundreds of services.
+    pub(super) fn labelled(
+        &self,
+        namespace: &Arc<str>,
+        labels: &BTreeMap<String, String>,
+    ) -> impl Iterator<Item = &PodEntry> {
+        let index = self.by_label.get_or_init(|| index(&self.entries));
+        let candidates = labels.iter().map(|(key, value)| {
+            let label = (namespace.clone(), key.clone(), value.clone());
+            index.get(&label).map_or(&[][..], Vec::as_slice)
+        });
+        let fewest = candidates.min_by_key(|some| some.len()).unwrap_or_default();
+        fewest
             .iter()
-            .filter(move |pod| &*pod.name.namespace == namespace)
+            .filter_map(|place| self.entries.get(*place))
+            .filter(|pod| {
+                let mut all = labels.iter();
+                all.all(|(key, value)| pod.labels.get(key) == Some(value))
+            })
     }
 
     /// A service says what a pod's port speaks; the first that says something holds.

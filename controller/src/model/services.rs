@@ -354,13 +354,9 @@ impl Reading<'_> {
         let unready_too = spec
             .and_then(|spec| spec.publish_not_ready_addresses)
             .unwrap_or_default();
-        let selected = |pod: &&PodEntry| {
-            (pod.ready || unready_too)
-                && selector
-                    .iter()
-                    .all(|(key, value)| pod.labels.get(key) == Some(value))
-        };
-        for pod in pods.in_namespace(&self.name.namespace).filter(selected) {
+        let ready = |pod: &&PodEntry| pod.ready || unready_too;
+        let selected = pods.labelled(&self.name.namespace, selector);
+        for pod in selected.filter(ready) {
             let served = match &port.target_port {
                 None => Some(number),
                 Some(IntOrString::Int(number)) => {

@@ -1,6 +1,7 @@
 //! The part that only runs in a cluster: its objects, its Secrets, its lease and its webhooks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
@@ -9,6 +10,7 @@ use rustls::pki_types::UnixTime;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::listen;
 use crate::attest::Attestor;
@@ -23,6 +25,9 @@ use crate::publish::{Publisher, Snapshots};
 use crate::source::{self, State};
 use crate::stop::Stop;
 use crate::webhook;
+
+/// For the authority's Secret; the next try is the next start.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What can fail before anything runs.
 pub(super) struct Cluster {
@@ -47,23 +52,9 @@ impl Cluster {
         home: &ClusterHome,
     ) -> anyhow::Result<(Authority, Attestor, Self)> {
         let client = client::infer().await.context("cannot use the cluster")?;
-        let (namespace, now) = (&home.namespace, UnixTime::now());
-        let authority = match &home.issuer_secret {
-            Some(name) => {
-                let given = secret::issuer(&client, namespace, name)
-                    .await
-                    .with_context(|| format!("cannot read the issuer of Secret {name}"))?;
-                Authority::of_issuer(config, &given, now)
-            }
-            None => {
-                let root = secret::root(&client, namespace, &config.trust_domain)
-                    .await
-                    .with_context(|| format!("cannot open Secret {}", secret::ROOT_SECRET))?;
-                let origin = format!("Secret {namespace}/{}", secret::ROOT_SECRET);
-                Authority::of_root(config, &origin, &root, now)
-            }
-        };
-        let authority = authority.context("cannot open the certificate authority")?;
+        let authority = timeout(OPEN_TIMEOUT, authority(config, home, &client))
+            .await
+            .with_context(|| format!("the API server does not answer within {OPEN_TIMEOUT:?}"))??;
         let reviewer = Reviewer::new(client.clone(), config.trust_domain.clone());
         let cluster = Self {
             client,
@@ -139,4 +130,29 @@ impl Cluster {
         tasks.spawn(lead::run(desk, leads, stop.clone()));
         Ok(())
     }
+}
+
+/// Of the root that all replicas share, or of the issuer that somebody else keeps.
+async fn authority(
+    config: &Config,
+    home: &ClusterHome,
+    client: &Client,
+) -> anyhow::Result<Authority> {
+    let (namespace, now) = (&home.namespace, UnixTime::now());
+    let authority = match &home.issuer_secret {
+        Some(name) => {
+            let given = secret::issuer(client, namespace, name)
+                .await
+                .with_context(|| format!("cannot read the issuer of Secret {name}"))?;
+            Authority::of_issuer(config, &given, now)
+        }
+        None => {
+            let root = secret::root(client, namespace, &config.trust_domain)
+                .await
+                .with_context(|| format!("cannot open Secret {}", secret::ROOT_SECRET))?;
+            let origin = format!("Secret {namespace}/{}", secret::ROOT_SECRET);
+            Authority::of_root(config, &origin, &root, now)
+        }
+    };
+    authority.context("cannot open the certificate authority")
 }
