@@ -174,3 +174,30 @@ impl Objects {
         Ok(Api::namespaced_with(client, namespace, &resource))
     }
 }
+
+/// A pod as users write it.
+pub(crate) fn plain_pod(namespace: &str, name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace, "labels": {"app": "shop"}},
+        "spec": {"containers": [{"name": "app", "image": "registry.example/app",
+            "ports": [{"containerPort": 8080}]}]}})
+}
+
+/// The environment of a container as a kubelet fills it in: what the pod's fields say, and `$(NAME)` of variables before.
+pub(crate) fn variables(container: &Value, namespace: &str, pod: &str) -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    for one in container["env"].as_array().into_iter().flatten() {
+        let path = one.pointer("/valueFrom/fieldRef/fieldPath");
+        let mut value = match path.and_then(Value::as_str) {
+            Some("metadata.namespace") => namespace.to_owned(),
+            Some("metadata.name") => pod.to_owned(),
+            _ => one["value"].as_str().unwrap_or_default().to_owned(),
+        };
+        for (name, before) in &found {
+            value = value.replace(&format!("$({name})"), before);
+        }
+        let name = one["name"].as_str().unwrap_or_default();
+        found.push((name.to_owned(), value));
+    }
+    found
+}
