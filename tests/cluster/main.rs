@@ -48,6 +48,9 @@ mod webhooks;
 /// The chart is upgraded and uninstalled.
 mod release;
 
+/// What becomes of pods.
+mod injection;
+
 /// What the authors of routes are told.
 mod status;
 
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
         .chain(leader::TESTS)
         .chain(webhooks::TESTS)
         .chain(release::TESTS)
+        .chain(injection::TESTS)
         .chain(status::TESTS);
     let trials = all.map(|(name, test)| trial(name, *test, ground.as_ref().ok(), &shared));
     let exit_code = libtest_mimic::run(&arguments, trials.collect()).exit_code();
