@@ -47,16 +47,21 @@ const CASES: &[(&str, Run)] = &[
         bench::h1_response_text(&m.neutral_response, out)
     }),
     ("h2 request -> neutral", |m, out| {
-        bench::h2_request(&m.h2_request, out)
+        *out = m.h2_blocks.borrow_mut().request(&m.h2_request)?;
+        Some(())
     }),
-    ("neutral -> h2 request", |m, _| {
-        bench::h2_request_head(&m.neutral_request).map(drop)
+    ("h2 request of indices -> neutral", |m, out| {
+        *out = m.h2_blocks.borrow_mut().request(&m.h2_indices)?;
+        Some(())
+    }),
+    ("neutral -> h2 request", |m, out| {
+        bench::h2_request_block(&m.neutral_request, out)
     }),
     ("h2 response -> neutral", |m, out| {
-        bench::h2_response(&m.h2_response, out)
+        m.h2_blocks.borrow_mut().response(&m.h2_response, out)
     }),
-    ("neutral -> h2 response", |m, _| {
-        bench::h2_response_head(&m.neutral_response).map(drop)
+    ("neutral -> h2 response", |m, out| {
+        bench::h2_response_block(&m.neutral_response, out)
     }),
     ("frames: put 64 of 100 bytes", |m, out| {
         for stream in 1..=64 {

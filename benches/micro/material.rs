@@ -1,9 +1,10 @@
 //! Heads as a browser and an app write them, bodies, and a service with routes.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use anyhow::Context;
-use ringmail_proto::destination::Service;
+use ringmail_proto::destination::{Service, Timeouts};
 use ringmail_proto::identity::WorkloadName;
 use ringmail_proto::pb;
 use ringmail_proto::route::Routes;
@@ -24,8 +25,11 @@ pub(crate) struct Material {
     pub(crate) response: Vec<u8>,
     pub(crate) neutral_request: Vec<u8>,
     pub(crate) neutral_response: Vec<u8>,
-    pub(crate) h2_request: http::request::Parts,
-    pub(crate) h2_response: http::Response<()>,
+    pub(crate) h2_request: Vec<u8>,
+    /// The same by the table of `h2_blocks`, but for what has no entry there.
+    pub(crate) h2_indices: Vec<u8>,
+    pub(crate) h2_response: Vec<u8>,
+    pub(crate) h2_blocks: RefCell<bench::H2Blocks>,
     /// 16 KiB that are no HTTP.
     pub(crate) bytes: Vec<u8>,
     /// The same in chunks of 1 KiB.
@@ -42,9 +46,11 @@ pub(crate) fn make() -> anyhow::Result<Material> {
     let (mut neutral_request, mut neutral_response) = (Vec::new(), Vec::new());
     bench::h1_request(REQUEST.as_bytes(), &mut neutral_request).context("the request")?;
     bench::h1_response(RESPONSE.as_bytes(), &mut neutral_response).context("the response")?;
-    let (h2_request, ()) = bench::h2_request_head(&neutral_request)
-        .context("the request")?
-        .into_parts();
+    let (mut h2_request, mut h2_response) = (Vec::new(), Vec::new());
+    bench::h2_request_block(&neutral_request, &mut h2_request).context("the request")?;
+    bench::h2_response_block(&neutral_response, &mut h2_response).context("the response")?;
+    let mut h2_blocks = bench::H2Blocks::default();
+    let h2_indices = indices(&mut h2_blocks, &h2_request).context("the request")?;
     let bytes = vec![0x16; 16 * 1024];
     let mut chunks = Vec::new();
     for data in bytes.chunks(1024) {
@@ -60,7 +66,9 @@ pub(crate) fn make() -> anyhow::Result<Material> {
         odd_request: REQUEST.replace("/api/v1/", "/api//./%76%31/x/../").into(),
         response: RESPONSE.into(),
         h2_request,
-        h2_response: bench::h2_response_head(&neutral_response).context("the response")?,
+        h2_indices,
+        h2_response,
+        h2_blocks: RefCell::new(h2_blocks),
         neutral_request,
         neutral_response,
         bytes,
@@ -72,6 +80,43 @@ pub(crate) fn make() -> anyhow::Result<Material> {
     })
 }
 
+/// Has the table remember each literal of a block, and makes the block that says the same (RFC 7541 section 6).
+fn indices(blocks: &mut bench::H2Blocks, literals: &[u8]) -> Option<Vec<u8>> {
+    let (mut learning, mut entries, mut indices) = (Vec::new(), 0, Vec::new());
+    let mut rest = literals;
+    while let [first, after @ ..] = rest {
+        if *first & 0x80 != 0 {
+            learning.push(*first);
+            indices.push(*first);
+            rest = after;
+            continue;
+        }
+        // A literal whose name is an entry, or a string; all lengths are below 127.
+        let (index, index_bytes) = match first & 0x0f {
+            0x0f => (0x0f + *after.first()?, 2),
+            index => (index, 1),
+        };
+        let name_bytes = match index {
+            0 => 1 + usize::from(*after.first()?),
+            _ => 0,
+        };
+        let value_bytes = 1 + usize::from(*rest.get(index_bytes + name_bytes)?);
+        let (literal, after) = rest.split_at_checked(index_bytes + name_bytes + value_bytes)?;
+        learning.push(0x40 | index);
+        learning.extend_from_slice(&literal[index_bytes..]);
+        entries += 1;
+        indices.push(0);
+        rest = after;
+    }
+    // The newest entry is the first behind the static table.
+    for place in indices.iter_mut().filter(|place| **place == 0) {
+        entries -= 1;
+        *place = 0x80 | (62 + entries);
+    }
+    blocks.request(&learning)?;
+    Some(indices)
+}
+
 fn named(name: &str) -> anyhow::Result<Service> {
     Ok(Service {
         name: WorkloadName::new("shop", name)?,
@@ -80,6 +125,7 @@ fn named(name: &str) -> anyhow::Result<Service> {
         endpoints: Vec::new(),
         routes: None,
         backends: Vec::new(),
+        timeouts: Timeouts::default(),
     })
 }
 
@@ -107,6 +153,7 @@ fn routed() -> anyhow::Result<Service> {
     let wire = pb::Routes {
         matches: (0..16).map(matched).collect(),
         rules: vec![rule; 16],
+        ..pb::Routes::default()
     };
     Ok(Service {
         routes: Some(Arc::new(Routes::from_wire(wire, 1)?)),

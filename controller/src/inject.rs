@@ -2,7 +2,7 @@
 //! the two volumes they need. Pure: the same for the webhook, `ringmail inject` and the tests; the same again for a pod
 //! that has it.
 //!
-//! Never touches a container of the pod's own. A pod that would not be captured, or in which somebody else would be
+//! Of the pod's own containers it touches nothing but probes that the proxy has to make for the kubelet. A pod that would not be captured, or in which somebody else would be
 //! taken for the proxy, is refused with the field, or left alone with a reason: it is never half meshed.
 
 use std::collections::BTreeMap;
@@ -15,6 +15,9 @@ use crate::source::annotations::{INJECT, INJECTED, unknown};
 
 /// What annotations ask of the sidecar.
 mod options;
+
+/// Probes that the proxy makes.
+mod probes;
 
 /// The containers and volumes.
 mod sidecar;
@@ -99,7 +102,10 @@ pub fn inject(
     check(spec)?;
     let options = Options::read(&own, inherited, &settings.resources)?;
     let grace = spec["terminationGracePeriodSeconds"].as_u64();
-    let parts = sidecar::parts(settings, &options, grace);
+    let (containers, inits, taken) = probed(spec);
+    let parts = sidecar::parts(settings, &options, grace, &taken);
+
+    let volumes = spec["volumes"].as_array().cloned().unwrap_or_default();
 
     let mut patch = Vec::new();
     let mut put = |pod: &mut Value, path: &str, new: Value| {
@@ -121,13 +127,13 @@ pub fn inject(
         };
         put(pod, &path, all);
     }
-    for (path, ours) in [
-        ("/spec/initContainers", parts.containers),
-        ("/spec/volumes", parts.volumes),
+    for (path, (existing, ours)) in [
+        ("/spec/initContainers", (inits, parts.containers)),
+        ("/spec/volumes", (volumes, parts.volumes)),
     ] {
-        let all = merged(pod.pointer(path), ours);
-        put(pod, path, all);
+        put(pod, path, merged(existing, ours));
     }
+    put(pod, "/spec/containers", containers.into());
     Ok((Outcome::Injected(patch), warnings))
 }
 
@@ -167,13 +173,22 @@ fn check(spec: &Value) -> Result<(), Invalid> {
     Ok(())
 }
 
+/// The pod's containers and init containers, their probes sent to the proxy where that has to make them, and what those
+/// ask; with what was sent there before.
+fn probed(spec: &Value) -> (Vec<Value>, Vec<Value>, Vec<Value>) {
+    let all = |kind: &str| spec[kind].as_array().cloned().unwrap_or_default();
+    let (mut containers, mut inits) = (all("containers"), all("initContainers"));
+    let mut taken = sidecar::probes(&inits);
+    let own = inits.iter_mut().filter(|one| !sidecar::is_ours(one));
+    for container in own.chain(&mut containers) {
+        probes::take(container, &mut taken);
+    }
+    (containers, inits, taken)
+}
+
 /// A list with ours in it, each once by its name: where it is, else in front of all others, for containers start in
 /// order.
-fn merged(existing: Option<&Value>, ours: Vec<Value>) -> Value {
-    let mut all: Vec<Value> = existing
-        .and_then(Value::as_array)
-        .cloned()
-        .unwrap_or_default();
+fn merged(mut all: Vec<Value>, ours: Vec<Value>) -> Value {
     let mut missing = Vec::new();
     for part in ours {
         match all.iter_mut().find(|one| one["name"] == part["name"]) {

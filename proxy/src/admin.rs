@@ -3,6 +3,9 @@
 //! Limits: [`CONNECTIONS_MAX`] at once, [`REQUEST_TIMEOUT`] each. A request that changes something needs POST and the
 //! header `x-ringmail-admin`, so that no browser and no forged GET can make it.
 
+/// Probes that we make for the kubelet.
+mod probes;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +18,9 @@ use pem::Pem;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 
+pub(crate) use probes::Probes;
+
+use crate::config::Config;
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
@@ -34,8 +40,7 @@ pub(crate) struct Admin {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) drain: Drain,
-    /// Whether connections have to be captured for us to be of use.
-    pub(crate) captures: bool,
+    pub(crate) config: Arc<Config>,
     /// Told to end, as by SIGTERM.
     pub(crate) stop: Arc<Notify>,
 }
@@ -77,8 +82,8 @@ pub(crate) async fn serve(admin: Arc<Admin>, listener: TcpListener, door: Door) 
 
 async fn serve_one(admin: Arc<Admin>, socket: TcpStream, door: Door) {
     let answer = service_fn(move |request: http::Request<Incoming>| {
-        let response = admin.answer(&request, door);
-        async move { Ok::<_, Infallible>(response) }
+        let admin = admin.clone();
+        async move { Ok::<_, Infallible>(admin.answer(&request, door).await) }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -91,8 +96,14 @@ async fn serve_one(admin: Arc<Admin>, socket: TcpStream, door: Door) {
 }
 
 impl Admin {
-    fn answer(&self, request: &http::Request<Incoming>, door: Door) -> Response {
-        match (door, request.method(), request.uri().path()) {
+    async fn answer(&self, request: &http::Request<Incoming>, door: Door) -> Response {
+        let path = request.uri().path();
+        if let (Door::Status, &Method::GET, Some(number)) =
+            (door, request.method(), path.strip_prefix("/probe/"))
+        {
+            return self.probe(number).await;
+        }
+        match (door, request.method(), path) {
             (_, &Method::GET, "/metrics") => self.metrics(),
             (_, &Method::GET, "/live") => text(StatusCode::OK, "live\n"),
             (_, &Method::GET, "/ready") => self.ready(),
@@ -109,6 +120,20 @@ impl Admin {
             }
             (_, &Method::GET | &Method::HEAD, _) => text(StatusCode::NOT_FOUND, "not found\n"),
             (_, _, _) => text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n"),
+        }
+    }
+
+    /// What the app says to one of the pod's probes.
+    async fn probe(&self, number: &str) -> Response {
+        let Config {
+            probes,
+            pod_address,
+            socket_mark,
+            ..
+        } = &*self.config;
+        match probes.ask(number, *pod_address, *socket_mark).await {
+            Ok(()) => text(StatusCode::OK, "well\n"),
+            Err(problem) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")),
         }
     }
 
@@ -136,7 +161,9 @@ impl Admin {
         ) {
             (true, _, _) => unready("draining\n".to_owned()),
             (false, Err(error), _) | (false, Ok(_), Err(error)) => unready(format!("{error}\n")),
-            (false, Ok(_), Ok(_)) if self.captures && self.metrics.capture_in_force.get() == 0 => {
+            (false, Ok(_), Ok(_))
+                if self.config.capture.is_some() && self.metrics.capture_in_force.get() == 0 =>
+            {
                 unready("the redirect rules are not in force\n".to_owned())
             }
             (false, Ok(_), Ok(_)) => text(StatusCode::OK, "ready\n"),

@@ -18,6 +18,7 @@ use crate::http::exchange::Exchange;
 use crate::http::h1::forward::connect;
 use crate::http::neutral::{Request, Version};
 use crate::http::{h1, h2};
+use crate::listen::Party;
 use crate::metrics::{Direction, NO_IDENTITY, Outcome, Protocol, Tls, Traffic};
 use crate::peer::open::{Kind, Open};
 use crate::peer::stream::{Reader, Stream};
@@ -165,7 +166,17 @@ impl Session {
         };
         let mut exchange = Exchange::begin(self.traffic(worker, protocol), Instant::now());
         let forwarded = match http2 {
-            true => h2::forward::forward(worker, app, head, &stream, reader, &mut exchange).await,
+            true => {
+                h2::forward::forward(
+                    worker,
+                    (app, self.party()),
+                    head,
+                    &stream,
+                    reader,
+                    &mut exchange,
+                )
+                .await
+            }
             false => h1::forward::forward(worker, app, head, &stream, reader, &mut exchange).await,
         };
         match forwarded {
@@ -192,7 +203,8 @@ impl Session {
         let open = worker.metrics.connections_open(Direction::Inbound);
         open.inc_by(self.is_ours().into());
         let outcome = async {
-            let mut socket = connect(worker, SocketAddr::new(self.address, port)).await?;
+            let mut socket =
+                connect(worker, SocketAddr::new(self.address, port), Party::App).await?;
             let (mut from, mut to) = socket.split();
             let mut input = Buffer::default();
             let ends = (&mut from, &mut to);
@@ -245,6 +257,15 @@ impl Session {
     fn refused(&self, worker: &Worker, reason: Reason) {
         if self.is_ours() {
             worker.metrics.refused(Direction::Inbound, reason);
+        }
+    }
+
+    /// What the app's address is to our sockets: HTTP/2 has windows of its own, so that one beyond our pod that
+    /// acknowledges nothing is gone.
+    fn party(&self) -> Party {
+        match self.is_ours() {
+            true => Party::App,
+            false => Party::Mesh,
         }
     }
 

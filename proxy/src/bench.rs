@@ -1,12 +1,11 @@
 //! What `benches/micro` counts the instructions of: decisions and codecs that are private to the proxy, behind names of
 //! their own. Nothing is decided here; what goes wrong is `None` or nothing. Only there with the feature `bench`.
 
-use http::request::Parts;
 use ringmail_proto::destination::Service;
 
 use crate::detect::{self, Verdict};
 use crate::http::h1::{body::Body, parse, write};
-use crate::http::h2::heads::{self, Tunnel};
+use crate::http::h2::heads::{self, Blocks, Tunnel};
 use crate::http::neutral::{Request, Response, Version};
 use crate::http::route::{Routed, route};
 use crate::peer::frame::{self, Decoder, Kind};
@@ -51,27 +50,33 @@ pub fn h1_response_text(neutral: &[u8], out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// A request of HTTP/2 to neutral form, appended to `out`.
-pub fn h2_request(head: &Parts, out: &mut Vec<u8>) -> Option<()> {
-    heads::put_request(head, out).ok().map(|_| ())
+/// What one direction of a connection of HTTP/2 knows of fields.
+#[derive(Debug, Default)]
+pub struct H2Blocks(Blocks);
+
+impl H2Blocks {
+    /// A request's block to neutral form.
+    pub fn request(&mut self, block: &[u8]) -> Option<Vec<u8>> {
+        let request = self.0.request(block).ok()?.ok()?;
+        request.refused.is_none().then_some(request.neutral)
+    }
+
+    /// A response's block to neutral form, appended to `out`.
+    pub fn response(&mut self, block: &[u8], out: &mut Vec<u8>) -> Option<()> {
+        self.0.response(block, out).ok()?.ok().map(drop)
+    }
 }
 
-/// A response of HTTP/2 to neutral form, appended to `out`.
-pub fn h2_response(head: &http::Response<()>, out: &mut Vec<u8>) -> Option<()> {
-    let put = heads::put_response(head.status(), head.headers(), &Tunnel::None, out);
-    put.ok().map(|_| ())
-}
-
-/// A request in neutral form as h2 takes it.
-pub fn h2_request_head(neutral: &[u8]) -> Option<http::Request<()>> {
+/// A request in neutral form to a block, appended to `out`.
+pub fn h2_request_block(neutral: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let (request, fields) = Request::decode(neutral).ok()?;
-    heads::request(&request, fields, &Tunnel::None).ok()
+    heads::put_request(&request, fields, &Tunnel::None, out).ok()
 }
 
-/// A response in neutral form as h2 takes it.
-pub fn h2_response_head(neutral: &[u8]) -> Option<http::Response<()>> {
+/// A response in neutral form to a block, appended to `out`.
+pub fn h2_response_block(neutral: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let (response, fields) = Response::decode(neutral).ok()?;
-    heads::response(response.status, fields, &Tunnel::None).ok()
+    heads::put_response(response.status, fields, &Tunnel::None, out).ok()
 }
 
 /// The head that a request in neutral form goes on with.

@@ -80,8 +80,23 @@ impl Buffer {
         }
     }
 
+    /// Holds what is there in as little memory as it takes, until there is more.
+    pub(crate) fn park(&mut self) {
+        let parked: Box<[u8]> = self.data().into();
+        let bytes = parked.len();
+        self.release();
+        if bytes > 0 {
+            self.block = Some(parked);
+            self.end = bytes;
+        }
+    }
+
     /// Room to read into; empty only when the buffer is full.
     pub(crate) fn spare(&mut self) -> &mut [u8] {
+        if let Some(parked) = self.block.take_if(|block| block.len() < BLOCK_BYTES) {
+            let block = self.block.insert(take_block());
+            block[..parked.len()].copy_from_slice(&parked);
+        }
         let block = self.block.get_or_insert_with(take_block);
         // Move what is there to the front only when little room is left behind it.
         if self.start > 0 && block.len() - self.end < BLOCK_BYTES / 4 {
@@ -103,9 +118,10 @@ impl Buffer {
     fn release(&mut self) {
         self.start = 0;
         self.end = 0;
-        if let Some(block) = self.block.take() {
+        if let Some(block) = self.block.take_if(|block| block.len() == BLOCK_BYTES) {
             put_block(block);
         }
+        self.block = None;
     }
 
     /// Reads once, up to a head's size. Zero bytes mean the end of the stream (or a full buffer: ask first).
@@ -239,6 +255,28 @@ mod tests {
         assert_eq!(pooled(), 0, "the one that was needed is in use");
         drop(one);
         assert_eq!(pooled(), 1);
+    }
+
+    #[test]
+    fn what_waits_for_more_is_parked_in_little() {
+        let mut buffer = Buffer::default();
+        buffer.spare()[..5].copy_from_slice(b"hello");
+        buffer.filled(5);
+        buffer.consume(1);
+        buffer.park();
+        assert_eq!(buffer.block.as_ref().map(|block| block.len()), Some(4));
+        assert_eq!(buffer.data(), b"ello");
+        buffer.consume(1);
+        buffer.park();
+        buffer.spare()[0] = b'!';
+        buffer.filled(1);
+        assert_eq!(buffer.data(), b"llo!");
+        buffer.consume(4);
+        buffer.park();
+        assert!(buffer.block.is_none());
+        let pooled =
+            POOL.with_borrow(|pool| pool.blocks.iter().all(|one| one.len() == BLOCK_BYTES));
+        assert!(pooled, "what was parked is no block");
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Everything the proxy is told, read from the environment once into one checked type. A bad value is refused with the
 //! name of its variable; nobody reads the environment later.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::admin::Probes;
 use crate::capture::{Plan, Settings};
 use ringmail_proto::identity::{SpiffeId, TrustDomain, WorkloadName};
 
@@ -60,6 +61,10 @@ pub struct Config {
     pub(crate) capture: Option<Plan>,
     /// Put on our own sockets, so that they are not captured.
     pub(crate) socket_mark: Option<u32>,
+    /// The kubelet's probes that we make for it.
+    pub(crate) probes: Probes,
+    /// Where the app listens, for those.
+    pub(crate) pod_address: IpAddr,
     /// How long connections may take to finish after SIGTERM.
     pub(crate) drain_timeout: Duration,
     /// How long after SIGTERM we accept although nothing is under way: until others have learnt of it.
@@ -120,6 +125,9 @@ impl Config {
                 .transpose()?,
             explicit,
             socket_mark: optional(lookup, "RINGMAIL_SOCKET_MARK")?,
+            probes: optional(lookup, "RINGMAIL_PROBES")?.unwrap_or_default(),
+            pod_address: optional(lookup, "RINGMAIL_POD_ADDRESS")?
+                .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             drain_timeout: seconds(lookup, "RINGMAIL_DRAIN_SECONDS", 30)?,
             drain_linger: seconds(lookup, "RINGMAIL_DRAIN_LINGER_SECONDS", 2)?,
         })
@@ -324,6 +332,8 @@ mod tests {
             ("RINGMAIL_INBOUND_SKIP_NETWORKS", "10.0.0.0/33"),
             ("RINGMAIL_DRAIN_SECONDS", "1s"),
             ("RINGMAIL_DRAIN_LINGER_SECONDS", "-1"),
+            ("RINGMAIL_PROBES", "[{}]"),
+            ("RINGMAIL_POD_ADDRESS", "localhost"),
         ];
         for (name, value) in rows {
             assert_eq!(

@@ -7,6 +7,8 @@ use crate::detect::{Verdict, detect};
 use crate::http::fields::{Fate, fate};
 use crate::http::h1::body::Body;
 use crate::http::h1::{parse, write};
+use crate::http::h2;
+use crate::http::h2::heads::{self, Blocks, Tunnel};
 use crate::http::neutral::{Fields, Request, Response, put_field};
 use crate::http::target;
 use crate::peer::frame::{self, Decoder};
@@ -238,6 +240,84 @@ pub fn peer_frames(bytes: &[u8]) {
     let mut at_once = Vec::new();
     let _ = Decoder::default().decode(bytes, &mut |one| at_once.extend_from_slice(one.payload));
     assert_eq!(payload, at_once, "portions matter");
+}
+
+/// Two blocks of one connection of HTTP/2: what is taken is in neutral form, and as a block of ours says the same. The
+/// first byte says of what, the second how long the first one is.
+pub fn h2_blocks(bytes: &[u8]) {
+    let Some((&[kind, length], bytes)) = bytes.split_first_chunk() else {
+        return;
+    };
+    let (first, second) = bytes.split_at(bytes.len().min(length.into()));
+    let mut blocks = Blocks::default();
+    for block in [first, second] {
+        let taken = match kind {
+            0 => h2_request(&mut blocks, block),
+            1 => h2_response(&mut blocks, block),
+            _ => h2_trailers(&mut blocks, block),
+        };
+        if taken.is_none() {
+            return;
+        }
+    }
+}
+
+/// None when the connection is of no more use.
+fn h2_request(blocks: &mut Blocks, block: &[u8]) -> Option<()> {
+    let Ok(taken) = blocks.request(block).ok()? else {
+        return Some(());
+    };
+    if taken.refused.is_some() {
+        return Some(());
+    }
+    let (request, fields) =
+        Request::decode(&taken.neutral).expect("what we make is in neutral form");
+    assert_lines(
+        &[request.method.as_bytes(), request.target.as_bytes()],
+        fields,
+    );
+    assert_hop(fields, request.upgrade);
+    let mut again = Vec::new();
+    heads::put_request(&request, fields, &taken.tunnel, &mut again).expect("it came as one");
+    let again = Blocks::default().request(&again);
+    let again = again.expect("what we write").expect("is well-formed");
+    if let Tunnel::None | Tunnel::Connect = taken.tunnel {
+        assert_eq!(again.neutral, taken.neutral, "it reads otherwise");
+    }
+    Some(())
+}
+
+fn h2_response(blocks: &mut Blocks, block: &[u8]) -> Option<()> {
+    let mut neutral = Vec::new();
+    if blocks.response(block, &mut neutral).ok()?.is_err() {
+        return Some(());
+    }
+    let (response, fields) = Response::decode(&neutral).expect("what we make is in neutral form");
+    assert_lines(&[response.phrase], fields);
+    assert_hop(fields, false);
+    let (mut again, mut block) = (Vec::new(), Vec::new());
+    heads::put_response(response.status, fields, &Tunnel::None, &mut block)
+        .expect("it came as one");
+    let taken = Blocks::default().response(&block, &mut again);
+    assert!(taken.expect("what we write").is_ok(), "it is malformed");
+    assert_eq!(again, neutral, "it reads otherwise");
+    Some(())
+}
+
+fn h2_trailers(blocks: &mut Blocks, block: &[u8]) -> Option<()> {
+    let mut neutral = Vec::new();
+    if blocks.trailers(block, &mut neutral).ok()?.is_ok() {
+        let fields = Fields::check(&neutral).expect("what we make is in neutral form");
+        assert_lines(&[], fields);
+        assert_hop(fields, false);
+    }
+    Some(())
+}
+
+/// Frames of a client or of a server, to the other side, which answers some: whatever they are, it holds no more of them
+/// than it said.
+pub fn h2_frames(bytes: &[u8]) {
+    h2::fuzzing::frames(bytes);
 }
 
 /// Bytes of the whole frames at the front.

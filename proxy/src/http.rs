@@ -22,7 +22,7 @@ pub(crate) mod websocket;
 /// HTTP/1.0 and 1.1, our own engine.
 pub(crate) mod h1;
 
-/// HTTP/2, by the h2 crate.
+/// HTTP/2, our own engine.
 pub(crate) mod h2;
 
 /// One exchange on the wire: what both versions need to know of it.

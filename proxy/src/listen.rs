@@ -3,7 +3,8 @@
 //! Every TCP connection is probed after [`KEEPALIVE`] of silence: that is what finds half-open ones. Those to other
 //! proxies and to the controller are also given up when sent bytes are not acknowledged for [`USER_TIMEOUT`]. Those of
 //! apps are not: Linux counts a closed window as unacknowledged, and an app may pause its reading for as long as it
-//! likes; the peer wire's own windows never close.
+//! likes; the peer wire's own windows never close, and neither do those of apps of HTTP/2 beyond our pod, which have
+//! windows of their own.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -115,7 +116,7 @@ pub(crate) async fn connect(
 pub(crate) enum Party {
     /// An application, or something outside the mesh.
     App,
-    /// Another proxy, or the controller.
+    /// Another proxy, the controller, or an app beyond our pod whose protocol has windows of its own.
     Mesh,
 }
 

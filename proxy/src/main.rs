@@ -5,9 +5,6 @@ use std::process::ExitCode;
 
 use ringmail_proxy::capture;
 use ringmail_proxy::config::{Config, Lookup, capture_plan};
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 /// The system's allocator keeps what a burst needed; this one gives it back.
 #[global_allocator]
@@ -72,19 +69,10 @@ fn log(level: Option<&str>) -> anyhow::Result<()> {
             parsed.map_err(|_| anyhow::anyhow!("RINGMAIL_LOG: {level:?} is no level"))?
         }
     };
-    // h2 warns of frames that its peer should not have sent: whoever sends them would write our log.
-    let quiet = if level > tracing::Level::INFO {
-        level
-    } else {
-        tracing::Level::ERROR
-    };
-    let targets = Targets::new().with_default(level).with_target("h2", quiet);
     tracing_subscriber::fmt()
         .json()
         .with_max_level(level)
         .with_writer(std::io::stderr)
-        .finish()
-        .with(targets)
         .init();
     Ok(())
 }

@@ -74,7 +74,7 @@ pub fn run(config: Config) -> io::Result<()> {
             snapshot: snapshot.clone(),
             metrics: metrics.clone(),
             drain,
-            captures: config.capture.is_some(),
+            config: config.clone(),
             stop: stop.clone(),
         };
         let admin = Arc::new(admin);
@@ -254,6 +254,7 @@ async fn keep_tidy(worker: &Worker) {
                 sweep_pool();
                 worker.idlers.sweep(now);
                 worker.apps.sweep();
+                worker.app_sessions.sweep(now);
                 worker.peers.sweep(now);
                 worker.services.sweep(&worker.snapshot);
             }

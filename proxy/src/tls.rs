@@ -6,5 +6,10 @@
 /// Our certificate, key and trust bundle as one snapshot, and the configurations made from it.
 pub(crate) mod identity;
 
+/// TLS toward whoever answers, for probes.
+mod anyone;
+
+pub(crate) use anyone::anyone;
+
 /// A TLS connection over a TCP socket, on rustls' unbuffered interface.
 pub(crate) mod stream;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Test;
 use super::control_plane::{ControlPlane, eventually};
-use super::mesh::Mesh;
+use super::mesh::{Mesh, Replica};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[("status::routes_say_what_became_of_them", |plane| {
     plane.runtime.block_on(routes(plane))
@@ -108,7 +108,34 @@ async fn routes(plane: &ControlPlane) -> anyhow::Result<()> {
             .any(|one| one["controllerName"] == "example.com/other"),
         "another controller's entry is gone"
     );
+
+    moves_to_a_gateway(&mesh, &replica, good).await?;
     replica.terminate()
+}
+
+/// A route that goes over to a gateway is not ours any more, and says nothing of us.
+async fn moves_to_a_gateway(
+    mesh: &Mesh<'_>,
+    replica: &Replica,
+    mut route: Value,
+) -> anyhow::Result<()> {
+    let namespace = route["metadata"]["namespace"].clone();
+    route["spec"]["parentRefs"] = json!([{"name": "gateway"}]);
+    mesh.objects.apply(&route).await?;
+    let is_it = |one: &Value| one["namespace"] == namespace && one["name"] == "good";
+    let forgotten = |status: &Value| {
+        let routes = status["routes"].as_array();
+        routes.is_some_and(|all| !all.iter().any(is_it))
+    };
+    replica.shows("the route is forgotten", forgotten).await?;
+    eventually("our entry is gone", || async {
+        let live = mesh.objects.get(&route).await.ok()?;
+        let parents = live.data.pointer("/status/parents")?.as_array()?.clone();
+        let all = parents.iter().map(|one| one["controllerName"].clone());
+        (all.collect::<Vec<_>>() == ["example.com/other"]).then_some(())
+    })
+    .await
+    .with_context(|| replica.log())
 }
 
 /// Another controller has its say about a route.

@@ -25,6 +25,11 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
         any_client_meets_any_app,
     ),
     (
+        "versions::an_offer_of_h2c_is_taken_up",
+        an_offer_of_h2c_is_taken_up,
+    ),
+    ("versions::an_app_is_dialled_once", an_app_is_dialled_once),
+    (
         "versions::settings_that_come_first",
         settings_that_come_first,
     ),
@@ -324,6 +329,80 @@ fn any_client_meets_any_app(bed: Bed) -> anyhow::Result<()> {
         read_to(&mut client, "\r\n\r\n")?;
         client.write_all(b"through")?;
         ensure!(read_until(&tunnelled, DATA)?.payload == b"through");
+        Ok(())
+    })
+}
+
+/// A client of HTTP/1 that would rather speak HTTP/2 does so where the app does (RFC 7540 section 3.2): what it asked first
+/// is the first stream.
+fn an_offer_of_h2c_is_taken_up(bed: Bed) -> anyhow::Result<()> {
+    play(bed, &one_worker(), |shop| {
+        let app = HTTP2.announce(shop)?;
+        let mut client = dial(&shop.client, HTTP2.at())?;
+        client.write_all(b"GET /a HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n")?;
+        let head = read_head(&mut client)?;
+        ensure!(
+            head.starts_with("HTTP/1.1 101 ") && head.contains("\r\nUpgrade: h2c\r\n"),
+            "{head:?}"
+        );
+        let next = frame(
+            HEADERS,
+            END_HEADERS | END_STREAM,
+            3,
+            &request_block("GET", "/b"),
+        );
+        client.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[]), &next].concat())?;
+        let served = accept_http2(&app)?;
+        for stream in [1, 3] {
+            let request = read_until(&served, HEADERS)?;
+            ensure!(request.flags & END_STREAM != 0, "{request:?}");
+            let answer = frame(HEADERS, END_HEADERS | END_STREAM, request.stream, &[0x88]);
+            (&served).write_all(&answer)?;
+            let heard = read_until(&client, HEADERS)?;
+            ensure!(
+                heard.stream == stream && heard.payload.first() == Some(&0x88),
+                "{heard:?}"
+            );
+        }
+        // Settings that are none are no offer.
+        let mut client = dial(&shop.client, HTTP2.at())?;
+        client.write_all(b"GET /a HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAAB\r\n\r\n")?;
+        let request = read_until(&served, HEADERS)?;
+        let answer = frame(HEADERS, END_HEADERS | END_STREAM, request.stream, &[0x88]);
+        (&served).write_all(&answer)?;
+        let head = read_head(&mut client)?;
+        ensure!(head.starts_with("HTTP/1.1 200 "), "{head:?}");
+        Ok(())
+    })
+}
+
+/// Requests that come before there is a connection to the app wait for the same one, and then share it.
+fn an_app_is_dialled_once(bed: Bed) -> anyhow::Result<()> {
+    const REQUESTS: u32 = 20;
+    play(bed, &one_worker(), |shop| {
+        let app = HTTP2.announce(shop)?;
+        let mut client = dial(&shop.client, HTTP2.at())?;
+        let mut said = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
+        let block = request_block("GET", "/a");
+        for number in 0..REQUESTS {
+            said.extend(frame(
+                HEADERS,
+                END_HEADERS | END_STREAM,
+                2 * number + 1,
+                &block,
+            ));
+        }
+        client.write_all(&said)?;
+        let mut served = accept_http2(&app)?;
+        for _ in 0..REQUESTS {
+            let id = read_until(&served, HEADERS)?.stream;
+            served.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, id, &[0x88]))?;
+        }
+        for _ in 0..REQUESTS {
+            let heard = read_until(&client, HEADERS)?;
+            ensure!(heard.payload.first() == Some(&0x88), "{heard:?}");
+        }
+        ensure!(app.try_accept().is_none(), "there is another connection");
         Ok(())
     })
 }

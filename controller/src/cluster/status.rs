@@ -32,6 +32,8 @@ enum Verdict {
     Read(RouteStatus),
     /// It could not be read.
     Refused(String, Refusal),
+    /// It has no Service as parent any more.
+    NotOurs,
 }
 
 pub(super) struct Statuses {
@@ -50,14 +52,19 @@ impl Statuses {
             let routes = self.desk.snapshots.borrow_and_update().mesh.clone();
             let state = self.desk.states.borrow_and_update().clone();
             let noted = state.iter().flat_map(|state| &state.noted);
-            let verdicts = verdicts(routes.routes(), noted);
-            written.retain(|key, _| verdicts.contains_key(key));
+            let mut verdicts = verdicts(routes.routes(), noted);
+            for key in written.keys() {
+                verdicts.entry(key.clone()).or_insert(Verdict::NotOurs);
+            }
             let mut pause = RESYNC;
             for (key, verdict) in verdicts {
                 if written.get(&key) == Some(&verdict) {
                     continue;
                 }
                 match self.write(&key, &verdict).await {
+                    Ok(true) if verdict == Verdict::NotOurs => {
+                        written.remove(&key);
+                    }
                     Ok(true) => {
                         written.insert(key, verdict);
                     }
@@ -159,7 +166,8 @@ fn verdicts<'a>(
 /// generation of the route.
 fn entries(live: &DynamicObject, verdict: &Verdict) -> Option<Vec<(Value, Vec<Condition>)>> {
     let references = live.data.pointer("/spec/parentRefs");
-    let references = references.and_then(Value::as_array)?;
+    let references = references.and_then(Value::as_array);
+    let references = references.map_or(&[][..], Vec::as_slice);
     let conditions: Vec<Vec<Condition>> = match verdict {
         Verdict::Read(route) => {
             if route.generation != live.metadata.generation
@@ -178,6 +186,9 @@ fn entries(live: &DynamicObject, verdict: &Verdict) -> Option<Vec<(Value, Vec<Co
             let refused = vec![Condition::refused(message)];
             references.iter().map(|_| refused.clone()).collect()
         }
+        // Unless it is ours again; then there is a newer verdict soon.
+        Verdict::NotOurs if references.iter().any(is_service) => return None,
+        Verdict::NotOurs => Vec::new(),
     };
     let all = references.iter().cloned().zip(conditions);
     Some(all.filter(|(reference, _)| is_service(reference)).collect())

@@ -25,6 +25,9 @@ const GRACE_SECONDS: u64 = 30;
 /// Seconds that a proxy may take to get its certificate, before it is started again.
 const STARTUP_SECONDS: u32 = 120;
 
+/// The variable with the probes that the proxy makes.
+const PROBES: &str = "RINGMAIL_PROBES";
+
 /// What is added to a pod.
 pub(super) struct Parts {
     pub(super) containers: Vec<Value>,
@@ -36,9 +39,30 @@ pub(super) fn is_ours(container: &Value) -> bool {
     container["name"] == INIT || container["name"] == PROXY
 }
 
-pub(super) fn parts(settings: &Settings, options: &Options, grace: Option<u64>) -> Parts {
+/// The probes that a proxy there already makes.
+pub(super) fn probes(inits: &[Value]) -> Vec<Value> {
+    let proxy = inits.iter().find(|one| one["name"] == PROXY);
+    let variables = proxy.and_then(|proxy| proxy["env"].as_array());
+    let mut probes = variables
+        .into_iter()
+        .flatten()
+        .filter(|one| one["name"] == PROBES);
+    let text = probes.next().and_then(|one| one["value"].as_str());
+    text.and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default()
+}
+
+pub(super) fn parts(
+    settings: &Settings,
+    options: &Options,
+    grace: Option<u64>,
+    probes: &[Value],
+) -> Parts {
     Parts {
-        containers: vec![init(settings, options), proxy(settings, options, grace)],
+        containers: vec![
+            init(settings, options),
+            proxy(settings, options, grace, probes),
+        ],
         volumes: vec![
             json!({
                 "name": TOKEN,
@@ -74,7 +98,7 @@ fn init(settings: &Settings, options: &Options) -> Value {
     })
 }
 
-fn proxy(settings: &Settings, options: &Options, grace: Option<u64>) -> Value {
+fn proxy(settings: &Settings, options: &Options, grace: Option<u64>, probes: &[Value]) -> Value {
     let Settings {
         namespace,
         trust_domain,
@@ -82,7 +106,7 @@ fn proxy(settings: &Settings, options: &Options, grace: Option<u64>) -> Value {
     } = settings;
     let field = |name, path| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     let plain = |name, value: String| json!({"name": name, "value": value});
-    let own = vec![
+    let mut own = vec![
         field("RINGMAIL_POD_NAMESPACE", "metadata.namespace"),
         field("RINGMAIL_POD_NAME", "metadata.name"),
         plain(
@@ -109,6 +133,10 @@ fn proxy(settings: &Settings, options: &Options, grace: Option<u64>) -> Value {
             grace.unwrap_or(GRACE_SECONDS).to_string(),
         ),
     ];
+    if !probes.is_empty() {
+        own.push(field("RINGMAIL_POD_ADDRESS", "status.podIP"));
+        own.push(plain(PROBES, Value::from(probes).to_string()));
+    }
     let get = |path, period: u32, failures: u32| {
         json!({
             "httpGet": {"path": path, "port": 15020},

@@ -73,6 +73,8 @@ fn what_becomes_of_pods() {
                     "image": "app:1",
                     "ports": [{"containerPort": 8080, "name": "http"}],
                     "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}},
+                    "livenessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 3},
+                    "startupProbe": {"grpc": {"port": 9000}},
                 }],
             })),
         ),

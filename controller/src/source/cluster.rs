@@ -34,8 +34,8 @@ mod store;
 /// Objects as they arrive, to objects as they are kept.
 mod read;
 
-use read::of_route;
 pub(crate) use read::{Found, is_service, of_namespace, of_service, of_written_route};
+use read::{key_of, of_route};
 use store::{Change, Store};
 
 /// From the first change to the state that has it.
@@ -213,16 +213,18 @@ async fn watch_until<K>(
     let mut events = pin!(watcher(api, config).default_backoff());
     while let Some(event) = events.next().await {
         let change = match event {
-            Ok(Event::Init) => Some(Change::Begun(kind)),
-            Ok(Event::InitApply(one) | Event::Apply(one)) => read(one).map(Change::Seen),
-            Ok(Event::Delete(one)) => read(one).map(|found| Change::Gone(found.key)),
-            Ok(Event::InitDone) => Some(Change::Listed(kind)),
+            Ok(Event::Init) => Change::Begun(kind),
+            Ok(Event::InitApply(one) | Event::Apply(one)) => {
+                let key = key_of(kind, one.meta());
+                // What is not ours any more is gone.
+                read(one).map_or(Change::Gone(key), Change::Seen)
+            }
+            Ok(Event::Delete(one)) => Change::Gone(key_of(kind, one.meta())),
+            Ok(Event::InitDone) => Change::Listed(kind),
             Err(e) if last(&e) => return,
-            Err(e) => Some(Change::Broken(kind, e.to_string())),
+            Err(e) => Change::Broken(kind, e.to_string()),
         };
-        if let Some(change) = change
-            && out.send(change).await.is_err()
-        {
+        if out.send(change).await.is_err() {
             return;
         }
     }

@@ -14,4 +14,6 @@ fn corpus() {
     replay::replay("normal_form", normal_form);
     replay::replay("peer_frames", peer_frames);
     replay::replay("neutral_form", neutral_form);
+    replay::replay("h2_blocks", h2_blocks);
+    replay::replay("h2_frames", h2_frames);
 }

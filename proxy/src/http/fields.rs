@@ -65,6 +65,11 @@ pub(crate) fn is_hidden_http(protocol: &[u8]) -> bool {
         .any(|known| name.eq_ignore_ascii_case(known))
 }
 
+/// Whether an offered protocol is HTTP/2 in plaintext (RFC 7540 section 3.2), which an edge may take up itself.
+pub(crate) fn is_h2c(protocol: &[u8]) -> bool {
+    protocol.eq_ignore_ascii_case(b"h2c")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -214,7 +214,7 @@ pub(crate) fn is_token(byte: u8) -> bool {
 }
 
 /// RFC 9110 section 5.5: visible, obs-text, space and tab; so nothing that ends a line.
-fn is_value(bytes: &[u8]) -> bool {
+pub(crate) fn is_value(bytes: &[u8]) -> bool {
     // A fold without early exit is one the compiler turns into vector instructions.
     !bytes.iter().fold(false, |bad, b| {
         bad | (*b < 0x20) & (*b != b'\t') | (*b == 0x7f)

@@ -24,6 +24,7 @@ use crate::http::h1::parse;
 use crate::http::h1::write::{self, Answer};
 use crate::http::h2::serve::refuse_all;
 use crate::http::neutral::{Request, Version};
+use crate::listen::Party;
 use crate::listen::original_destination;
 use crate::metrics::{Direction, NO_IDENTITY, Outcome, Protocol, Tls, Traffic};
 use crate::worker::Worker;
@@ -82,9 +83,9 @@ async fn admit(
     drop(stranger);
     if input.is_empty() {
         // A probe that only connects learns whether the app listens.
-        return connect(worker, app).await.map(drop);
+        return connect(worker, app, Party::App).await.map(drop);
     }
-    let mut to_app = connect(worker, app).await?;
+    let mut to_app = connect(worker, app, Party::App).await?;
     one_exchange(&mut socket, &input, &mut to_app).await
 }
 

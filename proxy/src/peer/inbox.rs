@@ -71,6 +71,13 @@ impl Inbox {
         self.entries = Vec::new();
     }
 
+    /// Frees the room of one that is empty, but for so much.
+    pub(crate) fn shrink_to(&mut self, bytes: usize) {
+        if self.is_empty() {
+            self.entries.shrink_to(bytes);
+        }
+    }
+
     /// Frees the room of one that is empty and was since the last time.
     pub(crate) fn sweep(&mut self) {
         if !std::mem::take(&mut self.used) && self.is_empty() {

@@ -250,21 +250,10 @@ impl Stream {
         cx: &Context<'_>,
         reader: &mut Reader,
     ) -> Poll<Result<(), Reason>> {
-        if reader.has_unread() {
-            return Poll::Ready(Ok(()));
-        }
-        if reader.ended {
-            return Poll::Ready(Err(Reason::PeerProtocol));
-        }
-        let place = self.place.borrow();
-        let Some(Place { streams, id }) = &*place else {
-            return Poll::Ready(Err(Reason::PeerGone));
-        };
-        match streams.take_inbox(*id, &mut reader.inbox, cx.waker()) {
-            Ok(true) => Poll::Ready(Ok(())),
-            Ok(false) => Poll::Pending,
-            Err(reason) => Poll::Ready(Err(reason)),
-        }
+        reader.poll_fill(|inbox| match &*self.place.borrow() {
+            Some(Place { streams, id }) => streams.take_inbox(*id, inbox, cx.waker()),
+            None => Err(Reason::PeerGone),
+        })
     }
 }
 
@@ -299,7 +288,26 @@ impl Reader {
         self.inbox.peek()
     }
 
-    fn next(&mut self) -> Option<Received<'_>> {
+    /// Ready when a frame is at hand; `take` gets more of them, and says whether there were any.
+    pub(crate) fn poll_fill(
+        &mut self,
+        take: impl FnOnce(&mut Inbox) -> Result<bool, Reason>,
+    ) -> Poll<Result<(), Reason>> {
+        if self.has_unread() {
+            return Poll::Ready(Ok(()));
+        }
+        if self.ended {
+            return Poll::Ready(Err(Reason::PeerProtocol));
+        }
+        match take(&mut self.inbox) {
+            Ok(true) => Poll::Ready(Ok(())),
+            Ok(false) => Poll::Pending,
+            Err(reason) => Poll::Ready(Err(reason)),
+        }
+    }
+
+    /// The next frame, if it is at hand.
+    pub(crate) fn next(&mut self) -> Option<Received<'_>> {
         let received = self.inbox.next()?;
         self.ended = received.end;
         Some(received)

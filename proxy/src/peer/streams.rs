@@ -396,7 +396,7 @@ impl State {
 
 /// Stream ids count up and are checked to, so nobody can choose ones that collide: a multiplication spreads them.
 #[derive(Debug, Default)]
-struct IdHasher(u64);
+pub(crate) struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn finish(&self) -> u64 {

@@ -206,14 +206,18 @@ fn found(
     let checked = check(kind, &metadata);
     let object = checked.map_err(|e| refusal(&e)).and_then(|_| object());
     Found {
-        key: Key {
-            kind,
-            namespace: metadata.namespace.unwrap_or_default().into(),
-            name: metadata.name.unwrap_or_default().into(),
-        },
+        key: key_of(kind, &metadata),
         uid: metadata.uid.unwrap_or_default(),
         object,
         warnings,
+    }
+}
+
+pub(super) fn key_of(kind: Kind, metadata: &ObjectMeta) -> Key {
+    Key {
+        kind,
+        namespace: metadata.namespace.as_deref().unwrap_or_default().into(),
+        name: metadata.name.as_deref().unwrap_or_default().into(),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::buffer::{Buffer, write_all};
 use crate::error::{Blamed, Error, Reason};
 use crate::http::exchange::{Exchange, both_ways, unless_reset};
 use crate::http::neutral::{Fields, Request};
-use crate::listen;
+use crate::listen::{self, Party};
 use crate::peer::frame::Kind;
 use crate::peer::stream::{Reader, Stream};
 use crate::tcp;
@@ -84,11 +84,15 @@ impl Apps {
     }
 }
 
-/// Connects to our own app.
-pub(crate) async fn connect(worker: &Worker, app: SocketAddr) -> Result<TcpStream, Error> {
+/// Connects to an app.
+pub(crate) async fn connect(
+    worker: &Worker,
+    app: SocketAddr,
+    party: Party,
+) -> Result<TcpStream, Error> {
     match tokio::time::timeout(
         CONNECT_TIMEOUT,
-        listen::connect(app, listen::Party::App, worker.config.socket_mark),
+        listen::connect(app, party, worker.config.socket_mark),
     )
     .await
     {
@@ -118,7 +122,7 @@ pub(crate) async fn forward(
     let reused = pooled.is_some();
     let mut socket = match pooled {
         Some(socket) => socket,
-        None => connect(worker, app).await?,
+        None => connect(worker, app, Party::App).await?,
     };
     let mut forwarding = Forwarding {
         request,
@@ -137,7 +141,7 @@ pub(crate) async fn forward(
             .as_ref()
             .is_err_and(|error| error.reason == Reason::AppGone)
     {
-        socket = connect(worker, app).await?;
+        socket = connect(worker, app, Party::App).await?;
         forwarding.input = Buffer::default();
         outcome = forwarding
             .exchange(&mut socket, &text, framing, &mut reader)

@@ -9,7 +9,7 @@ use httparse::{Error as ParseError, Header, Status};
 use super::body::Body;
 use crate::buffer::HEAD_BYTES;
 use crate::error::{Error, Reason};
-use crate::http::fields::{Fate, fate, is_hidden_http, list};
+use crate::http::fields::{Fate, fate, is_h2c, is_hidden_http, list};
 use crate::http::neutral::{self, FIELDS_MAX, Version, put_field};
 use crate::http::target;
 
@@ -28,6 +28,22 @@ pub(crate) struct RequestHead {
     pub(crate) upgrade: bool,
     /// A CONNECT: any 2xx agrees.
     pub(crate) is_connect: bool,
+    /// The client would rather go on in HTTP/2, and has nothing more to say in HTTP/1.
+    pub(crate) h2c: Option<Settings>,
+}
+
+/// Where in the text the value of `HTTP2-Settings` is (RFC 7540 section 3.2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Settings {
+    start: usize,
+    bytes: usize,
+}
+
+impl Settings {
+    /// The value, out of the text that it was found in.
+    pub(crate) fn of<'a>(&self, data: &'a [u8]) -> &'a [u8] {
+        &data[self.start..self.start + self.bytes]
+    }
 }
 
 impl RequestHead {
@@ -75,6 +91,11 @@ struct Framing<'a> {
     offers: bool,
     /// One of them is HTTP again.
     offers_http: bool,
+    /// One of them is HTTP/2 in plaintext.
+    offers_h2c: bool,
+    /// `HTTP2-Settings`, and how many of them there are.
+    settings: Option<&'a [u8]>,
+    settings_count: usize,
     /// Names fields of its own that end at this hop.
     nominates: bool,
 }
@@ -140,6 +161,9 @@ pub(crate) fn request(data: &[u8], out: &mut Vec<u8>) -> Result<Option<RequestHe
         is_head: method == "HEAD",
         upgrade,
         is_connect,
+        h2c: framing
+            .h2c(version, data)
+            .filter(|_| body.is_over() && !is_connect),
     }))
 }
 
@@ -261,6 +285,19 @@ impl Framing<'_> {
         self.upgrade && self.offers && !self.offers_http && version == Version::Http11 && !has_body
     }
 
+    /// An offer that may be taken up: there is one header field of settings, no more (RFC 7540 section 3.2.1).
+    fn h2c(&self, version: Version, data: &[u8]) -> Option<Settings> {
+        let is_offered = self.upgrade && self.offers_h2c && version == Version::Http11;
+        let settings = self
+            .settings
+            .filter(|_| is_offered && self.settings_count == 1)?;
+        let start = settings.as_ptr().addr().checked_sub(data.as_ptr().addr())?;
+        Some(Settings {
+            start,
+            bytes: settings.len(),
+        })
+    }
+
     fn read_connection(&mut self, value: &[u8]) {
         for option in list(value) {
             match () {
@@ -308,6 +345,11 @@ fn framing<'a>(
             Fate::Upgrade => {
                 framing.offers |= list(field.value).next().is_some();
                 framing.offers_http |= list(field.value).any(is_hidden_http);
+                framing.offers_h2c |= list(field.value).any(is_h2c);
+            }
+            Fate::HopByHop if field.name.eq_ignore_ascii_case("http2-settings") => {
+                framing.settings = Some(field.value);
+                framing.settings_count += 1;
             }
             Fate::Forward | Fate::HopByHop | Fate::Te | Fate::Mesh => {}
         }

@@ -9,6 +9,8 @@ use std::rc::Rc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
+use ringmail_proto::destination::DestinationKind;
+use ringmail_proto::workload::Protocol as Declared;
 use tokio::io::AsyncRead;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
@@ -19,6 +21,7 @@ use super::parse::{self, RequestHead};
 use super::request::exchange;
 use crate::buffer::Buffer;
 use crate::error::{Blamed, Error, Reason};
+use crate::http::h2;
 use crate::idle::{Seat, Told};
 use crate::upstream::Caller;
 use crate::worker::Worker;
@@ -59,6 +62,17 @@ pub(crate) async fn serve(
                 return Err(error);
             }
         };
+        if let Some(settings) = head.h2c
+            && let Some(offer) = h2::upgrade::offer(settings.of(input.data()))
+            && is_http2(worker, caller).await
+        {
+            input.consume(head.bytes);
+            let upgraded = h2::upgrade::Upgraded {
+                neutral,
+                lanes: offer,
+            };
+            return Box::pin(h2::serve::upgraded(worker, caller, socket, input, upgraded)).await;
+        }
         let mut connection = Connection {
             from: &mut from,
             to: &mut to,
@@ -78,6 +92,23 @@ pub(crate) async fn serve(
                 return Ok(());
             }
         }
+    }
+}
+
+/// Whether the app at the other end was declared to speak HTTP/2.
+async fn is_http2(worker: &Worker, caller: &Caller) -> bool {
+    if caller.local.is_some() {
+        let port = caller.destination.port();
+        let workload = worker.snapshot.workload();
+        return workload.is_ok_and(|workload| workload.protocol(port) == Declared::Http2);
+    }
+    match caller
+        .behind(worker)
+        .await
+        .map(|behind| behind.kind.clone())
+    {
+        Ok(DestinationKind::Service(service)) => service.protocol == Declared::Http2,
+        Ok(DestinationKind::External) | Err(_) => false,
     }
 }
 

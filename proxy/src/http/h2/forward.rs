@@ -1,21 +1,18 @@
-//! A request of a peer, forwarded to our own app as HTTP/2 server over one kept connection per worker.
+//! A request of a peer, forwarded to an app as HTTP/2 server over one kept connection per worker.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
-use h2::RecvStream;
-use h2::client::ResponseFuture;
-
 use super::heads::Tunnel;
-use super::sessions::{AppSessions, Session, broken};
+use super::lane::Lane;
+use super::sessions::{AppSessions, Session};
 use super::{heads, pump};
 use crate::error::{Blame, Error, Reason};
 use crate::http::exchange::{Exchange, both_ways, unless_reset};
-use crate::http::neutral::{Fields, Request};
+use crate::http::neutral::{Fields, Request, Response};
+use crate::listen::Party;
 use crate::peer::frame::Kind;
 use crate::peer::stream::{Reader, Stream};
 use crate::worker::Worker;
@@ -24,13 +21,13 @@ use crate::worker::Worker;
 /// is sent once more, on a new connection.
 pub(crate) async fn forward(
     worker: &Rc<Worker>,
-    app: SocketAddr,
+    (app, party): (SocketAddr, Party),
     head: (Request<'_>, Fields<'_>),
     stream: &Stream,
     mut reader: Reader,
     exchange: &mut Exchange,
 ) -> Result<(), Error> {
-    let (session, reused) = AppSessions::session(worker, app).await?;
+    let (session, reused) = AppSessions::session(worker, app, party);
     let tunnel = heads::tunnel_of(&head.0, head.1)?;
     if matches!(tunnel, Tunnel::WebSocket { .. }) && !session.takes_websocket().await {
         return Err(Reason::NotImplemented.into());
@@ -44,7 +41,7 @@ pub(crate) async fn forward(
         exchange,
         received: 0,
     };
-    let outcome = forwarding.exchange(session, &mut reader).await;
+    let outcome = forwarding.exchange(&session, &mut reader).await;
     let Err(error) = &outcome else {
         return outcome;
     };
@@ -58,8 +55,8 @@ pub(crate) async fn forward(
     if !may_repeat {
         return outcome;
     }
-    let session = AppSessions::dial(worker, app).await?;
-    forwarding.exchange(session, &mut reader).await
+    let session = AppSessions::again(worker, app, party, &session);
+    forwarding.exchange(&session, &mut reader).await
 }
 
 struct Forwarding<'a> {
@@ -81,23 +78,20 @@ impl Forwarding<'_> {
     }
 
     /// Request up and response down at the same time.
-    async fn exchange(&mut self, mut session: Session, reader: &mut Reader) -> Result<(), Error> {
-        let request = heads::request(&self.head.0, self.head.1, &self.tunnel)?;
-        let sent = session.requests().send_request(request, self.bodyless);
-        let (response, mut to) = sent.map_err(broken)?;
+    async fn exchange(&mut self, session: &Session, reader: &mut Reader) -> Result<(), Error> {
+        let (head, fields) = self.head;
+        let is_head = head.method == "HEAD";
+        let is_lengthless = is_head || self.tunnel != Tunnel::None;
+        let write = |out: &mut Vec<u8>| heads::put_request(&head, fields, &self.tunnel, out);
+        let opened = session.open(self.bodyless, is_lengthless, write);
+        let lane = unless_reset(self.stream, opened).await?;
         let before = self.received;
         let outcome = {
-            let mut upload = pin!(pump::receive_body(
-                self.stream,
-                reader,
-                &mut to,
-                Reason::AppGone,
-                &mut self.received
-            ));
-            let is_head = self.head.0.method == "HEAD";
-            let answer = answer(response, is_head, &self.tunnel, self.stream, self.exchange);
+            let received = &mut self.received;
+            let mut upload = pin!(pump::receive_body(self.stream, reader, &lane, received));
+            let answer = answer(&lane, is_head, &self.tunnel, self.stream, self.exchange);
             let answer = pin!(unless_reset(self.stream, answer));
-            let is_unwanted = |error: &Error| error.reason == Reason::AppGone;
+            let is_unwanted = |error: &Error| error.reason.row().blame == Blame::App;
             match both_ways(self.bodyless, is_unwanted, upload.as_mut(), answer).await {
                 // Each direction of a tunnel ends on its own.
                 Ok((true, None)) => upload.await,
@@ -105,11 +99,10 @@ impl Forwarding<'_> {
             }
         };
         self.exchange.received(self.received - before);
-        if let Err(error) = &outcome {
-            to.send_reset(h2::Reason::CANCEL);
-            if error.reason.row().blame != Blame::App {
-                session.cancelled();
-            }
+        if let Err(error) = &outcome
+            && error.reason.row().blame != Blame::App
+        {
+            session.cancelled();
         }
         outcome
     }
@@ -117,57 +110,41 @@ impl Forwarding<'_> {
 
 /// The app's response, as it comes; says whether it opened the tunnel.
 async fn answer(
-    mut response: ResponseFuture,
+    lane: &Lane,
     is_head: bool,
     tunnel: &Tunnel,
     stream: &Stream,
     exchange: &mut Exchange,
 ) -> Result<bool, Error> {
-    let mut neutral = Vec::with_capacity(256);
-    let response = loop {
-        match poll_fn(|cx| poll_head(&mut response, cx))
-            .await
-            .map_err(broken)?
-        {
-            Head::Informational(head) => {
-                neutral.clear();
-                heads::put_response(head.status(), head.headers(), &Tunnel::None, &mut neutral)
-                    .map_err(|_| Reason::AppMalformed)?;
-                stream.send_head(Kind::Head, false, |out| out.extend_from_slice(&neutral));
-            }
-            Head::Final(response) => break response,
+    let mut from = Reader::default();
+    let (status, end) = loop {
+        let received = lane.receive(&mut from).await?;
+        let status = Response::status_of(received.payload).filter(|_| received.kind == Kind::Head);
+        let status = status.ok_or(Reason::Internal)?;
+        if status < 200 {
+            let head = received.payload;
+            stream.send_head(Kind::Head, false, |out| out.extend_from_slice(head));
+            continue;
         }
+        // Some apps end such a response with an empty frame, or send a body all the same: it is dropped.
+        let never_has_body = is_head || matches!(status, 204 | 304);
+        let end = never_has_body || received.end;
+        exchange.answered(status, Instant::now());
+        let head = match tunnel {
+            Tunnel::None => received.payload.into(),
+            tunnel => heads::opened(received.payload, tunnel)?,
+        };
+        stream.send_head(Kind::Head, end, |out| out.extend_from_slice(&head));
+        break (status, end);
     };
-    let (head, body): (_, RecvStream) = response.into_parts();
-    neutral.clear();
-    let opens = heads::put_response(head.status, &head.headers, tunnel, &mut neutral)
-        .map_err(|_| Reason::AppMalformed)?;
-    // Some apps end such a response with an empty frame, or send a body all the same: it is dropped.
-    let never_has_body = is_head || matches!(head.status.as_u16(), 204 | 304);
-    let end = never_has_body || body.is_end_stream();
-    exchange.answered(head.status.as_u16(), Instant::now());
-    stream.send_head(Kind::Head, end, |out| out.extend_from_slice(&neutral));
+    let opens = *tunnel != Tunnel::None && (200..300).contains(&status);
     if end {
         return Ok(opens);
     }
     let mut sent = 0;
-    let outcome = pump::send_body(body, stream, Reason::AppGone, &mut sent).await;
+    let outcome = pump::send_body(lane, &mut from, stream, &mut sent).await;
     exchange.sent(sent);
     outcome.map(|()| opens)
-}
-
-enum Head {
-    Informational(http::Response<()>),
-    Final(http::Response<RecvStream>),
-}
-
-fn poll_head(response: &mut ResponseFuture, cx: &mut Context<'_>) -> Poll<Result<Head, h2::Error>> {
-    if let Poll::Ready(Some(head)) = response.poll_informational(cx) {
-        return Poll::Ready(head.map(Head::Informational));
-    }
-    Pin::new(response)
-        .poll(cx)
-        .map(|response| response.map(Head::Final))
 }
 
 #[cfg(test)]

@@ -1,26 +1,26 @@
-//! A connection of our own app as HTTP/2 client: each of its streams becomes one of ours, in a task of its own.
+//! A connection of our own app as HTTP/2 client: each of its lanes becomes one of our streams, in a task of its own.
 //!
-//! Limits: [`PREFACE_TIMEOUT`], [`GOODBYE_TIMEOUT`], those of [`limits`] and of `budget`.
+//! Limits: [`PREFACE_TIMEOUT`], [`GOODBYE_TIMEOUT`], those of `limits` and of `budget`.
 
-use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use h2::server::SendResponse;
-use h2::{RecvStream, SendStream};
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
-use super::heads::Tunnel;
+use super::connection::{self, Place};
+use super::frame::{Code, PREFACE};
+use super::heads::{Request, Tunnel};
 use super::held::{Held, Hold};
-use super::metered::{Flood, Metered};
-use super::{heads, limits, pump};
-use crate::buffer::Buffer;
-use crate::error::{Error, Reason};
+use super::hpack::encode;
+use super::lane::Lane;
+use super::lanes::{Lanes, Side};
+use super::upgrade::{SWITCHING, Upgraded};
+use super::{heads, pump};
+use crate::buffer::{Buffer, write_all};
+use crate::error::{Blamed, Error, Reason};
 use crate::http::exchange::{Exchange, both_ways};
 use crate::http::h1::goodbye::linger;
 use crate::http::neutral::Response;
@@ -37,7 +37,7 @@ const PREFACE_TIMEOUT: Duration = Duration::from_secs(30);
 /// For our last frames, and for a client that still sends.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Serves the connection until the client closes it, an error ends it, or the proxy drains and it has no streams.
+/// Serves the connection until the client closes it, an error ends it, or the proxy drains and it has no requests.
 pub(crate) async fn serve(
     worker: &Rc<Worker>,
     caller: Caller,
@@ -45,101 +45,119 @@ pub(crate) async fn serve(
     input: Buffer,
 ) -> Result<(), Error> {
     let direction = caller.direction();
-    let served = streams(worker, caller, socket, input).await;
-    let Err(error) = served else {
-        return Ok(());
-    };
-    if error.reason != Reason::ClientGone {
-        worker.metrics.refused(direction, error.reason);
-        // Closing before all was read would destroy the GOAWAY on its way.
+    let served = requests(worker, caller, socket, input, None).await;
+    end(worker, direction, socket, &served).await;
+    served
+}
+
+/// As [`serve`], for a client that asked its first request in HTTP/1.1. It is told that it may go on in HTTP/2.
+pub(crate) async fn upgraded(
+    worker: &Rc<Worker>,
+    caller: &Caller,
+    socket: &mut TcpStream,
+    input: Buffer,
+    upgraded: Upgraded,
+) -> Result<(), Error> {
+    let told = write_all(socket, SWITCHING).await;
+    told.blame(Reason::ClientGone)?;
+    let served = requests(worker, caller.clone(), socket, input, Some(upgraded)).await;
+    end(worker, caller.direction(), socket, &served).await;
+    served
+}
+
+/// Counts how the connection ended, and closes it so that our last frames arrive.
+async fn end(
+    worker: &Worker,
+    direction: Direction,
+    socket: &mut TcpStream,
+    served: &Result<(), Error>,
+) {
+    let reason = served.as_ref().err().map(|error| error.reason);
+    if reason != Some(Reason::ClientGone) {
+        if let Some(reason) = reason {
+            worker.metrics.refused(direction, reason);
+        }
+        // Closing before all was read would destroy our last frames on their way.
         let (mut from, mut to) = socket.split();
         linger(&mut from, &mut to).await;
     }
-    Err(error)
 }
 
-async fn streams(
+async fn requests(
     worker: &Rc<Worker>,
     caller: Caller,
     socket: &mut TcpStream,
-    input: Buffer,
+    mut input: Buffer,
+    upgraded: Option<Upgraded>,
 ) -> Result<(), Error> {
-    let (mut connection, flood) = handshake(socket, input).await?;
-    let mut draining = pin!(worker.drain.begun());
-    let mut told = false;
-    let own = Held::default();
-    loop {
-        let accepted = tokio::select! {
-            accepted = poll_fn(|cx| poll_accept(&mut connection, &flood, cx)) => accepted,
-            () = &mut draining, if !told => {
-                told = true;
-                connection.graceful_shutdown();
-                continue;
-            }
-        };
-        match accepted {
-            Some(Ok((request, mut respond))) => {
-                let Some(hold) = Hold::begin(&own, &worker.held) else {
-                    let error = Reason::Overloaded.into();
-                    worker
-                        .metrics
-                        .refused(caller.direction(), Reason::Overloaded);
-                    refuse(&mut respond, &error, is_grpc(request.headers()));
-                    continue;
-                };
+    preface(socket, &mut input).await?;
+    let (lanes, first) = match upgraded {
+        Some(Upgraded { neutral, lanes }) => (lanes.0, Some(Request::upgraded(neutral))),
+        None => (Lanes::new(Side::Server), None),
+    };
+    let (seat, own) = (worker.idlers.seat(), Held::default());
+    if worker.drain.is_draining() {
+        lanes.retire();
+    }
+    let place = Place {
+        seat: &seat,
+        drain: &worker.drain,
+    };
+    let accept = |lane: Lane, request: Request| {
+        let error = match (&request.refused, Hold::begin(&own, &worker.held)) {
+            (None, Some(hold)) => {
                 let (worker, caller) = (worker.clone(), caller.clone());
                 // Behind a pointer: a task by value is copied several times on its way into and out of the runtime.
                 spawn_local(Box::pin(async move {
-                    exchange(&worker, caller, request, respond).await;
+                    exchange(&worker, caller, request, lane).await;
                     drop(hold);
                 }));
+                return;
             }
-            Some(Err(error)) => {
-                if flood.is_on() {
-                    connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
-                    let said = poll_fn(|cx| connection.poll_closed(cx));
-                    // A client that floods may not read either.
-                    let _ = timeout(GOODBYE_TIMEOUT, said).await;
-                }
-                return Err(error);
-            }
-            None => return Ok(()),
-        }
+            (Some(error), _) => error,
+            (None, None) => &Reason::Overloaded.into(),
+        };
+        tracing::debug!(destination = %caller.destination, ?error, "request refused");
+        worker.metrics.refused(caller.direction(), error.reason);
+        refuse(&lane, error, request.is_grpc);
+    };
+    if let Some(request) = first {
+        accept(lanes.first(), request);
     }
+    connection::run(socket, &lanes, input, Some(place), accept).await
 }
 
-async fn handshake(
-    socket: &mut TcpStream,
-    input: Buffer,
-) -> Result<(Connection<'_>, Flood), Error> {
-    let socket = Metered::of_client(socket, input);
-    let flood = socket.flood();
-    let handshake = h2::server::Builder::new()
-        .initial_window_size(limits::STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
-        .max_header_list_size(limits::HEADER_LIST_BYTES)
-        .max_concurrent_streams(limits::STREAMS)
-        .max_concurrent_reset_streams(limits::RESETS)
-        .max_send_buffer_size(limits::SEND_BUFFER_BYTES)
-        .enable_connect_protocol()
-        .handshake::<_, Bytes>(socket);
-    let connection = timeout(PREFACE_TIMEOUT, handshake)
+/// Takes the client's preface (RFC 9113 section 3.4).
+async fn preface(socket: &mut TcpStream, input: &mut Buffer) -> Result<(), Error> {
+    let taking = async {
+        while input.data().len() < PREFACE.len() && PREFACE.starts_with(input.data()) {
+            if input.fill(socket).await.blame(Reason::ClientGone)? == 0 {
+                return Err(Error::from(Reason::ClientGone));
+            }
+        }
+        Ok(())
+    };
+    timeout(PREFACE_TIMEOUT, taking)
         .await
-        .map_err(|elapsed| Reason::ClientTimeout.because(elapsed))?
-        .map_err(broken)?;
-    Ok((connection, flood))
+        .map_err(|elapsed| Reason::ClientTimeout.because(elapsed))??;
+    if !input.data().starts_with(PREFACE) {
+        let rule = "the preface is none of HTTP/2 (RFC 9113 section 3.4)";
+        return Err(Reason::MalformedRequest.rule(rule));
+    }
+    input.consume(PREFACE.len());
+    Ok(())
 }
 
 /// Tells a client why none of its requests is served, as far as it still listens, and ends the connection.
-pub(crate) async fn refuse_all(socket: &mut TcpStream, input: Buffer, error: &Error) {
+pub(crate) async fn refuse_all(socket: &mut TcpStream, mut input: Buffer, error: &Error) {
     let refusing = async {
-        let (mut connection, flood) = handshake(socket, input).await?;
-        while let Some(accepted) = poll_fn(|cx| poll_accept(&mut connection, &flood, cx)).await {
-            let (request, mut respond) = accepted?;
-            refuse(&mut respond, error, is_grpc(request.headers()));
-            connection.graceful_shutdown();
-        }
-        Ok::<_, Error>(())
+        let lanes = Lanes::new(Side::Server);
+        preface(socket, &mut input).await?;
+        connection::run(socket, &lanes, input, None, |lane, request| {
+            refuse(&lane, error, request.is_grpc);
+            lanes.retire();
+        })
+        .await
     };
     // One that asks nothing, or more and more, learns no more.
     let _ = timeout(GOODBYE_TIMEOUT, Box::pin(refusing)).await;
@@ -147,86 +165,48 @@ pub(crate) async fn refuse_all(socket: &mut TcpStream, input: Buffer, error: &Er
     linger(&mut from, &mut to).await;
 }
 
-fn is_grpc(headers: &http::HeaderMap) -> bool {
-    headers
-        .get(http::header::CONTENT_TYPE)
-        .is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"))
-}
-
-type Accepted = (http::Request<RecvStream>, SendResponse<Bytes>);
-
-/// The next request, unless the client floods us.
-fn poll_accept(
-    connection: &mut Connection<'_>,
-    flood: &Flood,
-    cx: &mut Context<'_>,
-) -> Poll<Option<Result<Accepted, Error>>> {
-    let accepted = connection.poll_accept(cx);
-    if flood.is_on() {
-        return Poll::Ready(Some(Err(Reason::ClientFlood.into())));
-    }
-    accepted.map(|accepted| accepted.map(|accepted| accepted.map_err(broken)))
-}
-
-type Connection<'a> = h2::server::Connection<Metered<&'a mut TcpStream>, Bytes>;
-
-/// Whose fault the end of a connection is.
-fn broken(error: h2::Error) -> Error {
-    let calm = error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
-    match () {
-        () if calm && error.is_library() => Reason::ClientFlood.because(error),
-        () if error.is_library() => Reason::MalformedRequest.because(error),
-        () => Reason::ClientGone.because(error),
-    }
-}
-
 /// One request to the pod that serves it, and its response back.
-async fn exchange(
-    worker: &Rc<Worker>,
-    caller: Caller,
-    request: http::Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
-) {
-    let (head, body) = request.into_parts();
-    let is_grpc = is_grpc(&head.headers);
-    let mut neutral = Vec::with_capacity(512);
-    let bodyless = body.is_end_stream();
+async fn exchange(worker: &Rc<Worker>, caller: Caller, request: Request, lane: Lane) {
+    let patience = request.grpc_timeout().and_then(grpc_timeout);
+    let Request {
+        neutral,
+        tunnel,
+        is_grpc,
+        bodyless,
+        ..
+    } = request;
     let destination = caller.behind(worker).await;
     let begun = async {
-        let tunnel = heads::put_request(&head, &mut neutral)?;
-        let timeout = head.headers.get("grpc-timeout").filter(|_| is_grpc);
         let outgoing = Outgoing {
             head: neutral,
             end: bodyless,
             protocol: Protocol::Http2,
-            patience: timeout.and_then(|timeout| grpc_timeout(timeout.as_bytes())),
+            patience,
         };
         let destination = destination.as_ref().map_err(|error| error.reason)?;
-        let begun = begin_http(worker, &caller, destination, outgoing).await?;
-        Ok::<_, Error>((tunnel, begun))
+        begin_http(worker, &caller, destination, outgoing).await
     }
     .await;
-    let (tunnel, call, stream) = match begun {
-        Ok((tunnel, Begun::Sent(call, stream))) => (tunnel, call, stream),
-        Ok((_, Begun::Answered(neutral))) => return tell(&mut respond, &neutral),
+    let (call, stream) = match begun {
+        Ok(Begun::Sent(call, stream)) => (call, stream),
+        Ok(Begun::Answered(neutral)) => return tell(&lane, &neutral),
         Err(error) => {
             tracing::debug!(destination = %caller.destination, ?error, "request refused");
             worker.metrics.refused(caller.direction(), error.reason);
-            refuse(&mut respond, &error, is_grpc);
-            return;
+            return refuse(&lane, &error, is_grpc);
         }
     };
     let traffic = match call.traffic() {
         Ok(traffic) => traffic,
-        Err(error) => return refuse(&mut respond, &error, is_grpc),
+        Err(error) => return refuse(&lane, &error, is_grpc),
     };
     let mut exchange = Exchange::begin(traffic, call.begun());
-    let upload = Upload {
-        body,
+    let asked = Asked {
+        lane: &lane,
         bodyless,
         tunnel,
     };
-    let carried = carry(&call, &stream, upload, &mut respond, &mut exchange).await;
+    let carried = carry(&call, &stream, &asked, &mut exchange).await;
     match carried {
         Ok(()) => exchange.finish(),
         Err(error) => {
@@ -235,8 +215,8 @@ async fn exchange(
             }
             stream.fail(error.reason);
             match exchange.is_answered() {
-                true => respond.send_reset(reset_code(error.reason)),
-                false => refuse(&mut respond, &error, is_grpc),
+                true => lane.fail(reset_code(error.reason)),
+                false => refuse(&lane, &error, is_grpc),
             }
             exchange.fail(error.reason);
         }
@@ -244,8 +224,8 @@ async fn exchange(
 }
 
 /// What the client sends behind its head, and what for.
-struct Upload {
-    body: RecvStream,
+struct Asked<'a> {
+    lane: &'a Lane,
     bodyless: bool,
     tunnel: Tunnel,
 }
@@ -254,36 +234,25 @@ struct Upload {
 async fn carry(
     call: &Call<'_>,
     stream: &Stream,
-    upload: Upload,
-    respond: &mut SendResponse<Bytes>,
+    asked: &Asked<'_>,
     exchange: &mut Exchange,
 ) -> Result<(), Error> {
-    let Upload {
-        body,
-        bodyless,
-        tunnel,
-    } = upload;
+    let &Asked { lane, bodyless, .. } = asked;
     let (mut sent, mut received) = (0, 0);
+    let mut from = Reader::new(bodyless);
     let outcome = async {
         let is_unwanted = |_: &Error| stream.is_reset();
-        let mut upload = pin!(pump::send_body(body, stream, Reason::ClientGone, &mut sent));
+        let mut upload = pin!(pump::send_body(lane, &mut from, stream, &mut sent));
         let (opened, uploaded) = {
-            let answer = pin!(answer(call, stream, &tunnel, respond, exchange));
+            let answer = pin!(answer(call, stream, asked, exchange));
             let both = pin!(both_ways(bodyless, is_unwanted, upload.as_mut(), answer));
             call.in_time(both).await?
         };
-        let Some(Down { mut reader, mut to }) = opened else {
+        let Some(mut reader) = opened else {
             return Ok(());
         };
         // Each direction of a tunnel ends on its own, and takes its time.
-        let gone = Reason::ClientGone;
-        let down = pin!(pump::receive_body(
-            stream,
-            &mut reader,
-            &mut to,
-            gone,
-            &mut received
-        ));
+        let down = pin!(pump::receive_body(stream, &mut reader, lane, &mut received));
         match both_ways(uploaded.is_some(), is_unwanted, upload.as_mut(), down).await? {
             ((), None) => upload.await,
             ((), Some(_)) => Ok(()),
@@ -295,89 +264,90 @@ async fn carry(
     outcome
 }
 
-/// The direction of a tunnel that leads to the client.
-struct Down {
-    reader: Reader,
-    to: SendStream<Bytes>,
-}
-
-/// The response, as it comes, or the tunnel that it opens. Also ends when the client resets the stream.
+/// The response, as it comes, or what comes out of the tunnel that it opens. Also ends when the client resets its
+/// request.
 async fn answer(
     call: &Call<'_>,
     stream: &Stream,
-    tunnel: &Tunnel,
-    respond: &mut SendResponse<Bytes>,
+    Asked { lane, tunnel, .. }: &Asked<'_>,
     exchange: &mut Exchange,
-) -> Result<Option<Down>, Error> {
-    let gone = |error| Reason::ClientGone.because(error);
+) -> Result<Option<Reader>, Error> {
     let mut reader = Reader::default();
-    let (mut to, opens) = loop {
+    let opens = loop {
         let heard = tokio::select! {
             biased;
             heard = call.head(stream, &mut reader, exchange) => heard?,
-            _ = poll_fn(|cx| respond.poll_reset(cx)) => return Err(Reason::ClientGone.into()),
+            reason = std::future::poll_fn(|cx| lane.poll_reset(cx)) => return Err(reason.into()),
         };
         let received = stream.receive(&mut reader).await?;
         if received.kind != Kind::Head {
             return Err(Reason::PeerProtocol.into());
         }
+        let end = received.end;
         let payload = call.edited(received.payload);
         let (head, fields) =
             Response::decode(&payload).map_err(|error| Reason::PeerProtocol.because(error))?;
-        let response = heads::response(head.status, fields, tunnel)?;
-        let end = received.end;
+        let is_final = !(100..200).contains(&head.status) || head.upgrade;
+        if end && !is_final {
+            return Err(Reason::PeerProtocol.into());
+        }
+        lane.send_head(end, |out| {
+            heads::put_response(head.status, fields, tunnel, out)
+        })?;
         exchange.answered(head.status, heard);
-        let opens = head.upgrade && *tunnel != Tunnel::None;
-        match response.status().as_u16() {
-            100..200 if !end => respond.send_informational(response).map_err(gone)?,
-            100..200 => return Err(Reason::PeerProtocol.into()),
-            _ => break (respond.send_response(response, end).map_err(gone)?, opens),
+        if is_final {
+            break head.upgrade && *tunnel != Tunnel::None;
         }
     };
     if opens {
-        return Ok(Some(Down { reader, to }));
+        return Ok(Some(reader));
     }
     let mut received = 0;
-    let gone = Reason::ClientGone;
-    let outcome = pump::receive_body(stream, &mut reader, &mut to, gone, &mut received).await;
+    let outcome = pump::receive_body(stream, &mut reader, lane, &mut received).await;
     exchange.received(received);
     outcome.map(|()| None)
 }
 
 /// Gives the client an answer that a route made.
-fn tell(respond: &mut SendResponse<Bytes>, neutral: &[u8]) {
-    let response = Response::decode(neutral)
-        .map_err(|error| Reason::Internal.because(error))
-        .and_then(|(head, fields)| Ok(heads::response(head.status, fields, &Tunnel::None)?));
-    match response {
-        // The client may be gone; then there is nobody to tell.
-        Ok(response) => drop(respond.send_response(response, true)),
-        Err(_) => respond.send_reset(h2::Reason::INTERNAL_ERROR),
+fn tell(lane: &Lane, neutral: &[u8]) {
+    let told = Response::decode(neutral)
+        .map_err(|_| Reason::Internal)
+        .and_then(|(head, fields)| {
+            lane.send_head(true, |out| {
+                heads::put_response(head.status, fields, &Tunnel::None, out)
+            })
+        });
+    if told.is_err() {
+        // Unless the client is gone; then there is nobody to tell.
+        lane.fail(Code::InternalError);
     }
 }
 
 /// Tells the client why: a response of our own, in gRPC's terms where gRPC is spoken.
-fn refuse(respond: &mut SendResponse<Bytes>, error: &Error, is_grpc: bool) {
+fn refuse(lane: &Lane, error: &Error, is_grpc: bool) {
     let row = error.reason.row();
-    let response = http::Response::builder().header("x-ringmail-reason", row.label);
-    let response = match is_grpc {
-        true => response
-            .header("content-type", "application/grpc")
-            .header("grpc-status", u16::from(row.grpc_status))
-            .header("grpc-message", error.to_string()),
-        false => response.status(row.status),
-    };
-    match response.body(()) {
-        // The client may be gone; then there is nobody to tell.
-        Ok(response) => drop(respond.send_response(response, true)),
-        Err(_) => respond.send_reset(h2::Reason::INTERNAL_ERROR),
+    let told = lane.send_head(true, |out| {
+        let status = if is_grpc { 200 } else { row.status };
+        heads::put_status(status, out);
+        encode::put_field(out, b"x-ringmail-reason", row.label.as_bytes());
+        if is_grpc {
+            let (code, message) = (row.grpc_status.to_string(), error.to_string());
+            encode::put_field(out, b"content-type", b"application/grpc");
+            encode::put_field(out, b"grpc-status", code.as_bytes());
+            encode::put_field(out, b"grpc-message", message.as_bytes());
+        }
+        Ok(())
+    });
+    if told.is_err() {
+        // Unless the client is gone; then there is nobody to tell.
+        lane.fail(Code::InternalError);
     }
 }
 
-fn reset_code(reason: Reason) -> h2::Reason {
+fn reset_code(reason: Reason) -> Code {
     match reason {
-        Reason::ClientGone => h2::Reason::CANCEL,
-        Reason::MalformedRequest => h2::Reason::PROTOCOL_ERROR,
-        _ => h2::Reason::INTERNAL_ERROR,
+        Reason::ClientGone => Code::Cancel,
+        Reason::MalformedRequest => Code::ProtocolError,
+        _ => Code::InternalError,
     }
 }

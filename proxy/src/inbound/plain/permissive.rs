@@ -18,6 +18,7 @@ use crate::detect::first::{first_bytes, in_time};
 use crate::error::{Blamed, Error, Reason};
 use crate::http::h1::forward::connect;
 use crate::http::{h1, h2};
+use crate::listen::Party;
 use crate::metrics::Traffic;
 use crate::peer::local;
 use crate::tcp;
@@ -64,7 +65,7 @@ pub(super) async fn serve(
     };
     let mut to_app = match to_app {
         Some(to_app) => to_app,
-        None => connect(worker, app).await?,
+        None => connect(worker, app, Party::App).await?,
     };
     write_all(&mut to_app, input.data())
         .await
@@ -119,7 +120,7 @@ async fn spoken(
     if !input.is_empty() {
         return Ok(of_verdict(in_time(socket, input).await?, Spoken::Tcp(None)));
     }
-    let to_app = connect(worker, app).await?;
+    let to_app = connect(worker, app, Party::App).await?;
     let client_first = tokio::select! {
         biased;
         heard = to_app.readable() => { heard.blame(Reason::AppGone)?; false }

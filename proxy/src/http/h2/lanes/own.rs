@@ -1,0 +1,201 @@
+//! What one [`Lane`](super::super::lane::Lane) does with its connection. Ids are of live lanes.
+
+use std::task::{Poll, Waker};
+
+use super::state::State;
+use super::{FRAME_BYTES_MAX, Lanes, SEND_QUEUE_BYTES};
+use crate::error::Reason;
+use crate::http::h2::frame::{self, Code, Kind, WINDOW_MAX};
+use crate::http::h2::half::Half;
+use crate::http::h2::limits::STREAM_WINDOW_BYTES;
+use crate::http::h2::past::How;
+use crate::peer::inbox::Inbox;
+
+/// Room that a lane keeps while nothing comes.
+const KEPT_INBOX_BYTES: usize = 64 * 1024;
+
+impl Lanes {
+    /// How many bytes of DATA may be sent now; none: `owner` is woken when some may.
+    pub(in crate::http::h2) fn sendable(
+        &self,
+        id: u32,
+        owner: &Waker,
+    ) -> Result<Option<usize>, Reason> {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let half = state.by_id.get_mut(&id).ok_or(Reason::Internal)?;
+        if let Some(reset) = half.reset {
+            return Err(reset.reason);
+        }
+        let queue = if state.out.len() >= SEND_QUEUE_BYTES {
+            Some(&mut state.waiting)
+        } else if state.send_window <= 0 {
+            Some(&mut state.starving)
+        } else {
+            None
+        };
+        if let Some(queue) = queue {
+            half.wait(owner);
+            if !std::mem::replace(&mut half.is_waiting, true) {
+                queue.push(id);
+            }
+            return Ok(None);
+        }
+        let window = half.send_window.min(state.send_window);
+        match usize::try_from(window) {
+            Ok(window @ 1..) => Ok(Some(window.min(FRAME_BYTES_MAX))),
+            Ok(0) | Err(_) => {
+                half.wait(owner);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Queues bytes, at most as many as [`Self::sendable`] said. After its end, or a reset, nothing more is sent.
+    pub(in crate::http::h2) fn send_data(&self, id: u32, data: &[u8], end: bool) {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let Some(half) = state.by_id.get_mut(&id) else {
+            return;
+        };
+        if half.send_ended || half.reset.is_some() {
+            return;
+        }
+        half.send_ended = end;
+        half.send_window -= data.len() as i64;
+        state.send_window -= data.len() as i64;
+        let flags = if end { frame::END_STREAM } else { 0 };
+        let mut pieces = data.chunks(state.theirs.frame_bytes).peekable();
+        if data.is_empty() && end {
+            frame::put(&mut state.out, Kind::Data, flags, id, &[]);
+        }
+        state.budget.data(pieces.len());
+        while let Some(piece) = pieces.next() {
+            let flags = if pieces.peek().is_none() { flags } else { 0 };
+            frame::put(&mut state.out, Kind::Data, flags, id, piece);
+        }
+        state.wake_sender();
+        state.count_out(id);
+    }
+
+    /// Queues a head or trailers, whose block `write` makes.
+    pub(in crate::http::h2) fn send_head(
+        &self,
+        id: u32,
+        end: bool,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), Reason>,
+    ) -> Result<(), Reason> {
+        let mut state = self.state.borrow_mut();
+        let half = state.by_id.get(&id).ok_or(Reason::Internal)?;
+        if let Some(reset) = half.reset {
+            return Err(reset.reason);
+        }
+        if half.send_ended {
+            return Err(Reason::Internal);
+        }
+        state.put_block(id, end, write)?;
+        if end && let Some(half) = state.by_id.get_mut(&id) {
+            half.send_ended = true;
+            state.count_out(id);
+        }
+        Ok(())
+    }
+
+    /// Moves what was not read to `inbox`, which was. False: there is nothing yet, and `owner` is woken when there is.
+    pub(in crate::http::h2) fn take_inbox(
+        &self,
+        id: u32,
+        inbox: &mut Inbox,
+        owner: &Waker,
+    ) -> Result<bool, Reason> {
+        let mut state = self.state.borrow_mut();
+        let half = state.by_id.get_mut(&id).ok_or(Reason::Internal)?;
+        if !half.inbox.is_empty() {
+            inbox.refill(&mut half.inbox);
+            half.unread_head_bytes = 0;
+            return Ok(true);
+        }
+        match half.reset {
+            Some(reset) => Err(reset.reason),
+            None => {
+                inbox.lend(&mut half.inbox);
+                half.inbox.shrink_to(KEPT_INBOX_BYTES);
+                half.wait(owner);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Whether the lane was reset; if not, `owner` is woken when it is.
+    pub(in crate::http::h2) fn poll_reset(&self, id: u32, owner: &Waker) -> Poll<Reason> {
+        let mut state = self.state.borrow_mut();
+        let Some(half) = state.by_id.get_mut(&id) else {
+            return Poll::Ready(Reason::Internal);
+        };
+        match half.reset {
+            Some(reset) => Poll::Ready(reset.reason),
+            None => {
+                half.wait(owner);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// `bytes` of DATA went on: the other side is told once it is worth a frame.
+    pub(in crate::http::h2) fn consumed(&self, id: u32, bytes: usize) {
+        let mut state = self.state.borrow_mut();
+        let Some(half) = state.by_id.get_mut(&id) else {
+            return;
+        };
+        half.unread = half.unread.saturating_sub(bytes);
+        half.untold += bytes;
+        if half.is_receiving() && half.untold >= STREAM_WINDOW_BYTES as usize / 2 {
+            let more = std::mem::take(&mut half.untold);
+            half.receive_window += more;
+            let more = u32::try_from(more).unwrap_or(WINDOW_MAX).to_be_bytes();
+            state.put_reply(Kind::WindowUpdate, 0, id, &more);
+        }
+        state.give_back(bytes);
+    }
+
+    /// The lane's owner is done with it. One that is not over is reset.
+    pub(in crate::http::h2) fn release(&self, id: u32, code: Code) {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let Some(half) = state.by_id.remove(&id) else {
+            return;
+        };
+        if !half.is_counted_out {
+            state.active -= 1;
+            state.admit();
+        }
+        if !half.is_over() && state.closed.is_none() {
+            state.put_reset(id, code);
+        }
+        state.past.add(id, how(&half));
+        state.give_back(half.unread);
+        if state.by_id.is_empty() {
+            state.wake_sender();
+        }
+    }
+}
+
+/// How a lane ends whose owner is done with it.
+fn how(half: &Half) -> How {
+    match half.reset {
+        Some(reset) if reset.by_us => How::ResetByUs,
+        Some(_) => How::ResetByThem,
+        None if half.is_over() => How::Ended,
+        None => How::ResetByUs,
+    }
+}
+
+impl State {
+    /// How a lane ended that is over or not there.
+    pub(super) fn how(&self, id: u32) -> Option<How> {
+        match self.by_id.get(&id) {
+            Some(half) => half.is_over().then(|| how(half)),
+            None => self.past.how(id),
+        }
+    }
+}
