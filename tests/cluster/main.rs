@@ -51,6 +51,12 @@ mod release;
 /// What becomes of pods.
 mod injection;
 
+/// Proxies of injected pods.
+mod sidecar;
+
+/// What people ask.
+mod cli;
+
 /// What the authors of routes are told.
 mod status;
 
@@ -88,6 +94,8 @@ fn main() -> ExitCode {
         .chain(webhooks::TESTS)
         .chain(release::TESTS)
         .chain(injection::TESTS)
+        .chain(sidecar::TESTS)
+        .chain(cli::TESTS)
         .chain(status::TESTS);
     let trials = all.map(|(name, test)| trial(name, *test, ground.as_ref().ok(), &shared));
     let exit_code = libtest_mimic::run(&arguments, trials.collect()).exit_code();

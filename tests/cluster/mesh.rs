@@ -246,12 +246,7 @@ impl Replica {
 
     /// A page, head included.
     pub(crate) async fn page(&self, path: &str) -> anyhow::Result<String> {
-        let mut socket = TcpStream::connect(self.metrics).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        socket.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).await?;
-        Ok(answer)
+        page(self.metrics, path).await
     }
 
     /// `/status`.
@@ -318,4 +313,14 @@ impl Replica {
     pub(crate) fn log(&self) -> String {
         self.process.tail()
     }
+}
+
+/// A page that somebody serves, head included.
+pub(crate) async fn page(from: SocketAddr, path: &str) -> anyhow::Result<String> {
+    let mut socket = TcpStream::connect(from).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await?;
+    Ok(answer)
 }

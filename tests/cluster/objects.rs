@@ -78,6 +78,17 @@ impl Objects {
         let api = Api::<Pod>::namespaced(self.client.clone(), namespace);
         api.create(&PostParams::default(), &serde_json::from_value(pod)?)
             .await?;
+        self.runs(namespace, name, address).await
+    }
+
+    /// A pod runs, as its kubelet says.
+    pub(crate) async fn runs(
+        &self,
+        namespace: &str,
+        name: &str,
+        address: &str,
+    ) -> anyhow::Result<Pod> {
+        let api = Api::<Pod>::namespaced(self.client.clone(), namespace);
         let status = json!({"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
             "conditions": [{"type": "Ready", "status": "True"}]}});
         let patch = Patch::Strategic(&status);
