@@ -56,10 +56,7 @@ fn before(plane: &ControlPlane) -> anyhow::Result<()> {
 
 async fn mesh(plane: &ControlPlane) -> anyhow::Result<()> {
     // What other tests left is not looked at.
-    let all = "delete pods --all --all-namespaces --force --grace-period 0";
-    plane
-        .kubectl(&all.split(' ').collect::<Vec<_>>(), "")?
-        .success()?;
+    plane.delete_pods()?;
     let mesh = Mesh::new(plane).await?;
     let ask = |arguments: &[&str]| ringmail(plane, &mesh.namespace, arguments, "");
     let shop = mesh.objects.own("shop");

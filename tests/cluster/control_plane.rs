@@ -224,6 +224,13 @@ impl ControlPlane {
         self.run(kubectl.args(arguments), input)
     }
 
+    /// Takes all pods away, for tests that look at all of a cluster.
+    pub(crate) fn delete_pods(&self) -> anyhow::Result<()> {
+        let all = "delete pods --all --all-namespaces --force --grace-period 0";
+        let arguments: Vec<_> = all.split(' ').collect();
+        self.kubectl(&arguments, "")?.success().map(drop)
+    }
+
     /// A program, as the administrator, with `input` to read.
     pub(crate) fn run(&self, command: &mut Command, input: &str) -> anyhow::Result<Ran> {
         let file = self.path("input");

@@ -51,6 +51,9 @@ mod release;
 /// What becomes of pods.
 mod injection;
 
+/// Pods that should have a sidecar.
+mod coverage;
+
 /// Proxies of injected pods.
 mod sidecar;
 
@@ -94,6 +97,7 @@ fn main() -> ExitCode {
         .chain(webhooks::TESTS)
         .chain(release::TESTS)
         .chain(injection::TESTS)
+        .chain(coverage::TESTS)
         .chain(sidecar::TESTS)
         .chain(cli::TESTS)
         .chain(status::TESTS);

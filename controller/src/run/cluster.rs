@@ -125,6 +125,7 @@ impl Cluster {
             snapshots: shared.snapshots,
             issuer_trouble,
             issuer_secret: self.home.issuer_secret,
+            evict: self.home.evict,
             metrics: shared.metrics,
         };
         tasks.spawn(lead::run(desk, leads, stop.clone()));
