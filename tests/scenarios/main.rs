@@ -60,6 +60,9 @@ mod drain;
 /// Routes.
 mod routes;
 
+/// Probes that the proxy makes.
+mod probes;
+
 /// The apps' own TLS, by server name.
 mod tls_routes;
 
@@ -110,6 +113,7 @@ fn main() -> ExitCode {
         .chain(drain::SCENARIOS)
         .chain(balance::SCENARIOS)
         .chain(routes::SCENARIOS)
+        .chain(probes::SCENARIOS)
         .chain(tls_routes::SCENARIOS)
         .chain(waiting::SCENARIOS)
         .chain(rollouts::SCENARIOS);

@@ -39,7 +39,7 @@ pub use tcp::{BANNER, GOODBYE};
 /// - `/stream`: the request's body and trailers come back as they arrive. `/trailers`: a body with a trailer
 ///   `x-checksum: 7` for those who send `te: trailers`.
 /// - Anything else: a text of the request line, headers and body. Every answer has `x-app: NAME`.
-/// - gRPC: `ringmail.test.v1.EchoService`.
+/// - gRPC: `ringmail.test.v1.EchoService`, and `grpc.health.v1.Health`, which serves as a whole and nothing in particular.
 pub fn serve_web(namespace: &Namespace, name: &str, port: u16) -> anyhow::Result<()> {
     let WebApp { stop, .. } = WebApp::start(namespace, name, port)?;
     // Nobody stops it: it ends with its pod.

@@ -48,7 +48,8 @@ pub(super) fn probes(inits: &[Value]) -> Vec<Value> {
         .flatten()
         .filter(|one| one["name"] == PROBES);
     let text = probes.next().and_then(|one| one["value"].as_str());
-    text.and_then(|text| serde_json::from_str(text).ok())
+    let text = text.map(|text| text.replace("$$", "$"));
+    text.and_then(|text| serde_json::from_str(&text).ok())
         .unwrap_or_default()
 }
 
@@ -135,7 +136,11 @@ fn proxy(settings: &Settings, options: &Options, grace: Option<u64>, probes: &[V
     ];
     if !probes.is_empty() {
         own.push(field("RINGMAIL_POD_ADDRESS", "status.podIP"));
-        own.push(plain(PROBES, Value::from(probes).to_string()));
+        // Kubernetes puts other variables in place of $(NAME), and a dollar in place of two.
+        own.push(plain(
+            PROBES,
+            Value::from(probes).to_string().replace('$', "$$"),
+        ));
     }
     let get = |path, period: u32, failures: u32| {
         json!({

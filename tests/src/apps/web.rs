@@ -20,6 +20,11 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
+use ringmail_proto::health::{
+    HealthCheckRequest, HealthCheckResponse,
+    health_check_response::ServingStatus,
+    health_server::{Health, HealthServer},
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -92,6 +97,9 @@ async fn answer(name: String, request: Request<Incoming>) -> Result<Response<Bod
     let mut response = if path.starts_with("/ringmail.test.v1.") {
         let Ok(response) = EchoServiceServer::new(Echo).call(request).await;
         response.map(|body| body.map_err(Into::into).boxed_unsync())
+    } else if path.starts_with("/grpc.health.v1.Health/") {
+        let Ok(response) = HealthServer::new(Healthy).call(request).await;
+        response.map(|body| body.map_err(Into::into).boxed_unsync())
     } else if let Some(length) = number("/bytes/") {
         Response::new(full(vec![b'x'; length.min(BODY_BYTES_MAX)]))
     } else if let Some(milliseconds) = number("/delay/") {
@@ -160,6 +168,24 @@ async fn describe(request: Request<Incoming>) -> Body {
 }
 
 #[derive(Debug)]
+struct Healthy;
+
+#[tonic::async_trait]
+impl Health for Healthy {
+    /// The server as a whole is well, and nothing in particular.
+    async fn check(
+        &self,
+        request: tonic::Request<HealthCheckRequest>,
+    ) -> Result<tonic::Response<HealthCheckResponse>, Status> {
+        let status = match request.into_inner().service.as_str() {
+            "" => ServingStatus::Serving,
+            _ => ServingStatus::NotServing,
+        };
+        let status = status.into();
+        Ok(tonic::Response::new(HealthCheckResponse { status }))
+    }
+}
+
 struct Echo;
 
 #[tonic::async_trait]

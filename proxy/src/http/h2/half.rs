@@ -104,6 +104,15 @@ impl Half {
         self.send_window <= i64::from(WINDOW_MAX)
     }
 
+    /// By how much the other side's window is to grow, once that is worth a frame.
+    pub(super) fn grant(&mut self) -> Option<u32> {
+        let is_due = self.untold >= STREAM_WINDOW_BYTES as usize / 2;
+        let more = u32::try_from(self.untold).ok();
+        let more = more.filter(|_| is_due && self.is_receiving())?;
+        self.receive_window += std::mem::take(&mut self.untold);
+        Some(more)
+    }
+
     /// So much of the body came. False when that does not agree with the length that was said.
     pub(super) fn takes(&mut self, bytes: usize, end: bool) -> bool {
         let Some(left) = self.left else {

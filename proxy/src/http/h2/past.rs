@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 /// Lanes that are remembered: as many as may end while something is on its way.
-const REMEMBERED: usize = 256;
+const REMEMBERED: usize = 1024;
 
 /// How a lane ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ mod tests {
     #[test]
     fn the_last_ones_are_remembered() {
         let mut past = Past::default();
-        for id in 0..1000 {
+        for id in 0..2000 {
             past.add(
                 id,
                 if id % 2 == 0 {
@@ -55,9 +55,9 @@ mod tests {
                 },
             );
         }
-        assert_eq!(past.how(998), Some(How::Ended));
-        assert_eq!(past.how(1000 - 256 + 1), Some(How::ResetByUs));
-        assert_eq!(past.how(1000 - 256 - 1), None);
+        assert_eq!(past.how(1998), Some(How::Ended));
+        assert_eq!(past.how(2000 - 1024 + 1), Some(How::ResetByUs));
+        assert_eq!(past.how(2000 - 1024 - 1), None);
         assert_eq!(past.lanes.len(), REMEMBERED);
     }
 }

@@ -157,7 +157,7 @@ impl Session {
         is_lengthless: bool,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), Reason>,
     ) -> Result<Lane, Error> {
-        let mut place = Place::new(&self.lanes);
+        let place = Place::new(&self.lanes);
         poll_fn(|cx| place.poll_turn(cx)).await?;
         Ok(self.lanes.open(end, is_lengthless, write)?)
     }
@@ -184,5 +184,34 @@ impl Session {
                 false
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_without_requests_is_idle_in_the_end() {
+        let session = Session {
+            lanes: Lanes::new(Side::Client),
+            is_connected: Cell::new(true),
+            resets: Cell::new(0),
+            idle: Cell::default(),
+        };
+        let start = Instant::now();
+        let idle_at = |seconds| session.is_idle(start + Duration::from_secs(seconds));
+        assert!(!idle_at(0) && !idle_at(59) && idle_at(60));
+        // A request that nobody saw between two looks counts as well.
+        let opened = session.lanes.open(true, false, |_| Ok(()));
+        drop(opened.expect("room"));
+        assert!(!idle_at(61) && !idle_at(120) && idle_at(121));
+        let opened = session.lanes.open(true, false, |_| Ok(()));
+        let open = opened.expect("room");
+        assert!(!idle_at(122) && !idle_at(1000));
+        drop(open);
+        assert!(!idle_at(1001) && idle_at(1061));
+        session.resets.set(RESETS_MAX);
+        assert!(!session.takes_more());
     }
 }

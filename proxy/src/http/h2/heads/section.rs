@@ -110,6 +110,7 @@ impl<'a> Section<'a> {
         let value = value.trim_ascii();
         match fate(name) {
             // RFC 9113 section 8.2.3: what HTTP/2 may split, HTTP/1 knows as one field.
+            Fate::Forward if name == b"cookie" && value.is_empty() => {}
             Fate::Forward if name == b"cookie" => {
                 if !self.room.cookies.is_empty() {
                     self.room.cookies.extend_from_slice(b"; ");

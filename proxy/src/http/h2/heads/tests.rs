@@ -93,7 +93,12 @@ fn requests_that_are_taken() {
     );
     check(
         &GET,
-        &[("cookie", "a=1"), ("accept", " x\t"), ("cookie", "b=2")],
+        &[
+            ("cookie", "a=1"),
+            ("accept", " x\t"),
+            ("cookie", "b=2"),
+            ("cookie", ""),
+        ],
         taken("GET /|host: shop|accept: x|cookie: a=1; b=2"),
     );
     check(

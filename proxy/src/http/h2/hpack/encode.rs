@@ -47,13 +47,18 @@ pub(in crate::http::h2) fn put_resize(out: &mut Vec<u8>, size: usize) {
 }
 
 /// RFC 7541 section 5.1, behind `flags`.
+#[inline]
 fn put_number(out: &mut Vec<u8>, flags: u8, prefix: u32, number: usize) {
     let mask = (1_usize << prefix) - 1;
-    if number < mask {
-        return out.push(flags | number.to_le_bytes()[0]);
+    match u8::try_from(number) {
+        Ok(short) if number < mask => out.push(flags | short),
+        _ => put_long_number(out, flags | mask.to_le_bytes()[0], number - mask),
     }
-    out.push(flags | mask.to_le_bytes()[0]);
-    let mut rest = number - mask;
+}
+
+/// What is left of a number that fills its prefix, behind `first`.
+fn put_long_number(out: &mut Vec<u8>, first: u8, mut rest: usize) {
+    out.push(first);
     while rest >= 0x80 {
         out.push(0x80 | rest.to_le_bytes()[0]);
         rest >>= 7;

@@ -17,6 +17,10 @@ impl State {
         if head.has(ACK) {
             return Ok(());
         }
+        if !self.is_settled {
+            // What they do not say is unlimited (RFC 9113 section 6.5.2).
+            self.theirs.streams = u32::MAX;
+        }
         self.apply_settings(payload)?;
         if !std::mem::replace(&mut self.is_settled, true) {
             self.settling.drain(..).for_each(std::task::Waker::wake);

@@ -5,9 +5,8 @@ use std::task::{Poll, Waker};
 use super::state::State;
 use super::{FRAME_BYTES_MAX, Lanes, SEND_QUEUE_BYTES};
 use crate::error::Reason;
-use crate::http::h2::frame::{self, Code, Kind, WINDOW_MAX};
+use crate::http::h2::frame::{self, Code, Kind};
 use crate::http::h2::half::Half;
-use crate::http::h2::limits::STREAM_WINDOW_BYTES;
 use crate::http::h2::past::How;
 use crate::peer::inbox::Inbox;
 
@@ -149,11 +148,8 @@ impl Lanes {
         };
         half.unread = half.unread.saturating_sub(bytes);
         half.untold += bytes;
-        if half.is_receiving() && half.untold >= STREAM_WINDOW_BYTES as usize / 2 {
-            let more = std::mem::take(&mut half.untold);
-            half.receive_window += more;
-            let more = u32::try_from(more).unwrap_or(WINDOW_MAX).to_be_bytes();
-            state.put_reply(Kind::WindowUpdate, 0, id, &more);
+        if let Some(more) = half.grant() {
+            state.put_reply(Kind::WindowUpdate, 0, id, &more.to_be_bytes());
         }
         state.give_back(bytes);
     }
@@ -171,6 +167,9 @@ impl Lanes {
         }
         if !half.is_over() && state.closed.is_none() {
             state.put_reset(id, code);
+        }
+        if half.is_waiting {
+            state.starving.retain(|other| *other != id);
         }
         state.past.add(id, how(&half));
         state.give_back(half.unread);

@@ -45,7 +45,6 @@ impl Queue {
 pub(in crate::http::h2) struct Place {
     lanes: Rc<Lanes>,
     ticket: u64,
-    is_served: bool,
 }
 
 impl Place {
@@ -55,12 +54,11 @@ impl Place {
         Self {
             lanes: lanes.clone(),
             ticket: state.queue.tickets,
-            is_served: false,
         }
     }
 
     /// Ready when a lane may be opened, which has to be done at once.
-    pub(in crate::http::h2) fn poll_turn(&mut self, cx: &Context<'_>) -> Poll<Result<(), Reason>> {
+    pub(in crate::http::h2) fn poll_turn(&self, cx: &Context<'_>) -> Poll<Result<(), Reason>> {
         let mut state = self.lanes.state.borrow_mut();
         if let Some(reason) = state.closed {
             return Poll::Ready(Err(reason));
@@ -72,7 +70,6 @@ impl Place {
             state.queue.wait(self.ticket, cx.waker());
             return Poll::Pending;
         }
-        self.is_served = true;
         Poll::Ready(Ok(()))
     }
 }
@@ -84,7 +81,8 @@ impl Drop for Place {
         let own = waiting.iter().position(|(known, _)| *known == self.ticket);
         if let Some(own) = own {
             waiting.remove(own);
-        } else if !self.is_served {
+        } else {
+            // It was woken, and may have made nothing of it.
             state.admit();
         }
     }

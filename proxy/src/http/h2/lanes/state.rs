@@ -54,7 +54,9 @@ pub(super) struct State {
     pub(super) active: usize,
     pub(super) past: Past,
     pub(super) last_opened: u32,
-    /// The client left out ids: one that is not known may be one of these.
+    /// Ids below were never anybody's.
+    pub(super) first_opened: u32,
+    /// The client left out ids behind the first: one that is not known may be one of these.
     pub(super) has_skipped: bool,
     /// Frames to be sent, in order.
     pub(super) out: Vec<u8>,
@@ -118,6 +120,7 @@ impl State {
             active: 0,
             past: Past::default(),
             last_opened: 0,
+            first_opened: 0,
             has_skipped: false,
             out,
             reply_bytes: 0,
@@ -231,12 +234,12 @@ impl State {
 
     /// The other side learns that a lane is over, and why.
     pub(super) fn put_reset(&mut self, id: u32, code: Code) {
-        self.budget.reset(Instant::now);
         self.put_reply(Kind::RstStream, 0, id, &[0, 0, 0, code as u8]);
     }
 
-    /// An error of one lane: it is over, for both sides.
+    /// An error of one lane: it is over, for both sides, and counts against the other.
     pub(super) fn reset(&mut self, id: u32, code: Code, reason: Reason) {
+        self.budget.reset(Instant::now);
         self.put_reset(id, code);
         if let Some(half) = self.by_id.get_mut(&id) {
             half.reset = Some(Reset {
