@@ -30,6 +30,9 @@ mod hooks;
 /// Labels of namespaces.
 pub(crate) mod labels;
 
+/// Pods that should have a sidecar and have none.
+mod coverage;
+
 /// Status of routes.
 mod status;
 

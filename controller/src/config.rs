@@ -78,6 +78,8 @@ pub struct ClusterHome {
     pub webhook_listen: SocketAddr,
     /// The Secret of an authority made elsewhere.
     pub issuer_secret: Option<String>,
+    /// Whether running pods that should have a sidecar and have none are evicted.
+    pub evict: bool,
     /// What pods are given.
     pub sidecar: inject::Settings,
 }
@@ -232,6 +234,7 @@ fn cluster_home(flags: &RunFlags) -> Result<ClusterHome, BadSetting> {
         webhook_listen: flags.webhook_listen,
         // A chart that has no value says it empty.
         issuer_secret: flags.issuer_secret.clone().filter(|name| !name.is_empty()),
+        evict: flags.evict,
         sidecar: sidecar(
             &flags.sidecar,
             &flags.trust_domain,

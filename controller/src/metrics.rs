@@ -58,6 +58,8 @@ pub struct Metrics {
     pub watch_failures: Family<WatchLabels, Counter>,
     /// `leader`: whether this replica writes.
     pub leader: Gauge,
+    /// `pods_uncovered`: running pods that should have a sidecar and have none, as the leader counts.
+    pub pods_uncovered: Gauge,
     /// `writes_total`.
     pub writes: Family<WriteLabels, Counter>,
     /// `webhook_requests_total`.
@@ -132,6 +134,11 @@ impl Metrics {
             "leader",
             "Whether this replica writes into the cluster",
             self.leader.clone(),
+        );
+        r.register(
+            "pods_uncovered",
+            "Running pods that should have a sidecar and have none, as the leader counts",
+            self.pods_uncovered.clone(),
         );
         r.register("writes", "Writes into the cluster", self.writes.clone());
         r.register(

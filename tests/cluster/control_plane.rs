@@ -6,13 +6,13 @@ use std::{
     fmt::Write as _,
     fs,
     future::Future,
-    net::TcpListener,
+    net::{IpAddr, Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use hyper::Request;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -27,16 +27,29 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+/// The administrator's way to the API server.
+const ADMIN: &str = "admin.kubeconfig";
 /// How long a condition may take to come true on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a condition is looked at.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// The first addresses of Services and of pods, and their networks: all of them are this machine's, so whoever listens
+/// at a Service's or a pod's own address is found there without kube-proxy and without a network of pods.
+pub(crate) const NETWORKS: [(IpAddr, u8); 2] = [
+    (IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)), 16),
+    (IpAddr::V4(Ipv4Addr::new(10, 244, 0, 1)), 16),
+];
+/// What is installed.
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/ringmail");
 
 /// Programs of others.
 #[derive(Debug, Clone)]
 pub(crate) struct Programs {
     apiserver: PathBuf,
     etcd: PathBuf,
+    helm: PathBuf,
+    kubectl: PathBuf,
 }
 
 impl Programs {
@@ -62,13 +75,16 @@ impl Programs {
                 .map(|one| one.join(name))
                 .find(|one| one.is_file())
         };
+        let anywhere = |name: &str| in_folders(name).or_else(|| in_path(name));
         Ok(Self {
             apiserver: in_folders("kube-apiserver").context(
                 "there is no kube-apiserver in KUBE_BIN, KUBEBUILDER_ASSETS, $RINGMAIL_TOOLS/kube or target/tools/kube",
             )?,
-            etcd: in_folders("etcd").or_else(|| in_path("etcd")).context(
+            etcd: anywhere("etcd").context(
                 "there is no etcd in those or on the PATH; Debian has it in etcd-server",
             )?,
+            helm: anywhere("helm").context("there is no helm in those or on the PATH")?,
+            kubectl: anywhere("kubectl").context("there is no kubectl in those or on the PATH")?,
         })
     }
 }
@@ -79,6 +95,7 @@ pub(crate) struct ControlPlane {
     pub(crate) binaries: Binaries,
     pub(crate) runtime: Runtime,
     url: String,
+    programs: Programs,
     directory: TempDir,
     apiserver: Process,
     _etcd: Process,
@@ -117,6 +134,7 @@ impl ControlPlane {
         let mut apiserver = Command::new(&programs.apiserver);
         apiserver.args([
             "--bind-address=127.0.0.1",
+            "--advertise-address=10.96.0.1",
             "--endpoint-reconciler-type=none",
             "--authorization-mode=RBAC",
             "--service-cluster-ip-range=10.96.0.0/16",
@@ -143,6 +161,7 @@ impl ControlPlane {
             path("admin.key").display()
         );
         let text = kubeconfig(&url, &path("ca.crt"), &user);
+        fs::write(path(ADMIN), &text)?;
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -168,6 +187,7 @@ impl ControlPlane {
             binaries,
             runtime,
             url,
+            programs: programs.clone(),
             directory,
             apiserver,
             _etcd: etcd,
@@ -177,6 +197,55 @@ impl ControlPlane {
     /// A new place in the directory.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// Where the administrator's kubeconfig is.
+    pub(crate) fn admin(&self) -> PathBuf {
+        self.path(ADMIN)
+    }
+
+    /// Helm, as the administrator and with no other settings than ours; the chart's folder stands for `CHART`.
+    pub(crate) fn helm(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let arguments = arguments.iter().map(|one| match *one {
+            "CHART" => CHART,
+            other => other,
+        });
+        let mut helm = Command::new(&self.programs.helm);
+        helm.args(arguments);
+        for home in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+            helm.env(home, self.path("helm"));
+        }
+        self.run(&mut helm, "")?.success()
+    }
+
+    /// kubectl, as the administrator, with `input` to read.
+    pub(crate) fn kubectl(&self, arguments: &[&str], input: &str) -> anyhow::Result<Ran> {
+        let mut kubectl = Command::new(&self.programs.kubectl);
+        self.run(kubectl.args(arguments), input)
+    }
+
+    /// Takes all pods away, for tests that look at all of a cluster.
+    pub(crate) fn delete_pods(&self) -> anyhow::Result<()> {
+        let all = "delete pods --all --all-namespaces --force --grace-period 0";
+        let arguments: Vec<_> = all.split(' ').collect();
+        self.kubectl(&arguments, "")?.success().map(drop)
+    }
+
+    /// A program, as the administrator, with `input` to read.
+    pub(crate) fn run(&self, command: &mut Command, input: &str) -> anyhow::Result<Ran> {
+        let file = self.path("input");
+        fs::write(&file, input)?;
+        let ran = command
+            .env("KUBECONFIG", self.admin())
+            .stdin(fs::File::open(&file)?)
+            .output();
+        let ran = ran.with_context(|| format!("cannot run {command:?}"))?;
+        Ok(Ran {
+            what: format!("{command:?}"),
+            code: ran.status.code(),
+            out: String::from_utf8(ran.stdout)?,
+            err: String::from_utf8(ran.stderr)?,
+        })
     }
 
     /// What holds up whoever has the API server's address.
@@ -193,6 +262,29 @@ impl ControlPlane {
         } else {
             Signal::SIGCONT
         })
+    }
+}
+
+/// What a program came to.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    what: String,
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Ran {
+    /// What it printed, if it says that all went well.
+    pub(crate) fn success(self) -> anyhow::Result<String> {
+        let Self {
+            what,
+            code,
+            out,
+            err,
+        } = &self;
+        ensure!(*code == Some(0), "{what} ended with {code:?}: {out}{err}");
+        Ok(self.out)
     }
 }
 

@@ -1,5 +1,5 @@
-//! The controller against a real API server: a kube-apiserver and an etcd on loopback, controllers as processes with
-//! their own service account and rights. Without the binaries the tier says so and passes, unless
+//! The mesh on a real API server: a kube-apiserver and an etcd on loopback, the chart installed by Helm, controllers as
+//! processes with the chart's service account and rights. Without the binaries the tier says so and passes, unless
 //! `RINGMAIL_REQUIRE_CLUSTER` is set.
 //!
 //! Tests run one by one: there is one API server, and one mesh in a cluster.
@@ -10,14 +10,18 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use libtest_mimic::{Arguments, Failed, Trial};
-use ringmail_tests::{bed::Bed, mesh::Binaries};
+use ringmail_tests::{
+    bed::{Bed, Unavailable},
+    mesh::Binaries,
+    netns::isolate,
+};
 
 /// etcd, the API server, and its administrator.
 mod control_plane;
 
-/// Controllers, and what they may do.
+/// The installed chart, and controllers of it.
 mod mesh;
 
 /// Objects as users and the rest of a cluster make them.
@@ -41,10 +45,25 @@ mod leader;
 /// What the API server calls the controller for.
 mod webhooks;
 
+/// The chart is upgraded and uninstalled.
+mod release;
+
+/// What becomes of pods.
+mod injection;
+
+/// Pods that should have a sidecar.
+mod coverage;
+
+/// Proxies of injected pods.
+mod sidecar;
+
+/// What people ask.
+mod cli;
+
 /// What the authors of routes are told.
 mod status;
 
-use control_plane::{ControlPlane, Programs};
+use control_plane::{ControlPlane, NETWORKS, Programs};
 
 /// A test: passes when it returns without an error.
 type Test = fn(&ControlPlane) -> anyhow::Result<()>;
@@ -54,11 +73,16 @@ type Shared = Arc<Mutex<Option<ControlPlane>>>;
 
 fn main() -> ExitCode {
     // As a launcher this does not return.
-    let _ = Bed::start();
+    let bed = Bed::start();
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let programs = Programs::find();
-    if let Err(missing) = &programs {
+    let ground = match arguments.list {
+        true => Err(anyhow!("nothing runs")),
+        false => Ground::prepare(bed),
+    };
+    if let Err(missing) = &ground
+        && !arguments.list
+    {
         eprintln!("TIER SKIPPED: the controller in a cluster: {missing:#}");
         if env::var_os("RINGMAIL_REQUIRE_CLUSTER").is_some() {
             return ExitCode::FAILURE;
@@ -71,17 +95,41 @@ fn main() -> ExitCode {
         .chain(secrets::TESTS)
         .chain(leader::TESTS)
         .chain(webhooks::TESTS)
+        .chain(release::TESTS)
+        .chain(injection::TESTS)
+        .chain(coverage::TESTS)
+        .chain(sidecar::TESTS)
+        .chain(cli::TESTS)
         .chain(status::TESTS);
-    let trials = all.map(|(name, test)| trial(name, *test, programs.as_ref().ok(), &shared));
+    let trials = all.map(|(name, test)| trial(name, *test, ground.as_ref().ok(), &shared));
     let exit_code = libtest_mimic::run(&arguments, trials.collect()).exit_code();
     // Here, so that its directory goes too.
     drop(shared.lock().unwrap_or_else(PoisonError::into_inner).take());
     exit_code
 }
 
+/// What a control plane needs to start.
+#[derive(Clone)]
+struct Ground {
+    programs: Programs,
+    binaries: Binaries,
+}
+
+impl Ground {
+    /// Builds what is ours where there may be a network, and leaves that: two of us never meet, and every address of a
+    /// Service or a pod is free.
+    fn prepare(bed: Result<Bed, Unavailable>) -> anyhow::Result<Self> {
+        let bed = bed.map_err(|Unavailable(why)| anyhow!(why))?;
+        let programs = Programs::find()?;
+        let binaries = Binaries::build()?;
+        isolate(bed, &NETWORKS)?;
+        Ok(Self { programs, binaries })
+    }
+}
+
 /// Without the binaries the test counts as ignored.
-fn trial(name: &str, test: Test, programs: Option<&Programs>, shared: &Shared) -> Trial {
-    let Some(programs) = programs.cloned() else {
+fn trial(name: &str, test: Test, ground: Option<&Ground>, shared: &Shared) -> Trial {
+    let Some(ground) = ground.cloned() else {
         return Trial::test(name, || Ok(())).with_ignored_flag(true);
     };
     let shared = shared.clone();
@@ -89,8 +137,7 @@ fn trial(name: &str, test: Test, programs: Option<&Programs>, shared: &Shared) -
         let run = || {
             let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
             if shared.is_none() {
-                let binaries = Binaries::build()?;
-                let started = ControlPlane::start(&programs, binaries);
+                let started = ControlPlane::start(&ground.programs, ground.binaries.clone());
                 *shared = Some(started.context("the control plane does not start")?);
             }
             let plane = shared.as_ref().context("it was started")?;

@@ -78,6 +78,17 @@ impl Objects {
         let api = Api::<Pod>::namespaced(self.client.clone(), namespace);
         api.create(&PostParams::default(), &serde_json::from_value(pod)?)
             .await?;
+        self.runs(namespace, name, address).await
+    }
+
+    /// A pod runs, as its kubelet says.
+    pub(crate) async fn runs(
+        &self,
+        namespace: &str,
+        name: &str,
+        address: &str,
+    ) -> anyhow::Result<Pod> {
+        let api = Api::<Pod>::namespaced(self.client.clone(), namespace);
         let status = json!({"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
             "conditions": [{"type": "Ready", "status": "True"}]}});
         let patch = Patch::Strategic(&status);
@@ -173,4 +184,31 @@ impl Objects {
             .context("a namespace")?;
         Ok(Api::namespaced_with(client, namespace, &resource))
     }
+}
+
+/// A pod as users write it.
+pub(crate) fn plain_pod(namespace: &str, name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace, "labels": {"app": "shop"}},
+        "spec": {"containers": [{"name": "app", "image": "registry.example/app",
+            "ports": [{"containerPort": 8080}]}]}})
+}
+
+/// The environment of a container as a kubelet fills it in: what the pod's fields say, and `$(NAME)` of variables before.
+pub(crate) fn variables(container: &Value, namespace: &str, pod: &str) -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    for one in container["env"].as_array().into_iter().flatten() {
+        let path = one.pointer("/valueFrom/fieldRef/fieldPath");
+        let mut value = match path.and_then(Value::as_str) {
+            Some("metadata.namespace") => namespace.to_owned(),
+            Some("metadata.name") => pod.to_owned(),
+            _ => one["value"].as_str().unwrap_or_default().to_owned(),
+        };
+        for (name, before) in &found {
+            value = value.replace(&format!("$({name})"), before);
+        }
+        let name = one["name"].as_str().unwrap_or_default();
+        found.push((name.to_owned(), value));
+    }
+    found
 }

@@ -94,9 +94,7 @@ fn authority(name: &str) -> anyhow::Result<CertificateParams> {
 }
 
 async fn issuer(plane: &ControlPlane) -> anyhow::Result<()> {
-    let mesh = Mesh::new(plane)
-        .await?
-        .with_flags(&["--issuer-secret", "ringmail-issuer"]);
+    let mesh = Mesh::with(plane, &["controller.issuerSecret=ringmail-issuer"]).await?;
     let put = |data: Value| {
         let secret = json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
             "metadata": {"name": "ringmail-issuer", "namespace": mesh.namespace}, "data": data});

@@ -2,9 +2,7 @@
 
 use anyhow::{Context, ensure};
 use hyper::Request;
-use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
-};
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -12,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::Test;
 use super::control_plane::{ControlPlane, eventually};
-use super::mesh::{Mesh, Replica};
+use super::mesh::Mesh;
 use super::status::{ROUTES, route};
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
@@ -25,33 +23,11 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     }),
 ];
 
-/// The API server finds the controller on this machine under its Service's name.
-fn service(mesh: &Mesh<'_>) -> Value {
-    json!({"apiVersion": "v1", "kind": "Service",
-        "metadata": {"name": "ringmail-controller", "namespace": mesh.namespace},
-        "spec": {"type": "ExternalName", "externalName": "localhost"}})
-}
-
-fn injector(mesh: &Mesh<'_>, replica: &Replica) -> Value {
-    let port = replica.webhooks.port();
-    json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
-    "metadata": {"name": "ringmail-injector"},
-    "webhooks": [{
-        "name": "namespaces.ringmail.io",
-        "clientConfig": {"service": {"namespace": mesh.namespace, "name": "ringmail-controller",
-            "path": "/namespaces", "port": port}},
-        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"],
-            "resources": ["namespaces"], "scope": "*"}],
-        "failurePolicy": "Ignore", "sideEffects": "None", "admissionReviewVersions": ["v1"], "timeoutSeconds": 5,
-    }]})
-}
-
 async fn label(plane: &ControlPlane) -> anyhow::Result<()> {
     let mesh = Mesh::new(plane).await?;
-    let replica = mesh.start("controller-1").await?;
-    mesh.objects.apply(&service(&mesh)).await?;
-    let injector = injector(&mesh, &replica);
-    mesh.objects.apply(&injector).await?;
+    let replica = mesh.serve("controller-1").await?;
+    let injector = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": "ringmail-injector"}});
     let bundle = || async {
         let one = mesh.objects.get(&injector).await.ok()?;
         one.data
@@ -60,12 +36,14 @@ async fn label(plane: &ControlPlane) -> anyhow::Result<()> {
     };
     let first = eventually("the leader writes caBundle", bundle).await;
     let first = first.with_context(|| replica.log())?;
-    // Whoever applies it again takes nothing away; whoever empties it, for a moment.
-    mesh.objects.apply(&injector).await?;
+    // An upgrade takes nothing away; whoever empties it, for a moment.
+    mesh.helm("upgrade", &["webhooks.timeoutSeconds=7"])?;
     ensure!(
         bundle().await.as_ref() == Some(&first),
-        "applying again took caBundle away"
+        "the upgrade took caBundle away"
     );
+    let hook = mesh.objects.get(&injector).await?;
+    ensure!(hook.data["webhooks"][0]["timeoutSeconds"] == 7, "{hook:?}");
     let emptied = json!({"webhooks": [{"name": "namespaces.ringmail.io", "clientConfig": {"caBundle": null}}]});
     let hooks = Api::<MutatingWebhookConfiguration>::all(plane.client.clone());
     hooks
@@ -133,26 +111,13 @@ async fn label(plane: &ControlPlane) -> anyhow::Result<()> {
     // Ignore: nobody is held up by a controller that is away.
     plain["metadata"]["name"] = json!(mesh.objects.own("other"));
     ensure!(label_of(plain).await?.is_none());
-    let _ = hooks
-        .delete("ringmail-injector", &DeleteParams::default())
-        .await?;
     Ok(())
 }
 
 async fn warn(plane: &ControlPlane) -> anyhow::Result<()> {
     let mesh = Mesh::new(plane).await?;
     mesh.objects.apply_all(ROUTES).await?;
-    let replica = mesh.start("controller-1").await?;
-    mesh.objects.apply(&service(&mesh)).await?;
-    let mut validator = injector(&mesh, &replica);
-    validator["kind"] = json!("ValidatingWebhookConfiguration");
-    validator["metadata"]["name"] = json!("ringmail-validator");
-    let webhook = &mut validator["webhooks"][0];
-    webhook["name"] = json!("objects.ringmail.io");
-    webhook["clientConfig"]["service"]["path"] = json!("/validate");
-    webhook["rules"] = json!([{"apiGroups": ["", "gateway.networking.k8s.io"], "apiVersions": ["v1"],
-        "operations": ["CREATE", "UPDATE"], "resources": ["namespaces", "httproutes"], "scope": "*"}]);
-    mesh.objects.apply(&validator).await?;
+    let replica = mesh.serve("controller-1").await?;
     let warned = |path: String, object: Value| async move {
         let uri = format!("{path}?fieldManager=test&force=true");
         let request = Request::patch(uri)
@@ -177,9 +142,5 @@ async fn warn(plane: &ControlPlane) -> anyhow::Result<()> {
     let path = format!("/apis/gateway.networking.k8s.io/v1/namespaces/{shop}/httproutes/odd");
     let said = warned(path, odd).await.context("the route is kept")?;
     ensure!(said.contains("spec.rules[0].surprise"), "{said}");
-    let hooks = Api::<ValidatingWebhookConfiguration>::all(plane.client.clone());
-    let _ = hooks
-        .delete("ringmail-validator", &DeleteParams::default())
-        .await?;
     replica.terminate()
 }

@@ -42,6 +42,17 @@ pub const NODE_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 /// The same for IPv6.
 pub const NODE_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
 
+/// Leaves the machine's network, for good, for one of nothing but loopback, to which every address of `networks` belongs.
+/// Call before any thread starts: those that are there stay where they are.
+pub fn isolate(_: Bed, networks: &[(IpAddr, u8)]) -> anyhow::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
+    links::up("lo", 0)?;
+    // What is an address of loopback is one with its whole network.
+    networks
+        .iter()
+        .try_for_each(|(address, prefix)| links::address("lo", *address, *prefix))
+}
+
 /// A network namespace and the thread that lives in it.
 #[derive(Debug)]
 pub struct Namespace {

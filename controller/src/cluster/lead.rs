@@ -11,6 +11,7 @@ use ringmail_proto::identity::TrustDomain;
 use tokio::sync::watch;
 
 use super::bundle::Bundles;
+use super::coverage::Coverage;
 use super::events::Events;
 use super::hooks::Hooks;
 use super::labels::Labels;
@@ -44,6 +45,8 @@ pub(crate) struct Desk {
     /// Why the Secret of the issuer or of the root is refused, and its name.
     pub(crate) issuer_trouble: watch::Receiver<Option<String>>,
     pub(crate) issuer_secret: String,
+    /// Whether pods that lack a sidecar are evicted.
+    pub(crate) evict: bool,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -65,6 +68,7 @@ pub(crate) async fn run(desk: Desk, mut leads: watch::Receiver<bool>, mut stop: 
                 Labels::new(&desk).run(),
                 Statuses::new(&desk).run(),
                 Events::new(&desk).run(),
+                Coverage::new(&desk).run(),
             )
         };
         tokio::select! {
@@ -73,6 +77,8 @@ pub(crate) async fn run(desk: Desk, mut leads: watch::Receiver<bool>, mut stop: 
             _ = writers => {}
         }
         desk.metrics.leader.set(0);
+        // The next leader counts.
+        desk.metrics.pods_uncovered.set(0);
     }
 }
 

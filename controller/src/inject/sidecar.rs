@@ -158,7 +158,7 @@ fn proxy(settings: &Settings, options: &Options, grace: Option<u64>, probes: &[V
         "args": ["run"],
         "restartPolicy": "Always",
         "env": variables(options, own),
-        "ports": [{"name": "ringmail-metrics", "containerPort": 15020, "protocol": "TCP"}],
+        "ports": [{"name": "mesh-metrics", "containerPort": 15020, "protocol": "TCP"}],
         "startupProbe": get("/ready", 1, STARTUP_SECONDS),
         "readinessProbe": get("/ready", 2, 1),
         "livenessProbe": get("/live", 10, 3),

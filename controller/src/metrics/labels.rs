@@ -152,6 +152,8 @@ pub enum Written {
     Label,
     /// An event.
     Event,
+    /// A pod's eviction.
+    Eviction,
 }
 
 /// How a write ended.
@@ -221,7 +223,8 @@ label_values!(
     Bundle = "bundle",
     CaBundle = "ca_bundle",
     Label = "label",
-    Event = "event"
+    Event = "event",
+    Eviction = "eviction"
 );
 label_values!(WriteOutcome, Done = "done", Failed = "failed");
 label_values!(

@@ -134,6 +134,7 @@ impl Cluster {
             snapshots: shared.snapshots,
             issuer_trouble,
             issuer_secret,
+            evict: self.home.evict,
             metrics: shared.metrics,
         };
         tasks.spawn(lead::run(desk, leads, stop.clone()));

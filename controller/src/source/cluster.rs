@@ -35,7 +35,7 @@ mod store;
 /// Objects as they arrive, to objects as they are kept.
 mod read;
 
-pub(crate) use read::{Found, is_service, of_namespace, of_service, of_written_route};
+pub(crate) use read::{Found, SAID, is_service, of_namespace, of_service, of_written_route};
 use read::{key_of, of_route};
 use store::{Change, Store};
 

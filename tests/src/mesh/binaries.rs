@@ -21,6 +21,8 @@ pub struct Binaries {
     pub controller: PathBuf,
     /// `ringmail-proxy`.
     pub proxy: PathBuf,
+    /// `ringmail`, the command line.
+    pub ringmail: PathBuf,
 }
 
 impl Binaries {
@@ -64,6 +66,7 @@ impl Binaries {
         Ok(Self {
             controller: find("ringmail-controller")?,
             proxy: find("ringmail-proxy")?,
+            ringmail: find("ringmail")?,
         })
     }
 
@@ -84,6 +87,7 @@ impl Binaries {
         Ok(Self {
             controller: reachable(&self.controller)?,
             proxy: reachable(&self.proxy)?,
+            ringmail: reachable(&self.ringmail)?,
         })
     }
 }

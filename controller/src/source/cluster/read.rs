@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
     Container, Namespace, Pod, PodSpec, PodStatus, Service, ServiceAccount, ServiceSpec,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::DynamicObject;
 use ringmail_proto::Invalid;
 use serde::Deserialize;
@@ -26,6 +26,9 @@ use crate::source::route;
 
 /// The sidecar's container.
 pub(crate) const PROXY_CONTAINER: &str = "ringmail-proxy";
+/// Of a kept pod: what it says itself of injection, where [`INJECT`] is whether it has a sidecar. No annotation as it was
+/// written has this name: only ours are kept.
+pub(crate) const SAID: &str = "said";
 /// Characters of a problem as shown: it may quote the object.
 const PROBLEM_CHARS_MAX: usize = 512;
 
@@ -97,7 +100,23 @@ pub(super) fn of_pod(one: Pod) -> Found {
     let meshed = sidecars
         .clone()
         .any(|container| container.name == PROXY_CONTAINER);
+    let owners = one.metadata.owner_references.clone();
     let mut metadata = trimmed(one.metadata);
+    metadata.owner_references = owners.map(|owners| {
+        let makes = |owner: &OwnerReference| owner.controller == Some(true);
+        owners.into_iter().filter(makes).collect()
+    });
+    if let Some(own) = metadata
+        .annotations
+        .as_ref()
+        .and_then(|all| all.get(INJECT))
+    {
+        let own = own.clone();
+        metadata
+            .annotations
+            .get_or_insert_default()
+            .insert(SAID.into(), own);
+    }
     let said = if meshed { "enabled" } else { "disabled" };
     metadata
         .annotations

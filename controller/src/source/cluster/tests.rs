@@ -1,12 +1,11 @@
 //! What watches tell, and what is made of it; the last test measures a large cluster.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ringmail_proto::identity::WorkloadName;
 use serde_json::{Value, json};
 
-use super::read::of_pod;
+use super::read::{SAID, of_pod};
 use super::*;
 use crate::model::Mesh;
 use crate::source::objects::{Key, Object};
@@ -124,11 +123,12 @@ fn a_pod_is_meshed_by_its_spec_and_trimmed() {
     let annotated = json!({"metadata": {"annotations": {"ringmail.io/inject": "enabled"}}});
     let sidecar = json!({"spec": {"initContainers": [{"name": "ringmail-proxy", "restartPolicy": "Always"}]}});
     let other = json!({"spec": {"initContainers": [{"name": "istio-proxy"}]}});
-    for (extra, meshed) in [
-        (json!({}), false),
-        (annotated, false),
-        (other, false),
-        (sidecar, true),
+    // Whether it is meshed, and what it says itself.
+    for (extra, meshed, own) in [
+        (json!({}), false, None),
+        (annotated, false, Some("enabled")),
+        (other, false, None),
+        (sidecar, true, None),
     ] {
         let found = of_pod(pod("a", "1", &extra));
         let Ok(Object::Pod(kept)) = found.object else {
@@ -137,10 +137,9 @@ fn a_pod_is_meshed_by_its_spec_and_trimmed() {
         let said = &kept.metadata.annotations.as_ref().expect("one")["ringmail.io/inject"];
         assert_eq!(said == "enabled", meshed, "{extra}");
         assert_eq!(kept.metadata.managed_fields, None);
-        assert_eq!(
-            kept.metadata.annotations.as_ref().map(BTreeMap::len),
-            Some(1)
-        );
+        let annotations = kept.metadata.annotations.clone().unwrap_or_default();
+        assert_eq!(annotations.get(SAID).map(String::as_str), own, "{extra}");
+        assert_eq!(annotations.len(), 1 + usize::from(own.is_some()));
         let container = &kept.spec.as_ref().expect("kept").containers[0];
         assert_eq!(container.env, None);
         assert!(container.ports.is_some());
