@@ -149,6 +149,21 @@ async fn issuer(plane: &ControlPlane) -> anyhow::Result<()> {
     })
     .await
     .with_context(|| replica.log())?;
+
+    // One that starts later trusts the old root too: leaves under it live on.
+    let bundles = Api::<ConfigMap>::namespaced(plane.client.clone(), &mesh.namespace);
+    eventually("both roots are published", || async {
+        let pem = bundles.get("ringmail-trust-bundle").await.ok()?.data?;
+        (pem["root.pem"].matches("BEGIN").count() == 2).then_some(())
+    })
+    .await?;
+    replica.terminate()?;
+    let replica = mesh.start("controller-2").await?;
+    let certified = certify(&mesh, &replica, &second.root_pem, (&shop, "cart-1"), &token).await?;
+    ensure!(
+        certified.as_ref().is_ok_and(|one| one.roots == 2),
+        "after a restart: {certified:?}"
+    );
     mesh.objects.delete_pod(&shop, "cart-1").await?;
     replica.terminate()
 }
@@ -187,9 +202,39 @@ async fn bundle(plane: &ControlPlane) -> anyhow::Result<()> {
     );
     mesh.objects.delete_pod(&with_pod, "cart-1").await?;
 
+    // One that is lost comes back as it was.
+    let secrets = Api::<Secret>::namespaced(plane.client.clone(), &mesh.namespace);
+    secrets.delete("ringmail-root", &Default::default()).await?;
+    eventually("the root is made again", || async {
+        mesh.root().await.ok()
+    })
+    .await
+    .with_context(|| replica.log())?;
+    ensure!(mesh.root().await? == root, "it is another");
+    // Nor does a replaced one make two meshes.
+    let key = KeyPair::generate()?;
+    let pem = authority("other root")?.self_signed(&key)?.pem();
+    let replaced = json!({"data": {
+        "root.crt": ByteString(pem.into_bytes()),
+        "root.key": ByteString(key.serialize_pem().into_bytes()),
+    }});
+    secrets
+        .patch(
+            "ringmail-root",
+            &PatchParams::default(),
+            &Patch::Merge(&replaced),
+        )
+        .await?;
+    replica.counts("issuer_refused", 1.0).await?;
+    eventually("both roots are published", || async {
+        let all = read(mesh.namespace.clone()).await?;
+        (all.contains(&root) && all.matches("BEGIN").count() == 2).then_some(())
+    })
+    .await
+    .with_context(|| replica.log())?;
+
     // A Secret that is no root is never overwritten, and stops the start.
     replica.terminate()?;
-    let secrets = Api::<Secret>::namespaced(plane.client.clone(), &mesh.namespace);
     let broken = json!({"data": {"root.crt": ByteString(b"no PEM".to_vec())}});
     let patch = Patch::Merge(&broken);
     secrets
