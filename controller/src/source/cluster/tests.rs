@@ -1,6 +1,5 @@
 //! What watches tell, and what is made of it; the last test measures a large cluster.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ringmail_proto::identity::WorkloadName;
