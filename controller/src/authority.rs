@@ -4,14 +4,16 @@
 //! self-made root lasts ten years and signs an issuer of one year, which is made anew at half of its life; the chain
 //! that is served always includes the issuer, so proxies that know the root need to hear nothing.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use ringmail_proto::bundle::TrustBundle;
+use ringmail_proto::bundle::{ROOTS_MAX, TrustBundle};
 use ringmail_proto::identity::{SpiffeId, TrustDomain};
 use ringmail_proto::svid::{Role, Svid, SvidError};
 use rustls::pki_types::{CertificateDer, UnixTime};
+use tokio::sync::watch;
+use tracing::warn;
 
 use crate::config::{
     CONTROLLER_ACCOUNT, CONTROLLER_NAMESPACE, Config, DirectoryHome, LEAF_LIFETIME_MIN,
@@ -29,9 +31,13 @@ mod signing;
 /// Where a self-made authority is kept.
 mod store;
 
+/// Roots that nobody signs under any more.
+mod former;
+
 /// A root kept elsewhere, with issuers in memory.
 mod held;
 
+use former::Former;
 use held::Held;
 pub use held::RootPem;
 pub use request::{LeafKey, RequestError};
@@ -95,6 +101,10 @@ pub struct Authority {
     leaf_lifetime: Duration,
     bundle: ArcSwap<TrustBundle>,
     signing: ArcSwap<Signing>,
+    /// Of another issuer that signs from then on.
+    succeeded: watch::Sender<()>,
+    /// Held while the bundle is changed.
+    former: Mutex<Former>,
     origin: Origin,
 }
 
@@ -185,6 +195,8 @@ impl Authority {
             leaf_lifetime: config.leaf_lifetime,
             bundle: ArcSwap::from_pointee(bundle),
             signing: ArcSwap::from_pointee(signing),
+            succeeded: watch::Sender::new(()),
+            former: Mutex::default(),
             origin,
         })
     }
@@ -211,12 +223,12 @@ impl Authority {
             &bundle_of(&self.trust_domain, roots.clone())?,
             now,
         )?;
-        let is_same = signing.chain == self.signing.load().chain && self.trusts(&roots);
+        let is_same = signing.is_same(&self.signing.load()) && self.trusts(&roots);
         Ok((!is_same).then_some(Successor { signing, roots }))
     }
 
     /// Trusts the successor's roots beside those trusted so far; true when one is new. What was signed so far stays
-    /// good: nobody drops a root while a leaf under it may live.
+    /// good: nobody drops a root while a leaf under it may live, unless there are too many such roots.
     ///
     /// # Errors
     /// When there would be too many.
@@ -224,18 +236,105 @@ impl Authority {
         if self.trusts(&successor.roots) {
             return Ok(false);
         }
-        let mut roots = successor.roots.clone();
-        let kept = self.bundle();
-        let kept = kept.certificates(&self.trust_domain).iter();
-        roots.extend(kept.filter(|one| !successor.roots.contains(one)).cloned());
-        self.bundle
-            .store(Arc::new(bundle_of(&self.trust_domain, roots)?));
+        let former = self.former();
+        self.put_roots(&former, successor.roots.clone())?;
         Ok(true)
     }
 
-    /// Signs with the successor from now on.
-    pub fn succeed(&self, successor: Successor) {
-        self.signing.store(Arc::new(successor.signing));
+    /// Trusts the roots of another authority of this mesh for as long as this process lives; true when one is new.
+    ///
+    /// # Errors
+    /// When there would be too many.
+    pub(crate) fn trust_also(&self, other: &RootPem) -> Result<bool, AuthorityError> {
+        let roots = other.certificates()?;
+        if self.trusts(&roots) {
+            return Ok(false);
+        }
+        let former = self.former();
+        let mut all = self.roots();
+        all.extend(roots);
+        self.put_roots(&former, all)?;
+        Ok(true)
+    }
+
+    /// Trusts roots of formerly, as a controller that ran before has left them: a leaf under them may live. Those that
+    /// are over, or for which there is no place, are left out.
+    pub(crate) fn remember(&self, roots: &[CertificateDer<'static>], now: UnixTime) {
+        let mut former = self.former();
+        let own = self.roots();
+        let mut all = own.clone();
+        for root in roots.iter().filter(|root| !own.contains(root)) {
+            if former.add(root, self.leaf_lifetime, now) {
+                all.push(root.clone());
+            }
+        }
+        if let Err(e) = self.put_roots(&former, all) {
+            warn!("roots of formerly are not trusted any more: {e}");
+        }
+    }
+
+    /// Stops trusting roots whose last leaf is over; true when there was one.
+    pub(crate) fn forget(&self, now: UnixTime) -> bool {
+        let former = self.former();
+        let all = self.roots();
+        let current = former.current(&all, now);
+        let is_less = current.len() < all.len();
+        if is_less && let Ok(bundle) = bundle_of(&self.trust_domain, current) {
+            self.bundle.store(Arc::new(bundle));
+        }
+        is_less
+    }
+
+    /// These first, then all others that are trusted; when there is not place for all, without the oldest former ones.
+    fn put_roots(
+        &self,
+        former: &Former,
+        mut roots: Vec<CertificateDer<'static>>,
+    ) -> Result<(), AuthorityError> {
+        for root in self.roots() {
+            if !roots.contains(&root) {
+                roots.push(root);
+            }
+        }
+        former.fit(&mut roots, ROOTS_MAX);
+        let bundle = bundle_of(&self.trust_domain, roots)?;
+        self.bundle.store(Arc::new(bundle));
+        Ok(())
+    }
+
+    fn roots(&self) -> Vec<CertificateDer<'static>> {
+        self.bundle.load().certificates(&self.trust_domain).to_vec()
+    }
+
+    fn former(&self) -> MutexGuard<'_, Former> {
+        self.former.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Signs with the successor from now on; roots that are not its own are former ones.
+    pub fn succeed(&self, successor: Successor, now: UnixTime) {
+        let mut former = self.former();
+        for root in self.roots() {
+            match successor.roots.contains(&root) {
+                true => former.remove(&root),
+                false => {
+                    former.add(&root, self.leaf_lifetime, now);
+                }
+            }
+        }
+        drop(former);
+        self.sign_with(successor.signing);
+    }
+
+    fn sign_with(&self, signing: Signing) {
+        self.signing.store(Arc::new(signing));
+        self.succeeded.send_replace(());
+    }
+
+    /// Tells of each issuer that takes over: what was signed by the one before is to be signed anew where its caller may
+    /// have heard of the new root alone.
+    #[must_use]
+    pub(crate) fn successions(&self) -> watch::Receiver<()> {
+        self.succeeded.subscribe()
     }
 
     fn trusts(&self, roots: &[CertificateDer<'_>]) -> bool {
@@ -314,7 +413,7 @@ impl Authority {
         };
         let changed = fresh.is_some();
         if let Some(signing) = fresh {
-            self.signing.store(Arc::new(signing));
+            self.sign_with(signing);
         }
         Ok(changed)
     }

@@ -15,6 +15,9 @@ pub(crate) mod secret;
 /// Who leads.
 pub(crate) mod lease;
 
+/// When it writes.
+mod rounds;
+
 /// What the leader does.
 pub(crate) mod lead;
 

@@ -34,6 +34,9 @@ pub const PROXY_UID: i64 = 1337;
 /// Ports of the proxy: see DESIGN section 10.
 const PROXY_PORTS: [u16; 5] = [15000, 15001, 15006, 15008, 15020];
 
+/// On what the kubelet tells the API server of a static pod.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
 /// What is the same for every pod.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -96,11 +99,20 @@ pub fn inject(
         warnings.push("the pod has its node's network: it gets no sidecar".to_owned());
         return Ok((Outcome::Skipped("host_network"), warnings));
     }
+    // The kubelet runs a static pod whatever the API server has of it; what is there only mirrors it.
+    if own.contains_key(MIRROR) {
+        return Ok((Outcome::Skipped("mirror"), warnings));
+    }
     if spec["os"]["name"] == "windows" {
         return Ok((Outcome::Skipped("windows"), warnings));
     }
     check(spec)?;
-    let options = Options::read(&own, inherited, &settings.resources)?;
+    let options = Options::read(&own, inherited, &settings.resources).map_err(|e| {
+        if own.contains_key(&e.field) {
+            return e;
+        }
+        Invalid::new(format!("{} of the namespace", e.field), e.problem)
+    })?;
     let grace = spec["terminationGracePeriodSeconds"].as_u64();
     let (containers, inits, taken) = probed(spec);
     let parts = sidecar::parts(settings, &options, grace, &taken);
@@ -135,6 +147,14 @@ pub fn inject(
     }
     put(pod, "/spec/containers", containers.into());
     Ok((Outcome::Injected(patch), warnings))
+}
+
+/// Whether pods of a namespace with these annotations could have a sidecar, as far as that is for the namespace to say.
+///
+/// # Errors
+/// The annotation for which they could not.
+pub(crate) fn check_inherited(annotations: &BTreeMap<String, String>) -> Result<(), Invalid> {
+    Options::read(annotations, &BTreeMap::new(), &Resources::default()).map(drop)
 }
 
 /// The annotations of an object.
@@ -187,17 +207,31 @@ fn probed(spec: &Value) -> (Vec<Value>, Vec<Value>, Vec<Value>) {
 }
 
 /// A list with ours in it, each once by its name: where it is, else in front of all others, for containers start in
-/// order.
+/// order. What is there by one of our names becomes exactly ours, so that nobody's variable, mount or privilege gets
+/// into the proxy; but a LimitRange's amounts stay, for it refuses pods that have lost them.
 fn merged(mut all: Vec<Value>, ours: Vec<Value>) -> Value {
     let mut missing = Vec::new();
     for part in ours {
         match all.iter_mut().find(|one| one["name"] == part["name"]) {
-            Some(there) => *there = part,
+            Some(there) => *there = with_amounts(part, &there["resources"]),
             None => missing.push(part),
         }
     }
     all.splice(0..0, missing);
     Value::Array(all)
+}
+
+/// Ours, with what others ask for of which we say nothing.
+fn with_amounts(mut part: Value, there: &Value) -> Value {
+    for kind in ["requests", "limits"] {
+        for (name, amount) in there[kind].as_object().into_iter().flatten() {
+            let ours = &mut part["resources"][kind][name];
+            if ours.is_null() {
+                *ours = amount.clone();
+            }
+        }
+    }
+    part
 }
 
 /// Puts a value where `path` says, whose parent is there.

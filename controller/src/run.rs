@@ -112,6 +112,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         routes: Routes::new(certificates, discovery),
         metrics: metrics.clone(),
         drain_timeout: config.drain_timeout,
+        strangers: Arc::default(),
     });
     let (first, read) = oneshot::channel();
     let model = Model {

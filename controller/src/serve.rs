@@ -1,7 +1,7 @@
 //! The gRPC services on our own TLS: accept, handshake, then HTTP/2 with limits of our own around tonic's services.
 //!
 //! Limits: `CONNECTIONS_MAX`, `HANDSHAKES_MAX` at a time of `HANDSHAKE_TIMEOUT` each, `REQUESTS_MAX` a
-//! connection, `ANONYMOUS_LIFETIME` for a caller without a certificate.
+//! connection, `ANONYMOUS_LIFETIME` for a caller without a certificate, `ANONYMOUS_PER_SOURCE_MAX` of them an address.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -28,6 +28,9 @@ pub(crate) mod identity;
 /// HTTP/2 on one connection.
 mod http2;
 
+/// How many callers without a certificate.
+mod strangers;
+
 /// How many watch streams, how fast.
 mod admission;
 
@@ -41,6 +44,7 @@ mod session;
 pub(crate) mod watch;
 
 pub(crate) use http2::Routes;
+pub(crate) use strangers::Strangers;
 
 /// Open connections.
 pub const CONNECTIONS_MAX: usize = 25_000;
@@ -52,6 +56,8 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 pub const REQUESTS_MAX: u32 = 16;
 /// A caller without a certificate gets one within this time, or leaves.
 pub const ANONYMOUS_LIFETIME: Duration = Duration::from_secs(30);
+/// Callers without a certificate from one address: the pods of a node that is behind one, as they start.
+pub const ANONYMOUS_PER_SOURCE_MAX: usize = 128;
 /// After accept failed (no file descriptors, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -70,6 +76,7 @@ pub(crate) struct Front {
     pub(crate) routes: Routes,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) drain_timeout: Duration,
+    pub(crate) strangers: Arc<Strangers>,
 }
 
 /// Accepts until told to stop, then lets open connections finish.
@@ -142,11 +149,17 @@ impl Front {
         };
         self.metrics.connections.inc();
         let _open = Open(&self.metrics);
-        let lifetime = match &peer {
-            Peer(Some(_)) => None,
-            Peer(None) => Some(ANONYMOUS_LIFETIME),
-        };
         let caller = Caller(address.ip().to_canonical());
+        let (lifetime, _stranger) = match &peer {
+            Peer(Some(_)) => (None, None),
+            Peer(None) => match self.strangers.admit(caller.0) {
+                Some(stranger) => (Some(ANONYMOUS_LIFETIME), Some(stranger)),
+                None => {
+                    debug!(%address, "too many callers without a certificate from this address");
+                    return;
+                }
+            },
+        };
         let ended = http2::run(stream, (peer, caller), self.routes.clone(), lifetime, stop).await;
         if let Err(e) = ended {
             debug!(%address, "connection ended: {e}");

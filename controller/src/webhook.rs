@@ -1,20 +1,20 @@
 //! What the API server calls us for: TLS under a name of our Service, HTTP/1, one JSON review in and one out.
 //!
 //! Never an error that stands in anybody's way by itself: whether a call that fails refuses an object is for the webhook
-//! configuration to say. Limits: `CONNECTIONS_MAX`, `HANDSHAKE_TIMEOUT`, `REVIEW_BYTES_MAX`, `REVIEWS_MAX` at a time,
-//! `BUDGET` for each, `NAMESPACE_WAIT` of it for the namespace of a pod. Told to stop, it answers for `LINGER` more, until
+//! configuration to say. Limits: `SEATS_MAX` connections, `HANDSHAKE_TIMEOUT`, `REVIEW_BYTES_MAX`, of which all large ones
+//! have `LARGE_BYTES_MAX`, `REVIEWS_MAX` at a time, `BUDGET` for each, `NAMESPACE_WAIT` of it for the namespace of a pod. Told to stop, it answers for `LINGER` more, until
 //! the API server has learnt of it.
 
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -34,6 +34,9 @@ use crate::stop::Stop;
 /// The certificate under which the API server knows us.
 pub(crate) mod identity;
 
+/// Who is connected.
+mod seats;
+
 /// A review as it travels.
 mod review;
 
@@ -47,13 +50,16 @@ mod pods;
 mod validate;
 
 use review::{Answer, Question};
+use seats::{Seated, Seats};
 
-/// Open connections.
-const CONNECTIONS_MAX: usize = 128;
 /// From accept to the end of the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of one review: the API server takes objects of 1.5 MiB, and an update has two.
-const REVIEW_BYTES_MAX: usize = 3 * 1024 * 1024;
+const REVIEW_BYTES_MAX: u32 = 3 * 1024 * 1024;
+/// A review up to this size needs no leave: nearly every pod is smaller.
+const SMALL_BYTES_MAX: u32 = 64 * 1024;
+/// Bytes of all larger reviews at a time; others wait before they are received.
+const LARGE_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// Reviews that are read at a time; others wait. Bounds what they hold in memory beside their texts.
 const REVIEWS_MAX: usize = 32;
 /// From the head of a call to its answer: before the API server gives up after 5 s, so that it hears why.
@@ -77,6 +83,8 @@ pub(crate) struct Front {
     /// What pods are given.
     pub(crate) sidecar: Settings,
     reviews: Semaphore,
+    large_bytes: Semaphore,
+    seats: Arc<Seats>,
 }
 
 impl Front {
@@ -94,6 +102,8 @@ impl Front {
             drain_timeout,
             sidecar,
             reviews: Semaphore::new(REVIEWS_MAX),
+            large_bytes: Semaphore::new(LARGE_BYTES_MAX),
+            seats: Arc::default(),
         }
     }
 }
@@ -108,13 +118,18 @@ pub(crate) async fn serve(listener: TcpListener, front: Arc<Front>, mut stop: St
     });
     let (ending, end) = crate::stop::pair();
     loop {
-        let may_accept = connections.len() < CONNECTIONS_MAX;
         tokio::select! {
             () = &mut over => break,
             Some(_) = connections.join_next() => {}
-            accepted = listener.accept(), if may_accept => match accepted {
-                Ok((socket, _)) => {
-                    connections.spawn(front.clone().connection(socket, end.clone()));
+            accepted = listener.accept() => match accepted {
+                Ok((socket, address)) => {
+                    let from = address.ip().to_canonical();
+                    match front.seats.take(from, Instant::now()) {
+                        Some(seat) => {
+                            connections.spawn(front.clone().connection(socket, seat, end.clone()));
+                        }
+                        None => debug!(%from, "no seat for another call"),
+                    }
                 }
                 Err(e) => {
                     warn!("cannot accept calls of the API server: {e}");
@@ -132,7 +147,15 @@ pub(crate) async fn serve(listener: TcpListener, front: Arc<Front>, mut stop: St
 }
 
 impl Front {
-    async fn connection(self: Arc<Self>, socket: TcpStream, mut stop: Stop) {
+    /// Until it ends, or its seat is somebody else's.
+    async fn connection(self: Arc<Self>, socket: TcpStream, seat: Seated, stop: Stop) {
+        tokio::select! {
+            () = self.converse(socket, &seat, stop) => {}
+            () = seat.left() => {}
+        }
+    }
+
+    async fn converse(&self, socket: TcpStream, seat: &Seated, mut stop: Stop) {
         let _ = socket.set_nodelay(true);
         let acceptor = TlsAcceptor::from(self.tls.load_full());
         let stream = match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(socket)).await {
@@ -144,10 +167,8 @@ impl Front {
             }
             Err(_) => return,
         };
-        let service = service_fn(|request| {
-            let front = self.clone();
-            async move { Ok::<_, Infallible>(front.call(request).await) }
-        });
+        let service =
+            service_fn(|request| async { Ok::<_, Infallible>(self.call(request, seat).await) });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(KEEP_ALIVE)
@@ -165,14 +186,14 @@ impl Front {
         }
     }
 
-    async fn call(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn call(&self, request: Request<Incoming>, seat: &Seated) -> Response<Full<Bytes>> {
         let webhook = match request.uri().path() {
             "/namespaces" => Webhook::Namespaces,
             "/pods" => Webhook::Pods,
             "/validate" => Webhook::Validate,
             _ => Webhook::Unknown,
         };
-        let answered = timeout(BUDGET, self.review(webhook, request)).await;
+        let answered = timeout(BUDGET, self.review(webhook, request, seat)).await;
         let (outcome, response) =
             answered.unwrap_or_else(|_| refused(Reviewed::TimedOut, StatusCode::GATEWAY_TIMEOUT));
         let labels = WebhookLabels { webhook, outcome };
@@ -184,6 +205,7 @@ impl Front {
         &self,
         webhook: Webhook,
         request: Request<Incoming>,
+        seat: &Seated,
     ) -> (Reviewed, Response<Full<Bytes>>) {
         if webhook == Webhook::Unknown {
             return refused(Reviewed::Invalid, StatusCode::NOT_FOUND);
@@ -191,12 +213,23 @@ impl Front {
         if request.method() != Method::POST {
             return refused(Reviewed::Invalid, StatusCode::METHOD_NOT_ALLOWED);
         }
-        // Received first: whoever sends slowly must not keep others from being answered.
-        let body = Limited::new(request.into_body(), REVIEW_BYTES_MAX);
+        let length = request.body().size_hint().upper();
+        let length = length.and_then(|bytes| u32::try_from(bytes).ok());
+        let length = length.unwrap_or(REVIEW_BYTES_MAX);
+        if length > REVIEW_BYTES_MAX {
+            return refused(Reviewed::Invalid, StatusCode::PAYLOAD_TOO_LARGE);
+        }
+        // Neither semaphore is ever closed.
+        let _leave = match length > SMALL_BYTES_MAX {
+            true => self.large_bytes.acquire_many(length).await.ok(),
+            false => None,
+        };
+        // Received first: whoever sends slowly must not keep others from being answered, nor keeps its seat.
+        let body = Limited::new(request.into_body(), length as usize);
         let Ok(body) = body.collect().await else {
             return refused(Reviewed::Invalid, StatusCode::PAYLOAD_TOO_LARGE);
         };
-        // The semaphore is never closed.
+        let _asking = seat.ask();
         let _place = self.reviews.acquire().await;
         let question = match Question::read(&body.to_bytes()) {
             Ok(question) => question,
@@ -231,7 +264,7 @@ impl Front {
             Ok(Ok(state)) => annotations(&state),
             Ok(Err(_)) | Err(_) => None,
         };
-        pods::answer(question, &inherited.unwrap_or_default(), &self.sidecar)
+        pods::answer(question, inherited.as_ref(), &self.sidecar)
     }
 }
 

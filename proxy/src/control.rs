@@ -14,9 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::config::Config;
+use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
 
@@ -32,6 +33,8 @@ struct Control {
     config: Arc<Config>,
     snapshot: Arc<Snapshot>,
     metrics: Arc<Metrics>,
+    /// The controller does not take our certificate: another is needed before its time.
+    refused: Notify,
 }
 
 /// Keeps us certified and informed for as long as the process lives.
@@ -45,6 +48,7 @@ pub(crate) async fn run(
         config,
         snapshot,
         metrics,
+        refused: Notify::new(),
     };
     tokio::join!(certify::run(&control), watch::run(&control, wanted));
 }
@@ -62,6 +66,21 @@ impl Backoff {
         tokio::time::sleep(self.0.mul_f64(rand::random_range(0.0..1.0))).await;
         self.0 = (self.0 * 2).min(BACKOFF_MAX);
     }
+}
+
+/// Whether a call failed as one does when the caller's certificate is not taken: by a status that says so; or, since TLS
+/// 1.3 tells a client after its handshake, by a connection that stood and broke.
+fn is_refusal(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    let status = source.and_then(|source| source.downcast_ref::<tonic::Status>());
+    status.is_some_and(|status| {
+        let is_said = matches!(
+            status.code(),
+            tonic::Code::Unauthenticated | tonic::Code::PermissionDenied
+        );
+        // What the controller answers has no source.
+        is_said || std::error::Error::source(status).is_some()
+    })
 }
 
 /// TCP to the controller, tried at each address its name has.

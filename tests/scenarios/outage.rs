@@ -28,6 +28,10 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
         expiry_refuses_and_recovers,
     ),
     (
+        "outage::another_root_is_taken_from_the_file",
+        another_root_is_taken_from_the_file,
+    ),
+    (
         "outage::what_was_never_learnt_is_refused",
         what_was_never_learnt_is_refused,
     ),
@@ -206,6 +210,45 @@ fn expiry_refuses_and_recovers(bed: Bed) -> anyhow::Result<()> {
         .context("not recovered")?;
         wait::until(LIMIT, || shop.client_sidecar.is_ready(shop.node))
             .context("not ready again")?;
+        shop.assert_wire_unread()
+    })
+}
+
+/// The controller's authority is lost and made anew: nothing that was signed before is worth anything to it, and it to
+/// nobody. The roots' file is replaced, as the kubelet does it, and nobody touches the proxies.
+fn another_root_is_taken_from_the_file(bed: Bed) -> anyhow::Result<()> {
+    let issuer = JwtIssuer::new()?;
+    let default = Plan::default();
+    let plan = Plan {
+        settings: Settings {
+            // Not renewed by its time while this lasts.
+            leaf_lifetime: Duration::from_secs(3600),
+            controller_flags: issuer.flags(),
+        },
+        client: issuer.vouch(default.client)?,
+        server: issuer.vouch(default.server)?,
+    };
+    play(bed, &plan, |shop| {
+        let path = format!("/{MARKER}");
+        ensure!(shop.get(WEB, &path)?.status == 200);
+        let before = renewals(shop, "ok");
+        shop.mesh.kill_controller();
+        fs::remove_dir_all(shop.mesh.state_directory().join("authority"))?;
+        shop.mesh.start_controller()?;
+        wait::until(2 * LIMIT, || {
+            let after = renewals(shop, "ok");
+            after[0] > before[0] && after[1] > before[1]
+        })
+        .context("no certificate of the new root")?;
+        wait::until(LIMIT, || {
+            connected(shop) == 1.0 && shop.get(WEB, &path).is_ok_and(|reply| reply.status == 200)
+        })
+        .context("not recovered")?;
+        let again = renewals(shop, "ok");
+        ensure!(
+            again.iter().sum::<f64>() <= before.iter().sum::<f64>() + 4.0,
+            "certificates are asked for again and again: {before:?}, {again:?}"
+        );
         shop.assert_wire_unread()
     })
 }

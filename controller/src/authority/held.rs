@@ -8,7 +8,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use zeroize::Zeroizing;
 
 use super::AuthorityError;
-use super::signing::{Pair, Signing, to_pem};
+use super::signing::{Pair, Signing, certificates, to_pem};
 use super::store::{new_issuer, new_root, past_half, signing};
 
 /// A root as it is kept.
@@ -36,6 +36,12 @@ impl RootPem {
             cert: to_pem(&root.certificates),
             key: Zeroizing::new(root.key.serialize_pem()),
         })
+    }
+}
+
+impl RootPem {
+    pub(super) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
+        certificates("root certificate", self.cert.as_bytes())
     }
 }
 

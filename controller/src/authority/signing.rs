@@ -39,6 +39,15 @@ impl fmt::Debug for Signing {
     }
 }
 
+impl Signing {
+    /// Whether leaves of both look the same to those who verify them. Two roots that sign by themselves have the same
+    /// chain, which is none.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.chain == other.chain
+            && self.issuer.key().public_key_raw() == other.issuer.key().public_key_raw()
+    }
+}
+
 /// A certificate of an authority, with its key.
 pub(super) struct Pair {
     pub(super) certificates: Vec<CertificateDer<'static>>,
@@ -230,7 +239,10 @@ fn read_pem(path: &Path) -> Result<Zeroizing<Vec<u8>>, AuthorityError> {
         })
 }
 
-fn certificates(origin: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
+pub(super) fn certificates(
+    origin: &str,
+    pem: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let found = found.map_err(|e| material(origin, &format!("is not PEM: {e}")))?;
     if found.is_empty() {
@@ -245,7 +257,10 @@ fn private_key(origin: &str, pem: &[u8]) -> Result<KeyPair, AuthorityError> {
     KeyPair::try_from(&der).map_err(|e| material(origin, &format!("holds an unusable key: {e}")))
 }
 
-fn validity(origin: &str, certificate: &CertificateDer<'_>) -> Result<(u64, u64), AuthorityError> {
+pub(super) fn validity(
+    origin: &str,
+    certificate: &CertificateDer<'_>,
+) -> Result<(u64, u64), AuthorityError> {
     let (_, parsed) = parse(origin, certificate)?;
     let seconds = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
     let validity = parsed.validity();

@@ -353,3 +353,139 @@ fn given_files_must_belong_together() {
         Err(AuthorityError::Unusable(_))
     ));
 }
+
+#[test]
+fn a_successor_is_trusted_before_it_signs_and_the_old_root_stays() {
+    let dirs = [(), ()].map(|()| tempfile::tempdir().expect("dir"));
+    let [first, second] = dirs.each_ref().map(|dir| {
+        open(dir.path(), NOW).expect("made");
+        let path = |name: &str| dir.path().join("authority").join(name);
+        let given = GivenAuthority {
+            issuer_cert: path("issuer.pem"),
+            issuer_key: path("issuer.pem"),
+            root_cert: path("root.pem"),
+        };
+        IssuerPem::read(&given).expect("read")
+    });
+    let authority = Authority::of_issuer(&config(), &first, at(NOW)).expect("opened");
+    let key = LeafKey::of(&p256()).expect("key");
+    let issued = || authority.issue(&key, &id(), at(NOW)).expect("issued").chain;
+    let verify = |chain: &[CertificateDer<'static>]| {
+        let (leaf, above) = chain.split_first().expect("a leaf");
+        Svid::verify(leaf, above, &authority.bundle(), Role::Server, at(NOW)).is_ok()
+    };
+    assert!(matches!(authority.consider(&first, at(NOW)), Ok(None)));
+    let late = authority.consider(&second, at(NOW + 20 * 365 * 86_400));
+    assert!(late.is_err(), "its life is over");
+
+    let old = issued();
+    let successor = authority.consider(&second, at(NOW)).expect("good");
+    let successor = successor.expect("another");
+    assert!(authority.trust(&successor).expect("few roots"));
+    assert!(
+        !authority.trust(&successor).expect("few roots"),
+        "known already"
+    );
+    assert_eq!(
+        issued()[1],
+        old[1],
+        "the old one signs until told otherwise"
+    );
+    authority.succeed(successor, at(NOW));
+    let new = issued();
+    assert_ne!(new[1], old[1]);
+    assert!(verify(&old) && verify(&new));
+    assert!(matches!(authority.consider(&second, at(NOW)), Ok(None)));
+}
+
+/// What cert-manager keeps for a self-signed CA: the root itself signs.
+#[test]
+fn a_root_that_signs_is_known_by_its_key() {
+    let dirs = [(), ()].map(|()| tempfile::tempdir().expect("dir"));
+    let [first, second] = dirs.each_ref().map(|dir| {
+        open(dir.path(), NOW).expect("made");
+        let root = dir.path().join("authority/root.pem");
+        let given = GivenAuthority {
+            issuer_cert: root.clone(),
+            issuer_key: root.clone(),
+            root_cert: root,
+        };
+        IssuerPem::read(&given).expect("read")
+    });
+    let authority = Authority::of_issuer(&config(), &first, at(NOW)).expect("opened");
+    let mut heard = authority.successions();
+    for given in [&second, &first, &second] {
+        let successor = authority.consider(given, at(NOW)).expect("good");
+        let successor = successor.expect("another than the one that signs");
+        authority.trust(&successor).expect("few roots");
+        assert!(!heard.has_changed().expect("open"), "not in force yet");
+        authority.succeed(successor, at(NOW));
+        assert!(heard.has_changed().expect("open"));
+        heard.mark_unchanged();
+        assert!(matches!(authority.consider(given, at(NOW)), Ok(None)));
+    }
+}
+
+#[test]
+fn roots_of_formerly_are_trusted_while_a_leaf_under_them_may_live() {
+    const DAY: u64 = 86_400;
+    let root =
+        |now: u64| RootPem::make(&"mesh.local".parse().expect("domain"), at(now)).expect("made");
+    let own = root(NOW);
+    let authority = Authority::of_root(&config(), "root", &own, at(NOW)).expect("opened");
+    let count = || {
+        authority
+            .bundle()
+            .certificates(&config().trust_domain)
+            .len()
+    };
+    let der = |pem: &RootPem| pem.certificates().expect("PEM");
+
+    authority.remember(&der(&root(NOW - 11 * 365 * DAY)), at(NOW));
+    assert_eq!(count(), 1, "one that is over is worth nothing");
+    authority.remember(&der(&own), at(NOW));
+    assert_eq!(count(), 1, "its own is none of formerly");
+    let old = root(NOW - DAY);
+    authority.remember(&der(&old), at(NOW));
+    assert_eq!(count(), 2);
+    assert!(
+        !authority.forget(at(NOW + 3600)),
+        "a leaf of an hour and clocks"
+    );
+    assert!(authority.forget(at(NOW + 2 * 3600)));
+    assert_eq!(count(), 1);
+
+    let other = root(NOW);
+    assert!(authority.trust_also(&other).expect("few roots"));
+    assert!(!authority.trust_also(&other).expect("few roots"));
+    assert!(
+        !authority.forget(at(NOW + DAY)),
+        "nobody said that it is over"
+    );
+    for n in 0..20 {
+        authority.remember(&der(&root(NOW)), at(NOW + n));
+    }
+    assert_eq!(count(), 16);
+    let bundle = authority.bundle();
+    let kept = bundle.certificates(&config().trust_domain);
+    assert!(kept.contains(&der(&own)[0]) && kept.contains(&der(&other)[0]));
+}
+
+#[test]
+fn issuers_of_a_kept_root_live_in_memory() {
+    let root = RootPem::make(&"mesh.local".parse().expect("domain"), at(NOW)).expect("made");
+    let replica = || Authority::of_root(&config(), "root", &root, at(NOW)).expect("opened");
+    let (one, other) = (replica(), replica());
+    assert_eq!(one.bundle(), other.bundle());
+    let key = LeafKey::of(&p256()).expect("key");
+    let chains = [&one, &other].map(|one| one.issue(&key, &id(), at(NOW)).expect("issued").chain);
+    assert_ne!(chains[0][1], chains[1][1], "each has an issuer of its own");
+    for chain in chains {
+        Svid::verify(&chain[0], &chain[1..], &one.bundle(), Role::Server, at(NOW)).expect("good");
+    }
+    assert!(!one.renew_issuer(at(NOW + 100 * 86_400)).expect("early"));
+    assert!(
+        one.renew_issuer(at(NOW + 200 * 86_400))
+            .expect("past half of its life")
+    );
+}

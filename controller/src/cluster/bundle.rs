@@ -8,18 +8,18 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
-use tokio::time::sleep;
 use tracing::warn;
 
 use super::labels::{INJECT_LABEL, is_labelled};
-use super::lead::{Desk, FIELD_MANAGER, RESYNC, RETRY};
+use super::lead::{Desk, FIELD_MANAGER, RESYNC};
+use super::rounds::{Round, Rounds};
 use crate::metrics::Written;
 use crate::source::Objects;
 use crate::source::annotations::INJECT;
 
 /// The ConfigMap and its key.
 pub(crate) const BUNDLE: &str = "ringmail-trust-bundle";
-const KEY: &str = "root.pem";
+pub(super) const KEY: &str = "root.pem";
 
 pub(super) struct Bundles {
     desk: Desk,
@@ -33,6 +33,7 @@ impl Bundles {
     pub(super) async fn run(mut self) {
         // What is there, by the namespace's UID: another of that name is another.
         let mut written: HashMap<String, String> = HashMap::new();
+        let mut rounds = Rounds::new(RESYNC);
         loop {
             self.desk.snapshots.mark_unchanged();
             let state = self.desk.states.borrow_and_update().clone();
@@ -40,7 +41,7 @@ impl Bundles {
             let wanted = state.map(|state| wanted(&state.objects, &self.desk.namespace));
             let wanted = wanted.unwrap_or_default();
             written.retain(|uid, _| wanted.contains_key(uid));
-            let mut pause = RESYNC;
+            let mut round = Round::Done;
             for (uid, namespace) in wanted {
                 if written.get(&uid) == Some(&roots) {
                     continue;
@@ -51,16 +52,12 @@ impl Bundles {
                     }
                     Err(e) => {
                         warn!(namespace, "cannot write ConfigMap {BUNDLE}: {e}");
-                        pause = RETRY;
+                        round = Round::Failed;
                     }
                 }
             }
-            tokio::select! {
-                Ok(()) = self.desk.states.changed() => {}
-                Ok(()) = self.desk.snapshots.changed() => {}
-                () = sleep(pause) => if pause == RESYNC {
-                    written.clear();
-                },
+            if rounds.next(round, self.desk.changed()).await {
+                written.clear();
             }
         }
     }

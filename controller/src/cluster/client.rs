@@ -2,8 +2,9 @@
 //!
 //! kube's own TLS would turn TLS 1.2 on in every program of the workspace, and bring a second way to verify servers. What
 //! is left out with it: proxies to reach the API server by, and servers that nobody vouches for. A connection over which
-//! nothing comes back is noticed by the kernel within `ALIVE_AFTER` and `ALIVE_EVERY`, so a watch does not wait for a dead
-//! server.
+//! nothing comes back is noticed by the kernel: while it is silent within `ALIVE_AFTER` and `ALIVE_EVERY`, while bytes are
+//! on their way within `UNHEARD_MAX`. So neither a watch nor a write waits for a dead server, and `ANSWER_TIMEOUT` bounds
+//! what waits for a living one.
 
 use std::io;
 use std::pin::Pin;
@@ -39,6 +40,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A silent connection is probed after this time, and then so often, three times.
 const ALIVE_AFTER: Duration = Duration::from_secs(15);
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
+/// Bytes on their way that nobody has confirmed for so long end the connection: it is not silent, so nothing probes it.
+const UNHEARD_MAX: Duration = Duration::from_secs(30);
+/// From a request to the head of its answer, the begin of a watch included.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a certificate or key that a kubeconfig refers to.
 const PEM_BYTES_MAX: u64 = 256 * 1024;
 
@@ -85,12 +90,15 @@ pub fn connect(config: &Config) -> Result<Client, ClientError> {
         Box::pin(async move { target.dial(&uri).await })
     });
     let http: HttpClient<_, Body> = HttpClient::builder(TokioExecutor::new()).build(connector);
+    let answered = service_fn(move |request| {
+        let answer = timeout(ANSWER_TIMEOUT, http.request(request));
+        async move { Ok::<_, BoxError>(answer.await??) }
+    });
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
-        .map_err(BoxError::from)
-        .service(http);
+        .service(answered);
     Ok(Client::new(service, config.default_namespace.clone()))
 }
 
@@ -150,7 +158,9 @@ impl Target {
                 .with_time(ALIVE_AFTER)
                 .with_interval(ALIVE_EVERY)
                 .with_retries(3);
-            SockRef::from(&socket).set_tcp_keepalive(&alive)?;
+            let options = SockRef::from(&socket);
+            options.set_tcp_keepalive(&alive)?;
+            options.set_tcp_user_timeout(Some(UNHEARD_MAX))?;
             self.tls.connect(name, socket).await
         };
         let stream = timeout(CONNECT_TIMEOUT, dial).await;

@@ -93,9 +93,10 @@ impl Events {
     }
 
     async fn issuer(&self, trouble: Option<&str>) -> bool {
-        let (Some(trouble), Some(name)) = (trouble, &self.desk.issuer_secret) else {
+        let Some(trouble) = trouble else {
             return true;
         };
+        let name = &self.desk.issuer_secret;
         let api = Api::<Secret>::namespaced(self.desk.client.clone(), &self.desk.namespace);
         let uid = api
             .get_metadata(name)

@@ -10,10 +10,10 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
-use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::lead::{Desk, FIELD_MANAGER, RESYNC, RETRY};
+use super::lead::{Desk, FIELD_MANAGER, RESYNC};
+use super::rounds::{Round, Rounds};
 use crate::metrics::Written;
 use crate::source::annotations::INJECT;
 
@@ -58,20 +58,27 @@ impl Labels {
 
     pub(super) async fn run(mut self) {
         let api = Api::<Namespace>::all(self.desk.client.clone());
-        // Written and not seen back yet.
+        // Written and not seen back yet, by UID: another namespace of that name is another.
         let mut written: HashMap<String, Option<&str>> = HashMap::new();
+        let mut rounds = Rounds::new(RESYNC);
         loop {
+            self.desk.snapshots.mark_unchanged();
             let state = self.desk.states.borrow_and_update().clone();
-            let mut pause = RESYNC;
+            let mut round = Round::Done;
             let own = &self.desk.namespace;
             let all = state.iter().flat_map(|state| state.objects.namespaces());
-            for (namespace, value) in all.filter_map(|one| Some((one, wrong(one, own)?))) {
+            let all =
+                all.filter_map(|one| Some((one.metadata.uid.as_deref()?, one, wrong(one, own)?)));
+            let wrong: Vec<_> = all.collect();
+            // What was seen to be right may become wrong again.
+            written.retain(|uid, _| wrong.iter().any(|(other, ..)| other == uid));
+            for (uid, namespace, value) in wrong {
                 let name = namespace.metadata.name.clone().unwrap_or_default();
-                if written.get(&name) == Some(&value) {
+                if written.get(uid) == Some(&value) {
                     continue;
                 }
                 let patch = json!({"metadata": {
-                    "uid": namespace.metadata.uid,
+                    "uid": uid,
                     "labels": {INJECT_LABEL: value},
                 }});
                 let params = PatchParams {
@@ -83,17 +90,16 @@ impl Labels {
                 match outcome {
                     Ok(_) => {
                         info!(namespace = name, ?value, "label {INJECT_LABEL} put right");
-                        written.insert(name, value);
+                        written.insert(uid.to_owned(), value);
                     }
                     Err(e) => {
                         warn!(namespace = name, "cannot label: {e}");
-                        pause = RETRY;
+                        round = Round::Failed;
                     }
                 }
             }
-            tokio::select! {
-                Ok(()) = self.desk.states.changed() => {}
-                () = sleep(pause) => written.clear(),
+            if rounds.next(round, self.desk.changed()).await {
+                written.clear();
             }
         }
     }

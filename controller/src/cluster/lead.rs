@@ -42,9 +42,9 @@ pub(crate) struct Desk {
     pub(crate) trust_domain: TrustDomain,
     pub(crate) states: States,
     pub(crate) snapshots: Snapshots,
-    /// Why the issuer's Secret is refused, and its name.
+    /// Why the Secret of the issuer or of the root is refused, and its name.
     pub(crate) issuer_trouble: watch::Receiver<Option<String>>,
-    pub(crate) issuer_secret: Option<String>,
+    pub(crate) issuer_secret: String,
     /// Whether pods that lack a sidecar are evicted.
     pub(crate) evict: bool,
     pub(crate) metrics: Arc<Metrics>,
@@ -91,6 +91,15 @@ impl Desk {
         };
         let labels = WriteLabels { object, outcome };
         self.metrics.writes.get_or_create(&labels).inc();
+    }
+
+    /// Until there are other objects, or they mean something else.
+    pub(super) async fn changed(&mut self) {
+        tokio::select! {
+            Ok(()) = self.states.changed() => {}
+            Ok(()) = self.snapshots.changed() => {}
+            else => std::future::pending().await,
+        }
     }
 
     /// The roots as PEM.

@@ -1,8 +1,11 @@
 //! The root and the issuer, in Secrets of the controller's own namespace.
 //!
 //! `ringmail-root` is made by whichever replica is first: a create that finds one already there takes that one, so all
-//! agree. It is never overwritten; one that cannot be read stops the start. An issuer that somebody else keeps (a Secret
-//! of type kubernetes.io/tls) is followed: a good one takes over, a bad one is refused and the one in force stays.
+//! agree. It is never overwritten; one that cannot be read stops the start. One that is lost while a replica runs is made
+//! again from what that has in memory, loudly; one that is another is trusted beside ours until the replica starts again.
+//!
+//! An issuer that somebody else keeps (a Secret of type kubernetes.io/tls) is followed: a good one takes over, a bad one is
+//! refused and the one in force stays. Roots of formerly are in our own ConfigMap: they are trusted for another leaf's life.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -11,17 +14,19 @@ use std::time::Duration;
 
 use anyhow::Context;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{ObjectMeta, PostParams, WatchEvent, WatchParams};
 use kube::{Api, Client};
 use ringmail_proto::identity::TrustDomain;
-use rustls::pki_types::UnixTime;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_stream::StreamExt;
 use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
+use super::bundle::{BUNDLE, KEY as BUNDLE_KEY};
 use crate::authority::{Authority, IssuerPem, RootPem};
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
@@ -50,6 +55,20 @@ pub(crate) async fn root(
         return read_root(&secret);
     }
     let root = RootPem::make(trust_domain, UnixTime::now())?;
+    match create_root(&api, &root).await {
+        Ok(()) => {
+            info!("made a new root, kept in Secret {namespace}/{ROOT_SECRET}");
+            Ok(root)
+        }
+        // Another replica was faster.
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            read_root(&api.get(ROOT_SECRET).await?)
+        }
+        Err(e) => Err(e).context("cannot keep a new root"),
+    }
+}
+
+async fn create_root(api: &Api<Secret>, root: &RootPem) -> Result<(), kube::Error> {
     let data = BTreeMap::from([
         (ROOT_CERT.into(), ByteString(root.cert.clone().into_bytes())),
         (ROOT_KEY.into(), ByteString(root.key.as_bytes().to_vec())),
@@ -63,17 +82,27 @@ pub(crate) async fn root(
         type_: Some("Opaque".into()),
         ..Secret::default()
     };
-    match api.create(&PostParams::default(), &secret).await {
-        Ok(_) => {
-            info!("made a new root, kept in Secret {namespace}/{ROOT_SECRET}");
-            Ok(root)
+    let created = api.create(&PostParams::default(), &secret).await;
+    created.map(drop)
+}
+
+/// The roots that were trusted last, as our own ConfigMap has them: none at the very first start. What cannot be read
+/// keeps nobody from starting.
+pub(crate) async fn former_roots(client: &Client, namespace: &str) -> Vec<CertificateDer<'static>> {
+    let api = Api::<ConfigMap>::namespaced(client.clone(), namespace);
+    let pem = match api.get_opt(BUNDLE).await {
+        Ok(found) => found.and_then(|one| one.data?.remove(BUNDLE_KEY)),
+        Err(e) => {
+            warn!("cannot read ConfigMap {BUNDLE}, roots of formerly are not trusted: {e}");
+            None
         }
-        // Another replica was faster.
-        Err(kube::Error::Api(status)) if status.code == 409 => {
-            read_root(&api.get(ROOT_SECRET).await?)
-        }
-        Err(e) => Err(e).context("cannot keep a new root"),
-    }
+    };
+    let pem = pem.unwrap_or_default();
+    let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    roots.unwrap_or_else(|e| {
+        warn!("ConfigMap {BUNDLE} is no PEM, roots of formerly are not trusted: {e}");
+        Vec::new()
+    })
 }
 
 fn read_root(secret: &Secret) -> anyhow::Result<RootPem> {
@@ -115,12 +144,22 @@ fn read_issuer(secret: &Secret) -> anyhow::Result<IssuerPem> {
     })
 }
 
-/// Takes each new issuer over.
+/// What a Secret is to us.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    /// Somebody else's issuer, whose successors take over.
+    Issuer,
+    /// The root of which this replica has its issuers.
+    Root(RootPem),
+}
+
+/// Follows the Secret.
 #[derive(Debug)]
 pub(crate) struct Following {
+    pub(crate) kept: Kept,
     pub(crate) authority: Arc<Authority>,
     pub(crate) publisher: Publisher,
-    /// Why the issuer there is refused.
+    /// Why what is there is refused.
     pub(crate) trouble: watch::Sender<Option<String>>,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -144,9 +183,15 @@ impl Following {
     }
 
     async fn watch(&self, api: &Api<Secret>, name: &str) -> Result<(), kube::Error> {
-        let now = api.get(name).await?;
+        let Some(now) = api.get_opt(name).await? else {
+            return self.restore(api, name).await;
+        };
         let version = now.metadata.resource_version.clone().unwrap_or_default();
         self.take(&now).await;
+        if self.authority.forget(UnixTime::now()) {
+            self.publisher.bundle(self.authority.bundle());
+            info!("a root of formerly is not trusted any more: the last leaf under it is over");
+        }
         let which = WatchParams::default()
             .fields(&format!("metadata.name={name}"))
             .timeout(WATCH_SECONDS);
@@ -162,9 +207,7 @@ impl Following {
                 WatchEvent::Added(secret) | WatchEvent::Modified(secret) => {
                     self.take(&secret).await;
                 }
-                WatchEvent::Deleted(_) => {
-                    error!("Secret {name} is gone, its last issuer stays in force");
-                }
+                WatchEvent::Deleted(_) => self.restore(api, name).await?,
                 WatchEvent::Bookmark(_) => {}
                 WatchEvent::Error(e) => return Err(kube::Error::Api(e)),
             }
@@ -172,13 +215,30 @@ impl Following {
         Ok(())
     }
 
+    /// Whichever replica is first makes it again; the others find it there.
+    async fn restore(&self, api: &Api<Secret>, name: &str) -> Result<(), kube::Error> {
+        let Kept::Root(root) = &self.kept else {
+            error!("Secret {name} is gone, its last issuer stays in force");
+            sleep(RETRY).await;
+            return Ok(());
+        };
+        error!("Secret {name} is gone; making it again from what this replica has in memory");
+        match create_root(api, root).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            made => made,
+        }
+    }
+
     async fn take(&self, secret: &Secret) {
-        let taken = match read_issuer(secret) {
-            Ok(given) => self.succeed(&given).await,
-            Err(e) => Err(e),
+        let taken = match &self.kept {
+            Kept::Issuer => match read_issuer(secret) {
+                Ok(given) => self.succeed(&given).await,
+                Err(e) => Err(e),
+            },
+            Kept::Root(root) => self.compare(root, secret),
         };
         if let Err(e) = &taken {
-            error!("the issuer in its Secret is refused, the one before stays in force: {e:#}");
+            error!("the Secret is refused, what was before stays in force: {e:#}");
         }
         self.metrics.issuer_refused.set(taken.is_err().into());
         let trouble = taken.err().map(|e| format!("{e:#}"));
@@ -187,6 +247,21 @@ impl Following {
             *before = trouble;
             changed
         });
+    }
+
+    /// Somebody replaced the root: replicas that start from now on sign under the other one.
+    fn compare(&self, root: &RootPem, secret: &Secret) -> anyhow::Result<()> {
+        let there = read_root(secret)?;
+        if there.cert == root.cert {
+            return Ok(());
+        }
+        if self.authority.trust_also(&there)? {
+            self.publisher.bundle(self.authority.bundle());
+        }
+        anyhow::bail!(
+            "Secret {ROOT_SECRET} holds another root than this replica signs under; both are trusted until the controllers \
+             are restarted, which makes them all sign under the one there"
+        )
     }
 
     /// First the new root is trusted, everywhere; then it is used.
@@ -199,7 +274,7 @@ impl Following {
             info!("the issuer's Secret brings a new root; it is used in {SPREAD:?}");
             sleep(SPREAD).await;
         }
-        self.authority.succeed(successor);
+        self.authority.succeed(successor, UnixTime::now());
         self.metrics
             .issuer_expiry
             .set(self.authority.issuer_not_after());

@@ -8,10 +8,10 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
-use tokio::time::sleep;
 use tracing::warn;
 
-use super::lead::{Desk, FIELD_MANAGER, RESYNC, RETRY};
+use super::lead::{Desk, FIELD_MANAGER, RESYNC};
+use super::rounds::{Round, Rounds};
 use crate::metrics::Written;
 use crate::model::{Condition, RouteStatus};
 use crate::source::cluster::{is_service, route_resource};
@@ -22,6 +22,8 @@ use crate::source::{ObjectStatus, Refusal};
 const CONTROLLER: &str = "ringmail.io/controller";
 /// Rounds of `RESYNC` after which every status is looked at again.
 const LOOK_AGAIN: u32 = 10;
+/// What the API server says to a status that no route may have: one for more than 32 parents, say.
+const INVALID: u16 = 422;
 /// Characters of a message, as the Gateway API takes them.
 const MESSAGE_CHARS_MAX: usize = 1024;
 
@@ -47,7 +49,7 @@ impl Statuses {
 
     pub(super) async fn run(mut self) {
         let mut written: HashMap<Key, Verdict> = HashMap::new();
-        let mut quiet = 0;
+        let mut rounds = Rounds::new(LOOK_AGAIN * RESYNC);
         loop {
             let routes = self.desk.snapshots.borrow_and_update().mesh.clone();
             let state = self.desk.states.borrow_and_update().clone();
@@ -56,7 +58,7 @@ impl Statuses {
             for key in written.keys() {
                 verdicts.entry(key.clone()).or_insert(Verdict::NotOurs);
             }
-            let mut pause = RESYNC;
+            let mut round = Round::Done;
             for (key, verdict) in verdicts {
                 if written.get(&key) == Some(&verdict) {
                     continue;
@@ -69,22 +71,25 @@ impl Statuses {
                         written.insert(key, verdict);
                     }
                     // A newer route, or a status that another changed meanwhile.
-                    Ok(false) => pause = RETRY,
+                    Ok(false) => round = Round::Failed,
                     Err(e) => {
-                        // The others would most likely fail too: they wait for the next round.
                         warn!("cannot write the status of {key}: {e}");
-                        pause = RETRY;
-                        break;
+                        match refusal(&e) {
+                            // It would be refused again, until somebody changes the route or all are looked at.
+                            Some(INVALID) => {
+                                written.insert(key, verdict);
+                            }
+                            Some(_) => round = Round::Failed,
+                            // The others would fail too: they wait for the next round.
+                            None => {
+                                round = Round::Failed;
+                                break;
+                            }
+                        }
                     }
                 }
             }
-            tokio::select! {
-                Ok(()) = self.desk.states.changed() => {}
-                Ok(()) = self.desk.snapshots.changed() => {}
-                () = sleep(pause) => quiet += 1,
-            }
-            if quiet >= LOOK_AGAIN {
-                quiet = 0;
+            if rounds.next(round, self.desk.changed()).await {
                 written.clear();
             }
         }
@@ -130,6 +135,14 @@ impl Statuses {
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
             Err(e) => Err(e),
         }
+    }
+}
+
+/// What the API server said to a write, when it was there to say something.
+fn refusal(error: &kube::Error) -> Option<u16> {
+    match error {
+        kube::Error::Api(status) => Some(status.code),
+        _ => None,
     }
 }
 

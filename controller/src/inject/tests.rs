@@ -142,9 +142,44 @@ fn who_names_a_container_like_ours_does_not_become_the_proxy() {
 }
 
 #[test]
+fn what_a_limit_range_gave_the_sidecar_stays_and_a_mounted_token_does_not() {
+    let mut pod = pod(json!({}));
+    into(&mut pod).expect("injected");
+    let before = pod.clone();
+    let given = json!({
+        "requests": {"cpu": "10m", "memory": "24Mi", "ephemeral-storage": "1Mi"},
+        "limits": {"cpu": "1", "memory": "1Gi"},
+    });
+    let containers = pod["spec"]["initContainers"].as_array_mut();
+    for container in containers.expect("a list") {
+        container["resources"] = given.clone();
+    }
+    assert_eq!(
+        into(&mut pod).expect("injected").0,
+        Outcome::Injected(Vec::new()),
+        "limits alone are no reason for a patch"
+    );
+    let proxy = &mut pod["spec"]["initContainers"][1];
+    proxy["resources"]["requests"]["memory"] = "1Mi".into();
+    let token = json!({"name": "kube-api-access-x", "mountPath": "/var/run/secrets/kubernetes.io"});
+    let mounts = proxy["volumeMounts"].as_array_mut();
+    mounts.expect("a list").push(token);
+    proxy["envFrom"] = json!([{"secretRef": {"name": "x"}}]);
+    into(&mut pod).expect("injected");
+    for (index, name) in [(0, INIT), (1, PROXY)] {
+        let mut expected = before["spec"]["initContainers"][index].clone();
+        expected["resources"] = given.clone();
+        assert_eq!(pod["spec"]["initContainers"][index], expected, "{name}");
+    }
+}
+
+#[test]
 fn pods_that_are_left_alone() {
-    let disabled = json!({"metadata": {"annotations": {INJECT: "disabled"}}, "spec": {}});
+    let annotated =
+        |key: &str, value: &str| json!({"metadata": {"annotations": {key: value}}, "spec": {}});
+    let disabled = annotated(INJECT, "disabled");
     let rows = [
+        (annotated(MIRROR, "5f0c"), "mirror", 0),
         (disabled, "disabled", 0),
         (pod(json!({"hostNetwork": true})), "host_network", 1),
         (pod(json!({"os": {"name": "windows"}})), "windows", 0),
@@ -195,6 +230,16 @@ fn pods_that_could_not_be_captured_are_refused_by_field() {
         let refused = into(&mut pod).expect_err("refused");
         assert_eq!(refused.field, field);
     }
+}
+
+#[test]
+fn what_the_namespace_got_wrong_is_said_to_be_its_own() {
+    let inherited = BTreeMap::from([("config.ringmail.io/log-level".into(), "loud".into())]);
+    let refused = inject(&mut pod(json!({})), &inherited, &settings()).expect_err("refused");
+    assert_eq!(
+        refused.field,
+        "config.ringmail.io/log-level of the namespace"
+    );
 }
 
 #[test]

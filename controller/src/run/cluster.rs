@@ -18,6 +18,7 @@ use crate::authority::Authority;
 use crate::cluster::lead::{self, Desk, States};
 use crate::cluster::lease::Election;
 use crate::cluster::review::Reviewer;
+use crate::cluster::secret::Kept;
 use crate::cluster::{client, secret};
 use crate::config::{ClusterHome, Config};
 use crate::metrics::Metrics;
@@ -33,6 +34,8 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct Cluster {
     client: Client,
     home: ClusterHome,
+    /// What the authority is of.
+    kept: Kept,
     pub(super) webhook_listener: TcpListener,
 }
 
@@ -52,13 +55,14 @@ impl Cluster {
         home: &ClusterHome,
     ) -> anyhow::Result<(Authority, Attestor, Self)> {
         let client = client::infer().await.context("cannot use the cluster")?;
-        let authority = timeout(OPEN_TIMEOUT, authority(config, home, &client))
+        let (authority, kept) = timeout(OPEN_TIMEOUT, authority(config, home, &client))
             .await
             .with_context(|| format!("the API server does not answer within {OPEN_TIMEOUT:?}"))??;
         let reviewer = Reviewer::new(client.clone(), config.trust_domain.clone());
         let cluster = Self {
             client,
             home: home.clone(),
+            kept,
             webhook_listener: listen(home.webhook_listen).await?,
         };
         Ok((authority, Attestor::cluster(reviewer), cluster))
@@ -99,20 +103,25 @@ impl Cluster {
             sidecar,
         );
         let front = Arc::new(front);
-        tasks.spawn(upkeep.run(tls, wait, shared.snapshots.clone(), stop.clone()));
+        tasks.spawn(upkeep.run(tls, wait, stop.clone()));
         tasks.spawn(webhook::serve(self.webhook_listener, front, stop.clone()));
 
         let (trouble, issuer_trouble) = watch::channel(None);
-        if let Some(name) = self.home.issuer_secret.clone() {
-            let following = secret::Following {
-                authority: shared.authority,
-                publisher: shared.publisher,
-                trouble,
-                metrics: shared.metrics.clone(),
-            };
-            let run = following.run(client.clone(), namespace.clone(), name, stop.clone());
-            tasks.spawn(run);
-        }
+        let issuer_secret = self.home.issuer_secret;
+        let issuer_secret = issuer_secret.unwrap_or_else(|| secret::ROOT_SECRET.to_owned());
+        let following = secret::Following {
+            kept: self.kept,
+            authority: shared.authority,
+            publisher: shared.publisher,
+            trouble,
+            metrics: shared.metrics.clone(),
+        };
+        tasks.spawn(following.run(
+            client.clone(),
+            namespace.clone(),
+            issuer_secret.clone(),
+            stop.clone(),
+        ));
 
         let (election, leads) = Election::new(client.clone(), &namespace, pod.clone());
         tasks.spawn(election.run(stop.clone()));
@@ -124,7 +133,7 @@ impl Cluster {
             states: shared.source,
             snapshots: shared.snapshots,
             issuer_trouble,
-            issuer_secret: self.home.issuer_secret,
+            issuer_secret,
             evict: self.home.evict,
             metrics: shared.metrics,
         };
@@ -138,22 +147,26 @@ async fn authority(
     config: &Config,
     home: &ClusterHome,
     client: &Client,
-) -> anyhow::Result<Authority> {
+) -> anyhow::Result<(Authority, Kept)> {
     let (namespace, now) = (&home.namespace, UnixTime::now());
     let authority = match &home.issuer_secret {
         Some(name) => {
             let given = secret::issuer(client, namespace, name)
                 .await
                 .with_context(|| format!("cannot read the issuer of Secret {name}"))?;
-            Authority::of_issuer(config, &given, now)
+            let authority = Authority::of_issuer(config, &given, now);
+            authority.map(|authority| (authority, Kept::Issuer))
         }
         None => {
             let root = secret::root(client, namespace, &config.trust_domain)
                 .await
                 .with_context(|| format!("cannot open Secret {}", secret::ROOT_SECRET))?;
             let origin = format!("Secret {namespace}/{}", secret::ROOT_SECRET);
-            Authority::of_root(config, &origin, &root, now)
+            let authority = Authority::of_root(config, &origin, &root, now);
+            authority.map(|authority| (authority, Kept::Root(root)))
         }
     };
-    authority.context("cannot open the certificate authority")
+    let (authority, kept) = authority.context("cannot open the certificate authority")?;
+    authority.remember(&secret::former_roots(client, namespace).await, now);
+    Ok((authority, kept))
 }

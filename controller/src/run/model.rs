@@ -1,5 +1,6 @@
 //! Turns objects into snapshots.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use ringmail_proto::identity::TrustDomain;
@@ -11,6 +12,9 @@ use crate::model::Mesh;
 use crate::publish::Publisher;
 use crate::source;
 use crate::stop::Stop;
+
+/// New problems of one state that are logged; others are counted.
+const SAID_MAX: usize = 20;
 
 /// What that takes.
 pub(super) struct Model {
@@ -28,6 +32,7 @@ impl Model {
         mut stop: Stop,
     ) {
         let mut first = Some(first);
+        let mut said = Vec::new();
         loop {
             tokio::select! {
                 () = stop.stopped() => return,
@@ -47,6 +52,7 @@ impl Model {
                 warn!("the objects could not be understood, the state before stays in force");
                 continue;
             };
+            self.report(mesh.problems(), &mut said);
             self.publish(mesh);
             if let Some(first) = first.take() {
                 // The one who waits may have been stopped.
@@ -55,19 +61,57 @@ impl Model {
         }
     }
 
+    /// Counts all and says the new ones: most outlast many states.
+    fn report(&self, problems: &[String], said: &mut Vec<String>) {
+        let count = i64::try_from(problems.len()).unwrap_or(i64::MAX);
+        self.metrics.snapshot_problems.set(count);
+        let mut new = new_problems(said, problems);
+        for problem in new.by_ref().take(SAID_MAX) {
+            warn!("{problem}");
+        }
+        let others = new.count();
+        if others > 0 {
+            warn!("and {others} more problems");
+        }
+        problems.clone_into(said);
+    }
+
     fn publish(&self, mesh: Mesh) {
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         self.metrics.workloads.set(count(mesh.workload_count()));
         self.metrics
             .workloads_meshed
             .set(count(mesh.meshed_count()));
-        self.metrics
-            .snapshot_problems
-            .set(count(mesh.problems().len()));
-        for problem in mesh.problems() {
-            warn!("{problem}");
-        }
         let version = self.publisher.mesh(mesh);
         self.metrics.snapshot_sequence.set(version.sequence);
+    }
+}
+
+/// What was not there before.
+fn new_problems<'a>(
+    before: &[String],
+    problems: &'a [String],
+) -> impl Iterator<Item = &'a String> + use<'a> {
+    let before: HashSet<String> = before.iter().cloned().collect();
+    problems.iter().filter(move |one| !before.contains(*one))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_new_once() {
+        let list = |all: &[&str]| -> Vec<String> { all.iter().map(|one| (*one).into()).collect() };
+        let rows = [
+            (list(&[]), list(&["a", "b"]), list(&["a", "b"])),
+            (list(&["a", "b"]), list(&["b", "a"]), list(&[])),
+            (list(&["a"]), list(&["a", "c"]), list(&["c"])),
+            (list(&["a"]), list(&[]), list(&[])),
+        ];
+        for (before, now, new) in rows {
+            let found: Vec<String> = new_problems(&before, &now).cloned().collect();
+            assert_eq!(found, new, "{before:?} {now:?}");
+        }
     }
 }

@@ -60,7 +60,7 @@ impl Upkeep {
         Ok((Arc::new(config), (issued.valid_for / 2).min(UPKEEP)))
     }
 
-    /// Renews until told to stop, also when the trust bundle changes.
+    /// Renews until told to stop, also when the trust bundle changes or another issuer signs.
     pub(crate) async fn run(
         self,
         tls: Arc<ArcSwap<ServerConfig>>,
@@ -69,6 +69,7 @@ impl Upkeep {
         mut stop: Stop,
     ) {
         let mut bundle = snapshots.borrow_and_update().bundle.clone();
+        let mut successions = self.authority.successions();
         loop {
             let changed = async {
                 while snapshots.changed().await.is_ok() {
@@ -83,6 +84,7 @@ impl Upkeep {
                 () = stop.stopped() => return,
                 () = sleep(wait) => None,
                 next = changed => Some(next),
+                Ok(()) = successions.changed() => None,
             };
             bundle = next.unwrap_or(bundle);
             wait = match self.fresh(bundle.clone()) {

@@ -1,6 +1,7 @@
 //! The objects of a Kubernetes cluster: one watch for each kind, merged into whole states.
 //!
-//! The first state waits until every kind has been listed once; later ones wait `SETTLE`, so that a burst is one state.
+//! The first state waits until every kind has been listed once, but for routes `ROUTES_WAIT` at most: who cannot list them
+//! must still vouch for pods, and says what is missing. Later ones wait `SETTLE`, so that a burst is one state.
 //! While a watch is broken everything it told stays in force; the list that follows replaces it. Routes are watched while
 //! the cluster serves their kind, which is looked at every `LOOK`. Objects are cut to what the model reads as they arrive.
 
@@ -40,6 +41,8 @@ use store::{Change, Store};
 
 /// From the first change to the state that has it.
 const SETTLE: Duration = Duration::from_millis(50);
+/// For the first list of routes, while all else is there.
+const ROUTES_WAIT: Duration = Duration::from_secs(60);
 /// How often to look whether the cluster serves routes.
 const LOOK: Duration = Duration::from_secs(5);
 /// Looks in a row that must find nothing before routes that were known are forgotten.
@@ -105,6 +108,7 @@ pub(crate) async fn follow(
 
     let mut store = Store::new(&KINDS);
     let mut due: Option<Instant> = None;
+    let patience = Instant::now() + ROUTES_WAIT;
     loop {
         tokio::select! {
             () = stop.stopped() => return,
@@ -113,8 +117,14 @@ pub(crate) async fn follow(
                     return;
                 };
                 note(&change, &metrics);
-                if store.apply(change) && store.is_complete() {
-                    due.get_or_insert_with(|| Instant::now() + SETTLE);
+                if !store.apply(change) {
+                    continue;
+                }
+                let soon = Instant::now() + SETTLE;
+                if store.is_complete() {
+                    due = Some(due.map_or(soon, |due| due.min(soon)));
+                } else if store.is_usable() {
+                    due = Some(due.unwrap_or(soon.max(patience)));
                 }
             }
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {

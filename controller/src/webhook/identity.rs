@@ -16,7 +16,6 @@ use tracing::error;
 use crate::authority::{Authority, LeafKey};
 use crate::cluster::client::provider;
 use crate::config::CONTROLLER_ACCOUNT;
-use crate::publish::Snapshots;
 use crate::stop::Stop;
 
 /// After a renewal that failed.
@@ -48,23 +47,20 @@ impl Upkeep {
         Ok((Arc::new(config), valid_for / 2))
     }
 
-    /// Renews until told to stop, also when the trust bundle changes: then another issuer signs.
+    /// Renews until told to stop, also when another issuer signs.
     pub(crate) async fn run(
         self,
         tls: Arc<ArcSwap<ServerConfig>>,
         mut wait: Duration,
-        mut snapshots: Snapshots,
         mut stop: Stop,
     ) {
-        let mut bundle = snapshots.borrow_and_update().bundle.clone();
+        let mut successions = self.authority.successions();
         loop {
-            let is_new = snapshots.wait_for(|snapshot| snapshot.bundle != bundle);
-            let next = tokio::select! {
+            tokio::select! {
                 () = stop.stopped() => return,
-                () = sleep(wait) => None,
-                Ok(snapshot) = is_new => Some(snapshot.bundle.clone()),
-            };
-            bundle = next.unwrap_or(bundle);
+                () = sleep(wait) => {}
+                Ok(()) = successions.changed() => {}
+            }
             wait = match self.fresh() {
                 Ok((config, wait)) => {
                     tls.store(config);

@@ -5,14 +5,25 @@ use std::collections::BTreeMap;
 use super::review::{Answer, Question};
 use crate::inject::{self, Outcome, Settings};
 
-/// The patch of that pod, by its own annotations and those of its namespace.
+/// The patch of that pod, by its own annotations and those of its namespace. While that is not known the pod is refused:
+/// whoever makes it tries again, and then it has the sidecar that the namespace asks for.
 pub(super) fn answer(
     question: &Question,
-    inherited: &BTreeMap<String, String>,
+    inherited: Option<&BTreeMap<String, String>>,
     settings: &Settings,
 ) -> Answer {
-    let mut pod = question.object.clone();
     let said = |text: String| format!("ringmail: {text}");
+    let Some(inherited) = inherited else {
+        let namespace = &question.namespace;
+        let why = format!(
+            "namespace {namespace} is not known here: it is a moment old, or its annotations are refused"
+        );
+        return Answer {
+            denied: Some(said(why)),
+            ..Answer::allow()
+        };
+    };
+    let mut pod = question.object.clone();
     match inject::inject(&mut pod, inherited, settings) {
         Ok((outcome, warnings)) => Answer {
             denied: None,

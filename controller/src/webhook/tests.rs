@@ -1,9 +1,12 @@
 //! Reviews as the API server sends them, through the parser and back.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::review::Question;
 use super::*;
+use crate::inject::Resources;
 
 fn review(kind: (&str, &str), object: &Value) -> Question {
     let body = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
@@ -40,6 +43,16 @@ fn our_reading_warns_and_denies_nothing() {
             ("", "Namespace"),
             annotated("ringmail.io/inbound", "open"),
             Some("permissive"),
+        ),
+        (
+            ("", "Namespace"),
+            annotated("config.ringmail.io/log-level", "loud"),
+            Some("no pod can be made"),
+        ),
+        (
+            ("", "Namespace"),
+            annotated("config.ringmail.io/log-level", "debug"),
+            None,
         ),
         (
             ("", "Namespace"),
@@ -84,4 +97,22 @@ fn an_answer_names_its_question_and_carries_its_patch() {
     for bad in ["", "{}", "[]", "{\"request\": {}}", "{\"request\": 7}"] {
         assert!(Question::read(bad.as_bytes()).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn a_pod_of_a_namespace_that_is_not_known_is_not_made_without_what_that_says() {
+    let pod = json!({"metadata": {"name": "cart-0"}, "spec": {"containers": []}});
+    let question = review(("", "Pod"), &pod);
+    let settings = Settings {
+        image: "ringmail/proxy:1".into(),
+        pull_policy: "Always".into(),
+        trust_domain: "cluster.local".parse().expect("valid"),
+        namespace: "ringmail-system".into(),
+        resources: Resources::default(),
+    };
+    let refused = pods::answer(&question, None, &settings);
+    assert!(refused.denied.is_some_and(|why| why.contains("shop")));
+    let known = pods::answer(&question, Some(&BTreeMap::new()), &settings);
+    assert_eq!(known.denied, None);
+    assert!(!known.patch.is_empty());
 }

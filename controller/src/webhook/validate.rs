@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{Namespace, Service};
 use serde::de::DeserializeOwned;
 
 use super::review::{Answer, Operation, Question};
+use crate::inject;
 use crate::source::cluster::{Found, of_namespace, of_service, of_written_route};
 use crate::source::objects::Kind;
 
@@ -13,7 +14,7 @@ pub(super) fn answer(question: &Question) -> Answer {
         return Answer::allow();
     }
     let found = match (question.kind.group.as_str(), question.kind.kind.as_str()) {
-        ("", "Namespace") => object::<Namespace>(question).map(of_namespace),
+        ("", "Namespace") => object::<Namespace>(question).map(namespace),
         ("", "Service") => object::<Service>(question).map(of_service),
         ("gateway.networking.k8s.io", "HTTPRoute") => route(question, Kind::HTTPRoute),
         ("gateway.networking.k8s.io", "GRPCRoute") => route(question, Kind::GRPCRoute),
@@ -24,6 +25,19 @@ pub(super) fn answer(question: &Question) -> Answer {
         warnings: found.map(warnings).unwrap_or_default(),
         ..Answer::allow()
     }
+}
+
+/// Also what its pods would be refused for, much later and one by one.
+fn namespace(namespace: Namespace) -> Found {
+    let annotations = namespace.metadata.annotations.clone().unwrap_or_default();
+    let mut found = of_namespace(namespace);
+    if found.object.is_ok()
+        && let Err(e) = inject::check_inherited(&annotations)
+    {
+        let warning = format!("{e}; no pod can be made that inherits this");
+        found.warnings.push(warning);
+    }
+    found
 }
 
 fn warnings(found: Found) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! Our certificate: the first, by a credential, and its successors, by their predecessors. A new key each time; renewed
-//! at half its life give or take a tenth; a failure keeps the valid one.
+//! at half its life give or take a tenth; a failure keeps the valid one. Where the predecessor is refused, the credential
+//! proves us again: the mesh may have got another root while we were away.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::time::timeout;
 
 use super::channel::Show;
-use super::{Backoff, CALL_TIMEOUT, Control};
+use super::{Backoff, CALL_TIMEOUT, Control, is_refusal};
 use crate::config::Credential;
 use crate::error::{Error, Reason};
 use crate::tls::identity::Identity;
@@ -24,15 +25,27 @@ const RENEW_AT: std::ops::Range<f64> = 0.4..0.6;
 /// Keeps our certificate fresh for as long as the process lives.
 pub(super) async fn run(control: &Control) {
     let mut backoff = Backoff::new();
+    let mut by = Show::Certificate;
     loop {
-        match timeout(CALL_TIMEOUT, certify(control)).await {
+        let certified = timeout(CALL_TIMEOUT, certify(control, by)).await;
+        let tried = std::mem::replace(&mut by, Show::Certificate);
+        match certified {
             Ok(Ok(valid_for)) => {
                 backoff = Backoff::new();
                 control.metrics.renewed("ok");
                 // By the monotonic clock: a step of the wall clock makes no busy loop.
-                tokio::time::sleep(valid_for.mul_f64(rand::random_range(RENEW_AT))).await;
+                let wait = valid_for.mul_f64(rand::random_range(RENEW_AT));
+                if timeout(wait, control.refused.notified()).await.is_ok() {
+                    tracing::warn!(
+                        "the controller does not take our certificate; asking for another"
+                    );
+                    by = Show::Nothing;
+                }
             }
             Ok(Err(error)) => {
+                if tried == Show::Certificate && is_refusal(&error) {
+                    by = Show::Nothing;
+                }
                 control.metrics.renewed("failed");
                 tracing::warn!(?error, "no certificate from the controller");
                 backoff.wait().await;
@@ -46,15 +59,18 @@ pub(super) async fn run(control: &Control) {
     }
 }
 
-/// Gets one certificate and puts it in force. Returns how long it is valid.
-async fn certify(control: &Control) -> Result<Duration, Error> {
+/// Gets one certificate and puts it in force, by the one before while that lasts, unless told to show none. Returns how
+/// long it is valid.
+async fn certify(control: &Control, by: Show) -> Result<Duration, Error> {
     let current = control.snapshot.last_identity();
     let renewable = current
         .as_ref()
         .is_some_and(|current| current.check_lifetime().is_ok());
-    let (show, credential) = match renewable {
-        true => (Show::Certificate, None),
-        false => (Show::Nothing, Some(credential(&control.config.credential)?)),
+    let (show, credential) = match by {
+        Show::Certificate if renewable => (Show::Certificate, None),
+        Show::Certificate | Show::Nothing => {
+            (Show::Nothing, Some(credential(&control.config.credential)?))
+        }
     };
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
         .map_err(|error| Reason::Internal.because(error))?;

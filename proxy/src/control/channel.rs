@@ -1,12 +1,17 @@
 //! A gRPC channel to the controller over our own TLS.
+//!
+//! Whom we believe to be the controller: whoever the streamed bundle vouches for, and whoever the roots vouch for that we
+//! were installed with, as their file is now. Somebody keeps that file up to date when the mesh got another root while we
+//! were away, and the stream cannot say so any more. Peers are never verified by it.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use ringmail_proto::bundle::TrustBundle;
+use ringmail_proto::bundle::{ROOTS_MAX, TrustBundle};
 use ringmail_proto::tls::{ALPN_H2, client_config};
+use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::TlsConnector;
@@ -34,13 +39,7 @@ pub(super) enum Show {
 impl Control {
     /// Connects to one controller replica, which must prove the controller's identity.
     pub(super) async fn channel(&self, show: Show) -> Result<Channel, Error> {
-        let config = match (show, self.snapshot.last_identity()) {
-            (Show::Certificate, Some(ourselves)) => {
-                ourselves.client(self.config.controller_identity.clone(), ALPN_H2)?
-            }
-            (Show::Nothing, Some(ourselves)) => self.anonymous(ourselves.bundle().clone())?,
-            (_, None) => self.anonymous(Arc::new(self.bootstrap_bundle()?))?,
-        };
+        let config = self.client_config(show)?;
         let connector = TlsConnector::from(config);
         let target = self.config.clone();
         let connect = tower::service_fn(move |_| {
@@ -62,18 +61,41 @@ impl Control {
             .map_err(|error| Reason::UnknownDestination.because(error))
     }
 
-    fn anonymous(&self, bundle: Arc<TrustBundle>) -> Result<Arc<rustls::ClientConfig>, Error> {
-        client_config(
-            bundle,
-            self.config.controller_identity.clone(),
-            None,
-            ALPN_H2,
-        )
-        .map(Arc::new)
-        .map_err(|error| Reason::Internal.because(error))
+    fn client_config(&self, show: Show) -> Result<Arc<ClientConfig>, Error> {
+        let ourselves = self.snapshot.last_identity();
+        let bundle = match (&ourselves, self.bootstrap_bundle()) {
+            (None, installed) => installed?,
+            (Some(ourselves), Ok(installed)) => self.either(ourselves.bundle(), &installed)?,
+            (Some(ourselves), Err(error)) => {
+                tracing::debug!(?error, "the roots we were installed with cannot be read");
+                (**ourselves.bundle()).clone()
+            }
+        };
+        let expected = self.config.controller_identity.clone();
+        let shown = ourselves.filter(|_| show == Show::Certificate);
+        let shown = shown.map(|ourselves| ourselves.certified_key().clone());
+        client_config(Arc::new(bundle), expected, shown, ALPN_H2)
+            .map(Arc::new)
+            .map_err(|error| Reason::Internal.because(error))
     }
 
-    /// The roots we were installed with.
+    /// The roots of both for our own trust domain. Should they be too many, the last of those streamed are left out.
+    fn either(
+        &self,
+        streamed: &TrustBundle,
+        installed: &TrustBundle,
+    ) -> Result<TrustBundle, Error> {
+        let domain = &self.config.trust_domain;
+        let mut roots = installed.certificates(domain).to_vec();
+        for root in streamed.certificates(domain) {
+            if !roots.contains(root) && roots.len() < ROOTS_MAX {
+                roots.push(root.clone());
+            }
+        }
+        TrustBundle::single(domain.clone(), roots).map_err(|error| Reason::NotReady.because(error))
+    }
+
+    /// The roots we were installed with, as their file is now.
     fn bootstrap_bundle(&self) -> Result<TrustBundle, Error> {
         let unreadable = |error| Reason::NotReady.because(error);
         let roots =

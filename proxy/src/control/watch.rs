@@ -21,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use super::channel::Show;
-use super::{BACKOFF_MAX, Backoff, Control};
+use super::{BACKOFF_MAX, Backoff, Control, is_refusal};
 use crate::error::{Error, Reason};
 use crate::tls::identity::unix_now;
 
@@ -33,6 +33,8 @@ const RESPONSE_BYTES_MAX: usize = BYTES_MAX + 4 * 1024 * 1024;
 const NAMES_MAX: usize = 500;
 /// Addresses asked for and not answered; beyond, look-ups time out.
 const ASKED_MAX: usize = 1024;
+/// Streams in a row that our certificate was refused, until another is asked for.
+const REFUSALS_MAX: u32 = 3;
 /// How often a live stream is noted: its pings say that the controller is there.
 const NOTE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -41,14 +43,22 @@ pub(super) async fn run(control: &Control, mut wanted: mpsc::Receiver<SocketAddr
     let mut backoff = Backoff::new();
     let mut changes = control.snapshot.changes();
     let mut asked = BTreeSet::new();
+    let mut refusals = 0;
     loop {
         while control.snapshot.identity().is_err() {
             // Only this process' end stops the changes.
             let _ = changes.changed().await;
         }
         let begun = Instant::now();
-        let ended = watch(control, &mut wanted, &mut asked).await;
+        let mut version = None;
+        let ended = watch(control, &mut wanted, &mut asked, &mut version).await;
         control.metrics.control_connected.set(0);
+        let is_refused = version.is_none() && ended.as_ref().is_err_and(is_refusal);
+        refusals = if is_refused { refusals + 1 } else { 0 };
+        if refusals == REFUSALS_MAX {
+            refusals = 0;
+            control.refused.notify_one();
+        }
         // A stream that ends as soon as it begins is no reason to hurry.
         if begun.elapsed() > BACKOFF_MAX {
             backoff = Backoff::new();
@@ -58,11 +68,13 @@ pub(super) async fn run(control: &Control, mut wanted: mpsc::Receiver<SocketAddr
     }
 }
 
-/// One stream, to its end. `asked` are the addresses that were asked for and not answered yet.
+/// One stream, to its end. `asked` are the addresses that were asked for and not answered yet; `version` is what the
+/// stream has led to.
 async fn watch(
     control: &Control,
     wanted: &mut mpsc::Receiver<SocketAddr>,
     asked: &mut BTreeSet<SocketAddr>,
+    version: &mut Option<Version>,
 ) -> Result<(), Error> {
     let gone = |status: tonic::Status| Reason::UnknownDestination.because(status);
     let mut client = DiscoveryServiceClient::new(control.channel(Show::Certificate).await?)
@@ -87,14 +99,13 @@ async fn watch(
         .await
         .map_err(gone)?;
     let mut responses: Streaming<pb::WatchResponse> = stream.into_inner();
-    let mut version = None;
     let mut note = tokio::time::interval(NOTE_INTERVAL);
     loop {
         tokio::select! {
             response = responses.message() => {
                 let response = response.map_err(gone)?.ok_or(Reason::UnknownDestination)?;
                 control.metrics.control_connected.set(1);
-                let (answer, forgotten) = control.receive(response, &mut version);
+                let (answer, forgotten) = control.receive(response, version);
                 send(&requests, answer)?;
                 if !forgotten.is_empty() {
                     let names = forgotten.iter().map(|address| destination_name(*address)).collect();

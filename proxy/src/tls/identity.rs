@@ -93,6 +93,11 @@ impl Identity {
         &self.key.cert
     }
 
+    /// What proves us, key and all.
+    pub(crate) fn certified_key(&self) -> &Arc<CertifiedKey> {
+        &self.key
+    }
+
     /// Whom we trust.
     pub(crate) fn bundle(&self) -> &Arc<TrustBundle> {
         &self.bundle

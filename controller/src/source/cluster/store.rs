@@ -58,6 +58,12 @@ impl Store {
         self.missing.is_empty()
     }
 
+    /// Whether all but routes were listed once: without one of those nobody could be told anything, while routes are
+    /// of somebody else's definition, which may be broken by itself.
+    pub(super) fn is_usable(&self) -> bool {
+        self.missing.iter().all(|kind| Kind::ROUTES.contains(kind))
+    }
+
     /// True when the state is another now.
     pub(super) fn apply(&mut self, change: Change) -> bool {
         match change {
@@ -139,6 +145,9 @@ impl Store {
             .iter()
             .map(|(kind, problem)| format!("watch of {kind:?}: {problem}"))
             .collect();
+        let unheard = self.missing.iter();
+        let unheard = unheard.filter(|kind| !self.broken.contains_key(kind));
+        unreadable.extend(unheard.map(|kind| format!("watch of {kind:?}: nothing was listed yet")));
         if self.held.len() >= OBJECTS_MAX {
             unreadable.push(format!(
                 "there are {OBJECTS_MAX} objects or more; what is new is not taken"

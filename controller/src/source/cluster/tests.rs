@@ -83,6 +83,21 @@ fn a_list_replaces_what_was_known_and_not_before_it_is_complete() {
 }
 
 #[test]
+fn only_routes_may_be_missing() {
+    let mut store = Store::new(&[Kind::Pod, Kind::HTTPRoute]);
+    store.apply(Change::Listed(Kind::HTTPRoute));
+    assert!(!store.is_usable() && !store.is_complete());
+    let mut store = Store::new(&[Kind::Pod, Kind::HTTPRoute]);
+    store.apply(Change::Listed(Kind::Pod));
+    assert!(store.is_usable() && !store.is_complete());
+    let said = store.state().unreadable.expect("said");
+    assert!(said.contains("HTTPRoute"), "{said}");
+    store.apply(Change::Listed(Kind::HTTPRoute));
+    assert!(store.is_complete());
+    assert_eq!(store.state().unreadable, None);
+}
+
+#[test]
 fn a_refused_object_keeps_its_last_good_value() {
     let bad = json!({"metadata": {"annotations": {"ringmail.io/inbound": "open"}}});
     let none = json!({});
