@@ -1,0 +1,193 @@
+//! One simulated proxy: a real certificate by a real token, real TLS that pins the controller by name, and the stream of
+//! configuration, with the backoff of a real one. What it is told is acknowledged and thrown away.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as Polling, Poll};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper::http::{Request, Response, Uri};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rcgen::{CertificateParams, KeyPair};
+use ringmail_proto::bundle::TrustBundle;
+use ringmail_proto::identity::{SpiffeId, TrustDomain};
+use ringmail_proto::pb;
+use ringmail_proto::pb::certificate_service_client::CertificateServiceClient;
+use ringmail_proto::pb::certify_request::Credential;
+use ringmail_proto::pb::discovery_service_client::DiscoveryServiceClient;
+use ringmail_proto::pb::resource::Resource;
+use ringmail_proto::pb::watch_request::Request as Message;
+use ringmail_proto::tls::{ALPN_H2, client_config};
+use rustls::crypto::aws_lc_rs::sign::any_ecdsa_type;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::sign::CertifiedKey;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tokio_rustls::TlsConnector;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
+use tonic::codegen::Service;
+
+/// Between attempts to reach the controller, as a proxy does it.
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+
+/// Where the controller is, and who.
+pub(crate) struct Controller {
+    pub(crate) address: SocketAddr,
+    pub(crate) domain: TrustDomain,
+    pub(crate) root: CertificateDer<'static>,
+}
+
+/// A proxy was told of the service that all of them use.
+pub(crate) struct Told {
+    /// A whole picture, as after each connection, or a change of it.
+    pub(crate) is_full: bool,
+    pub(crate) at: Instant,
+}
+
+type Identity = Arc<CertifiedKey>;
+
+/// Gets a certificate with `token`, then follows `service` for ever, over as many connections as it takes.
+pub(crate) async fn run(
+    controller: Arc<Controller>,
+    pod: String,
+    token: String,
+    service: &'static str,
+    told: mpsc::Sender<Told>,
+) {
+    let mut wait = BACKOFF_MIN;
+    let identity = loop {
+        match certify(&controller, &pod, &token).await {
+            Ok(identity) => break identity,
+            Err(_) => backoff(&mut wait).await,
+        }
+    };
+    wait = BACKOFF_MIN;
+    loop {
+        // It never ends but by a failure.
+        let _ = watch(&controller, &identity, &pod, service, &told, &mut wait).await;
+        backoff(&mut wait).await;
+    }
+}
+
+async fn backoff(wait: &mut Duration) {
+    sleep(wait.mul_f64(rand::random_range(0.0..1.0))).await;
+    *wait = (*wait * 2).min(BACKOFF_MAX);
+}
+
+async fn certify(controller: &Controller, pod: &str, token: &str) -> anyhow::Result<Identity> {
+    let channel = connect(controller, None).await?;
+    let key = KeyPair::generate()?;
+    let request = CertificateParams::default().serialize_request(&key)?;
+    let answer = CertificateServiceClient::with_origin(channel, origin())
+        .certify(pb::CertifyRequest {
+            certificate_signing_request: request.der().to_vec(),
+            workload: Some(workload(pod)),
+            credential: Some(Credential::Jwt(token.to_owned())),
+        })
+        .await?
+        .into_inner();
+    let der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let chain = answer.certificate_chain.into_iter();
+    let chain = chain.map(CertificateDer::from).collect();
+    Ok(Arc::new(CertifiedKey::new(chain, any_ecdsa_type(&der)?)))
+}
+
+async fn watch(
+    controller: &Controller,
+    identity: &Identity,
+    pod: &str,
+    service: &str,
+    told: &mpsc::Sender<Told>,
+    wait: &mut Duration,
+) -> anyhow::Result<()> {
+    let channel = connect(controller, Some(identity)).await?;
+    let (requests, outbound) = mpsc::channel(8);
+    let say = |message| {
+        requests.send(pb::WatchRequest {
+            request: Some(message),
+        })
+    };
+    let mut responses = DiscoveryServiceClient::with_origin(channel, origin())
+        .watch(ReceiverStream::new(outbound))
+        .await?
+        .into_inner();
+    say(Message::Hello(pb::Hello {
+        workload: Some(workload(pod)),
+        proxy_version: env!("CARGO_PKG_VERSION").into(),
+    }))
+    .await?;
+    say(Message::Subscribe(pb::Subscription {
+        destinations: vec![service.to_owned()],
+    }))
+    .await?;
+    while let Some(response) = responses.message().await? {
+        let at = Instant::now();
+        *wait = BACKOFF_MIN;
+        let mut resources = response.resources.iter();
+        let is_about_it =
+            resources.any(|one| matches!(one.resource, Some(Resource::Destination(_))));
+        say(Message::Ack(pb::Ack {
+            nonce: response.nonce,
+        }))
+        .await?;
+        if is_about_it {
+            let is_full = response.full;
+            told.send(Told { is_full, at }).await?;
+        }
+    }
+    bail!("the controller ended the stream")
+}
+
+fn workload(pod: &str) -> pb::WorkloadRef {
+    pb::WorkloadRef {
+        namespace: "fleet".into(),
+        name: pod.into(),
+    }
+}
+
+fn origin() -> Uri {
+    Uri::from_static("https://controller")
+}
+
+async fn connect(controller: &Controller, by: Option<&Identity>) -> anyhow::Result<Channel> {
+    let Controller {
+        address,
+        domain,
+        root,
+    } = controller;
+    let bundle = TrustBundle::single(domain.clone(), vec![root.clone()])?;
+    let expected = SpiffeId::new(domain, "ringmail-system", "ringmail-controller")?;
+    let tls = client_config(Arc::new(bundle), expected, by.cloned(), ALPN_H2)?;
+    let socket = TcpStream::connect(address).await?;
+    let stream = TlsConnector::from(Arc::new(tls))
+        .connect(ServerName::IpAddress(address.ip().into()), socket)
+        .await
+        .context("TLS")?;
+    let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(Channel(sender))
+}
+
+#[derive(Clone)]
+struct Channel(SendRequest<Body>);
+
+impl Service<Request<Body>> for Channel {
+    type Response = Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Polling<'_>) -> Poll<Result<(), hyper::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        Box::pin(self.0.send_request(request))
+    }
+}
