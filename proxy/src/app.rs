@@ -11,7 +11,7 @@ use ringmail_proto::workload::Protocol as Declared;
 use tokio::task::spawn_local;
 
 use crate::buffer::Buffer;
-use crate::config::is_own_port;
+use crate::config::{STATUS_PORT, is_own_port};
 use crate::drain::Busy;
 use crate::error::Reason;
 use crate::http::exchange::Exchange;
@@ -99,8 +99,11 @@ impl Session {
     ) {
         let opened = match Open::decode(payload) {
             Some(_) if self.expired.get() => Err(Reason::PeerIdentity),
-            // Not a request for the proxy itself, nor one that would come back to it.
-            Some(open) if self.is_ours() && is_own_port(open.port) => Err(Reason::Loop),
+            // Not a request for the proxy itself, nor one that would come back to it; only its metrics may be asked for,
+            // by a Prometheus that is in the mesh itself.
+            Some(open) if self.is_ours() && is_own_port(open.port) && open.port != STATUS_PORT => {
+                Err(Reason::Loop)
+            }
             Some(open) if open.kind == Kind::Tcp && self.speaks_http(worker, open.port) => {
                 Err(Reason::NotHttp)
             }

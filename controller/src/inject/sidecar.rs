@@ -25,6 +25,8 @@ const GRACE_SECONDS: u64 = 30;
 /// Seconds that a proxy may take to get its certificate, before it is started again.
 const STARTUP_SECONDS: u32 = 120;
 
+/// The port that Prometheus and the kubelet ask; Kubernetes takes names of 15 characters at most.
+const STATUS_PORT: &str = "ringmail-status";
 /// The variable with the probes that the proxy makes.
 const PROBES: &str = "RINGMAIL_PROBES";
 
@@ -158,7 +160,7 @@ fn proxy(settings: &Settings, options: &Options, grace: Option<u64>, probes: &[V
         "args": ["run"],
         "restartPolicy": "Always",
         "env": variables(options, own),
-        "ports": [{"name": "mesh-metrics", "containerPort": 15020, "protocol": "TCP"}],
+        "ports": [{"name": STATUS_PORT, "containerPort": 15020, "protocol": "TCP"}],
         "startupProbe": get("/ready", 1, STARTUP_SECONDS),
         "readinessProbe": get("/ready", 2, 1),
         "livenessProbe": get("/live", 10, 3),
