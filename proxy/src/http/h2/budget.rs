@@ -2,13 +2,13 @@
 //! fill again. Pure: frames and moments in, a verdict out.
 //!
 //! A frame that only costs (SETTINGS, PING, PRIORITY, WINDOW_UPDATE, CONTINUATION, empty DATA, anything unknown) takes
-//! one from the budget, and a RST_STREAM, whoever sent it, [`RESET_COST`]: a stream that was reset has cost a request.
+//! one from the budget (padding that may be all there is, too), and a RST_STREAM, whoever sent it, [`RESET_COST`]: a stream that was reset has cost a request.
 //! What we send that was asked for gives back: [`HEAD_GAIN`] for a head, [`DATA_GAIN`] for DATA, enough for any client
 //! that does what clients do. Limits: [`FRAMES_BURST`] and [`FRAMES_PER_SECOND`].
 
 use std::time::Instant;
 
-use super::frame::{END_STREAM, Head, Kind};
+use super::frame::{END_STREAM, Head, Kind, PADDED};
 
 /// Control frames that a connection may send at once.
 const FRAMES_BURST: u32 = 2_000;
@@ -20,6 +20,9 @@ const RESET_COST: u32 = 4;
 const HEAD_GAIN: u32 = 8;
 /// What a DATA frame is worth: the windows of stream and connection, and a ping.
 const DATA_GAIN: u32 = 3;
+
+/// What a DATA frame that arrives has to hold to be worth anything: a byte of it costs nobody anything.
+pub(super) const USEFUL_BYTES: usize = 1024;
 
 /// The budget of one connection.
 #[derive(Debug)]
@@ -47,8 +50,8 @@ impl Budget {
     /// A frame arrived. `now` is asked for only when the budget is short.
     pub(super) fn received(&mut self, head: &Head, now: impl Fn() -> Instant) {
         match head.kind {
-            Kind::Data if head.length > 0 => self.gain(1),
-            Kind::Data if head.has(END_STREAM) => {}
+            Kind::Data if head.length >= USEFUL_BYTES => self.gain(1),
+            Kind::Data if head.has(END_STREAM) || head.length > 0 && !head.has(PADDED) => {}
             Kind::Headers => {}
             Kind::RstStream => self.spend(RESET_COST, now),
             Kind::Data
@@ -172,5 +175,25 @@ mod tests {
         // Requests that are reset and never answered are no work.
         let resets = passed(&mut budget, frame(Kind::RstStream, 0, 4), begun);
         assert!(resets <= (FRAMES_BURST / RESET_COST) as usize, "{resets}");
+    }
+
+    #[test]
+    fn bytes_that_are_no_use_pay_for_nothing() {
+        let begun = Instant::now();
+        let resets = |data: Head| {
+            let mut budget = Budget::new(begun);
+            let rounds = (0..10_000).take_while(|_| {
+                for _ in 0..8 {
+                    budget.received(&data, || begun);
+                }
+                budget.received(&frame(Kind::RstStream, 0, 4), || begun);
+                !budget.is_spent()
+            });
+            rounds.count()
+        };
+        let most = (FRAMES_BURST / RESET_COST) as usize;
+        assert!(resets(frame(Kind::Data, 0, 1)) <= most);
+        assert!(resets(frame(Kind::Data, PADDED, 200)) <= most);
+        assert_eq!(resets(frame(Kind::Data, 0, USEFUL_BYTES)), 10_000);
     }
 }

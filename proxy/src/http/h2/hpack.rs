@@ -16,6 +16,8 @@ mod table;
 /// The code of strings.
 mod huffman;
 
+pub(super) use decode::TOO_MUCH;
+
 /// RFC 9113 section 6.5.2: the initial value of `SETTINGS_HEADER_TABLE_SIZE`, which we leave as it is.
 pub(super) const TABLE_BYTES: usize = 4096;
 

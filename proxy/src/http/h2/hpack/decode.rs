@@ -7,6 +7,12 @@ use super::table::Table;
 /// The largest number that a block may hold: no index and no length is larger by far.
 const NUMBER_BITS_MAX: u32 = 28;
 
+/// Bytes that the fields of one block may have, wanted or not: four times what any head may, each of them copied.
+const BLOCK_BYTES_MAX: usize = 256 * 1024;
+/// A block says more than that.
+pub(in crate::http::h2) const TOO_MUCH: Malformed =
+    Malformed("a block stands for too many bytes (RFC 9113 section 10.5.1)");
+
 const ENDS: Malformed = Malformed("a header block ends in a field (RFC 7541 section 6)");
 
 /// What one direction of a connection knows of fields. Blocks come in order, each whole.
@@ -31,8 +37,11 @@ impl Decoder {
     ) -> Result<(), Malformed> {
         let mut may_resize = true;
         let mut is_wanted = true;
+        let mut bytes = 0;
         let mut field = |name: &[u8], value: &[u8]| {
+            bytes += name.len() + value.len();
             is_wanted = is_wanted && field(name, value);
+            bytes <= BLOCK_BYTES_MAX
         };
         let field = &mut field;
         while let Some(first) = block.first() {
@@ -40,7 +49,9 @@ impl Decoder {
                 0x80.. => {
                     let index = number(&mut block, 7)?;
                     let (name, value) = self.table.get(index).ok_or(NO_ENTRY)?;
-                    field(name, value);
+                    if !field(name, value) {
+                        return Err(TOO_MUCH);
+                    }
                 }
                 0x40.. => self.literal(&mut block, 6, field)?,
                 0x20.. => {
@@ -64,14 +75,16 @@ impl Decoder {
         &mut self,
         block: &mut &[u8],
         prefix: u32,
-        field: &mut impl FnMut(&[u8], &[u8]),
+        field: &mut impl FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), Malformed> {
         let Self { table, name, value } = self;
         let index = number(block, prefix)?;
         let is_kept = prefix == 6;
         if index == 0 {
             let (name, value) = (string(block, name)?, string(block, value)?);
-            field(name, value);
+            if !field(name, value) {
+                return Err(TOO_MUCH);
+            }
             if is_kept {
                 table.insert(name, value);
             }
@@ -79,7 +92,9 @@ impl Decoder {
         }
         let value = string(block, value)?;
         let (known, _) = table.get(index).ok_or(NO_ENTRY)?;
-        field(known, value);
+        if !field(known, value) {
+            return Err(TOO_MUCH);
+        }
         if is_kept {
             // The entry that it is the name of may have to go for it.
             name.clear();

@@ -194,6 +194,19 @@ fn what_no_block_may_hold() {
 }
 
 #[test]
+fn a_block_may_not_stand_for_much_more_than_it_holds() {
+    // A name of 4000 bytes for the table, and then its index by two bytes each time.
+    let name = [&[0x40, 0x7f, 0xa1, 0x1e][..], &[b'y'; 4000], &[0]].concat();
+    let again = |times: usize| [name.clone(), [0x7e, 0].repeat(times)].concat();
+    assert!(decode(&mut Decoder::default(), &again(50)).is_ok());
+    let refused = decode(&mut Decoder::default(), &again(100));
+    assert_eq!(refused, Err(super::TOO_MUCH));
+    // Nor where nobody wants to hear it.
+    let unheard = Decoder::default().decode(&again(100), &mut |_, _| false);
+    assert_eq!(unheard, Err(super::TOO_MUCH));
+}
+
+#[test]
 fn numbers_of_several_bytes() {
     // RFC 7541 section C.1.2, as a length.
     let mut block = vec![

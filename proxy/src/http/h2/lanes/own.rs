@@ -5,6 +5,7 @@ use std::task::{Poll, Waker};
 use super::state::State;
 use super::{FRAME_BYTES_MAX, Lanes, SEND_QUEUE_BYTES};
 use crate::error::Reason;
+use crate::http::h2::budget::USEFUL_BYTES;
 use crate::http::h2::frame::{self, Code, Kind};
 use crate::http::h2::half::Half;
 use crate::http::h2::past::How;
@@ -63,12 +64,17 @@ impl Lanes {
         half.send_ended = end;
         half.send_window -= data.len() as i64;
         state.send_window -= data.len() as i64;
+        let is_shut = half.send_window <= 0 || state.send_window <= 0;
         let flags = if end { frame::END_STREAM } else { 0 };
         let mut pieces = data.chunks(state.theirs.frame_bytes).peekable();
         if data.is_empty() && end {
             frame::put(&mut state.out, Kind::Data, flags, id, &[]);
         }
-        state.budget.data(pieces.len());
+        // Who opens the window by a few bytes at a time asks for frames, not for what is in them.
+        let is_dribble = !end && data.len() < USEFUL_BYTES && is_shut;
+        if !is_dribble {
+            state.budget.data(pieces.len());
+        }
         while let Some(piece) = pieces.next() {
             let flags = if pieces.peek().is_none() { flags } else { 0 };
             frame::put(&mut state.out, Kind::Data, flags, id, piece);

@@ -330,7 +330,10 @@ const TOO_SHORT: Malformed =
     "a body has not the length that its head says (RFC 9113 section 8.1.1)";
 
 fn compression(malformed: hpack::Malformed) -> Violation {
-    Code::CompressionError.rule(malformed.0)
+    match malformed {
+        hpack::TOO_MUCH => Code::EnhanceYourCalm.rule(malformed.0),
+        other => Code::CompressionError.rule(other.0),
+    }
 }
 
 /// A head of a response came.
