@@ -34,8 +34,6 @@ const FRAMES_MAX: u64 = 1_000_000;
 /// Frames until the end, in most attempts: the budget, and what was on its way. Some are lucky with the scheduler: what
 /// the proxy threw away unread behind its goodbye counts as well.
 const FRAMES_ALLOWED: u64 = 50_000;
-/// How often a flood may be repeated until its cost is within what is allowed: machines are noisy.
-const ATTEMPTS: usize = 3;
 /// Attackers come again, for so long.
 const PERSISTENCE: Duration = Duration::from_secs(1);
 /// Of a proxy that was not built to be fast, for each second of abuse.
@@ -181,7 +179,9 @@ fn a_client_that_floods_is_sent_away(bed: Bed) -> anyhow::Result<()> {
                 }
                 anyhow::Ok(all)
             };
-            let all = borne(probe.what, || watch(proxy, &shop.client, WEB, abuse))?;
+            let (all, cost) = watch(proxy, &shop.client, WEB, abuse).context(probe.what)?;
+            report(probe.what, &all, &cost);
+            check(&all, &cost).context(probe.what)?;
             ensure!(
                 all.iter().any(|one| one.goaway == Some(ENHANCE_YOUR_CALM)),
                 "{}: it was not told why: {all:?}",
@@ -190,25 +190,6 @@ fn a_client_that_floods_is_sent_away(bed: Bed) -> anyhow::Result<()> {
         }
         shop.wait_client_refusal("client_flood")
     })
-}
-
-/// The flood ends within what is allowed, in one of a few attempts: somebody else on this machine may have held the
-/// neighbour up, but the proxy would do so each time.
-fn borne(
-    what: &str,
-    flood: impl Fn() -> anyhow::Result<(Vec<Flooded>, Cost)>,
-) -> anyhow::Result<Vec<Flooded>> {
-    let mut attempts = 0;
-    loop {
-        let (all, cost) = flood().with_context(|| what.to_owned())?;
-        report(what, &all, &cost);
-        attempts += 1;
-        match check(&all, &cost) {
-            Ok(()) => return Ok(all),
-            Err(error) if attempts == ATTEMPTS => return Err(error.context(what.to_owned())),
-            Err(error) => eprintln!("  {what}: {error:#}; once more"),
-        }
-    }
 }
 
 fn report(what: &str, all: &[Flooded], cost: &Cost) {
@@ -284,7 +265,9 @@ fn an_app_that_floods_is_cut_off(bed: Bed) -> anyhow::Result<()> {
                 }
                 anyhow::Ok(all)
             };
-            borne(probe.what, || watch(proxy, &shop.client, WEB, abuse))?;
+            let (all, cost) = watch(proxy, &shop.client, WEB, abuse).context(probe.what)?;
+            report(probe.what, &all, &cost);
+            check(&all, &cost).context(probe.what)?;
         }
         shop.wait_server_refusal("app_flood")
     })
