@@ -74,6 +74,11 @@ impl Lane {
         self.lanes.send_data(self.id, &[], true);
     }
 
+    /// Whether it was reset.
+    pub(super) fn is_reset(&self) -> bool {
+        self.lanes.is_reset(self.id)
+    }
+
     /// Ready when the lane was reset, or its connection is gone.
     pub(super) fn poll_reset(&self, cx: &Context<'_>) -> Poll<Reason> {
         self.lanes.poll_reset(self.id, cx.waker())

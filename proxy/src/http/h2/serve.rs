@@ -109,7 +109,10 @@ async fn requests(
                 let (worker, caller) = (worker.clone(), caller.clone());
                 // Behind a pointer: a task by value is copied several times on its way into and out of the runtime.
                 spawn_local(Box::pin(async move {
-                    exchange(&worker, caller, request, lane).await;
+                    // One that was reset in the same read is nobody's any more.
+                    if !lane.is_reset() {
+                        exchange(&worker, caller, request, lane).await;
+                    }
                     drop(hold);
                 }));
                 return;

@@ -131,6 +131,12 @@ impl Lanes {
         }
     }
 
+    /// Whether the lane was reset.
+    pub(in crate::http::h2) fn is_reset(&self, id: u32) -> bool {
+        let state = self.state.borrow();
+        state.by_id.get(&id).is_none_or(|half| half.reset.is_some())
+    }
+
     /// Whether the lane was reset; if not, `owner` is woken when it is.
     pub(in crate::http::h2) fn poll_reset(&self, id: u32, owner: &Waker) -> Poll<Reason> {
         let mut state = self.state.borrow_mut();
