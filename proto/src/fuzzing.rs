@@ -5,6 +5,7 @@ use prost::Message;
 use crate::bundle::TrustBundle;
 use crate::destination::Destination;
 use crate::identity::{SpiffeId, WorkloadName};
+use crate::policy::{Authorization, Authorizer};
 use crate::workload::Workload;
 use crate::{Invalid, pb};
 
@@ -34,8 +35,21 @@ pub fn control(bytes: &[u8]) {
             Some(Resource::TrustBundle(wire)) => survives::<_, TrustBundle>(wire),
             Some(Resource::Workload(wire)) => survives::<_, Workload>(wire),
             Some(Resource::Destination(wire)) => survives::<_, Destination>(wire),
+            Some(Resource::Authorization(wire)) => authorization(wire),
             None => {}
         }
+    }
+}
+
+/// What could not be understood is denied, and not sent on as it was.
+fn authorization(wire: pb::Authorization) {
+    let understood = Authorization::try_from(wire.clone())
+        .is_ok_and(|checked| checked.policies.iter().all(|policy| policy.rules.is_ok()));
+    if understood {
+        survives::<_, Authorization>(wire.clone());
+    }
+    if let Ok(checked) = Authorization::try_from(wire) {
+        let _ = Authorizer::new(checked);
     }
 }
 

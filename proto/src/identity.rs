@@ -100,6 +100,12 @@ impl SpiffeId {
         TrustDomain(self.uri[SCHEME.len()..self.trust_domain_end].into())
     }
 
+    /// The name of [`Self::trust_domain`].
+    #[must_use]
+    pub fn trust_domain_name(&self) -> &str {
+        &self.uri[SCHEME.len()..self.trust_domain_end]
+    }
+
     /// The Kubernetes namespace.
     #[must_use]
     pub fn namespace(&self) -> &str {

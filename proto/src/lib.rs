@@ -21,6 +21,9 @@ pub mod destination;
 /// What is done with an HTTP request to it.
 pub mod route;
 
+/// Who may do what with a workload.
+pub mod policy;
+
 /// The order of configuration states.
 pub mod version;
 

@@ -1,0 +1,402 @@
+use super::*;
+use crate::pb;
+
+type Fields = Vec<(&'static [u8], &'static [u8])>;
+
+fn text(text: &str) -> pb::TextMatch {
+    use pb::text_match::Kind;
+    let kind = match text.strip_suffix('*') {
+        Some(prefix) => Kind::Prefix(prefix.to_owned()),
+        None => Kind::Exact(text.to_owned()),
+    };
+    pb::TextMatch { kind: Some(kind) }
+}
+
+/// `identity=a,b*`, `header:x-role=admin`, `path=/a`, `prefix=/a`, `template=/a/{x}`, …
+fn condition(said: &str) -> pb::Condition {
+    use pb::condition::Kind;
+    let (name, values) = said.split_once('=').unwrap_or((said, ""));
+    let values: Vec<&str> = values.split(',').filter(|one| !one.is_empty()).collect();
+    let names = || pb::NameSet {
+        any: values.iter().map(|one| (*one).to_owned()).collect(),
+    };
+    let texts = || values.iter().map(|one| text(one)).collect();
+    let paths = |kind: fn(String) -> pb::path_template::Kind| {
+        let any = values.iter().map(|one| pb::PathTemplate {
+            kind: Some(kind((*one).to_owned())),
+        });
+        Kind::Paths(pb::PathSet { any: any.collect() })
+    };
+    let kind = match name.split_once(':') {
+        Some(("header", name)) => Kind::Header(pb::HeaderCondition {
+            name: name.to_owned(),
+            any: texts(),
+        }),
+        Some(("claim", name)) => Kind::Claim(pb::ClaimCondition {
+            name: name.to_owned(),
+            any: texts(),
+        }),
+        _ => match name {
+            "identity" => Kind::Identities(pb::TextSet { any: texts() }),
+            "namespace" => Kind::Namespaces(names()),
+            "account" => Kind::ServiceAccounts(names()),
+            "domain" => Kind::TrustDomains(names()),
+            "network" => Kind::Networks(names()),
+            "unauthenticated" => Kind::Unauthenticated(values == ["true"]),
+            "port" => Kind::Ports(pb::PortSet {
+                any: values
+                    .iter()
+                    .map(|one| one.parse().expect("a port"))
+                    .collect(),
+            }),
+            "method" => Kind::Methods(names()),
+            "path" => paths(pb::path_template::Kind::Exact),
+            "prefix" => paths(pb::path_template::Kind::Prefix),
+            "template" => paths(pb::path_template::Kind::Template),
+            "host" => Kind::Hosts(names()),
+            _ => return pb::Condition { kind: None },
+        },
+    };
+    pb::Condition { kind: Some(kind) }
+}
+
+fn conditions(said: &str) -> Vec<pb::Condition> {
+    said.split_whitespace().map(condition).collect()
+}
+
+/// `allow`, `deny@80`, `shadow allow`, and rules as `from > to ? when`.
+pub(super) fn policy(said: &str, rules: &[&str]) -> pb::AuthorizationPolicy {
+    let (said, port) = said.split_once('@').unwrap_or((said, ""));
+    let alternatives = |said: &str| {
+        let all = said
+            .split('|')
+            .map(conditions)
+            .filter(|all| !all.is_empty());
+        all.map(|all| pb::Conditions { all }).collect()
+    };
+    let rule = |rule: &&str| {
+        let (rest, when) = rule.split_once('?').unwrap_or((rule, ""));
+        let (from, to) = rest.split_once('>').unwrap_or((rest, ""));
+        pb::AuthorizationRule {
+            from: alternatives(from),
+            to: alternatives(to),
+            when: conditions(when),
+        }
+    };
+    let mode = match said.starts_with("shadow") {
+        true => pb::PolicyMode::Shadow,
+        false => pb::PolicyMode::Enforce,
+    };
+    let action = match said.ends_with("deny") {
+        true => pb::PolicyAction::Deny,
+        false => pb::PolicyAction::Allow,
+    };
+    pb::AuthorizationPolicy {
+        name: "shop/one".to_owned(),
+        action: action.into(),
+        mode: mode.into(),
+        ports: port.parse().into_iter().collect(),
+        rules: rules.iter().map(rule).collect(),
+    }
+}
+
+pub(super) fn authorizer(
+    posture: pb::Posture,
+    policies: Vec<pb::AuthorizationPolicy>,
+) -> Authorizer {
+    let wire = pb::Authorization {
+        posture: posture.into(),
+        cluster_networks: vec!["10.0.0.0/8".to_owned()],
+        policies,
+    };
+    let checked = Authorization::try_from(wire).expect("valid");
+    let again = Authorization::try_from(pb::Authorization::from(&checked)).expect("valid");
+    if checked.policies.iter().all(|policy| policy.rules.is_ok()) {
+        assert_eq!(checked, again, "what is sent is what was checked");
+    }
+    Authorizer::new(checked)
+}
+
+/// A request as `identity address port method path host`, then header fields; `-` for what is not there. Without a method
+/// the connection is opaque.
+fn decide(authorizer: &Authorizer, said: &str, fields: &Fields) -> Decision {
+    let mut parts = said.split(' ');
+    let mut next = || parts.next().filter(|part| *part != "-");
+    let identity: Option<SpiffeId> = next().map(|id| {
+        let (namespace, account) = id.split_once('/').expect("namespace/account");
+        SpiffeId::new(&"mesh".parse().expect("a domain"), namespace, account).expect("a name")
+    });
+    let address = next().unwrap_or("10.1.1.1").parse().expect("an address");
+    let port = next().unwrap_or("80").parse().expect("a port");
+    let claims =
+        serde_json::json!({"iss": "me", "groups": ["a", "b"], "n": 7, "realm": {"role": "x"}});
+    let http = next().map(|method| Http {
+        method,
+        path: next().unwrap_or("/"),
+        host: next(),
+        fields: fields.iter().copied(),
+        claims: claims.as_object(),
+    });
+    authorizer.decide(&Asked {
+        caller: Caller {
+            identity: identity.as_ref(),
+            address,
+        },
+        port,
+        http,
+    })
+}
+
+fn may(authorizer: &Authorizer, said: &str) -> bool {
+    decide(authorizer, said, &Vec::new()).enforced.verdict == Verdict::Allow
+}
+
+#[test]
+fn postures() {
+    let check = |posture, meshed, near, far| {
+        let authorizer = authorizer(posture, Vec::new());
+        for (said, expected) in [
+            ("a/b - 80", meshed),
+            ("- 10.1.1.1 80", near),
+            ("- 1.1.1.1 80", far),
+        ] {
+            assert_eq!(may(&authorizer, said), expected, "{posture:?} {said}");
+        }
+    };
+    check(pb::Posture::Deny, false, false, false);
+    check(pb::Posture::Mesh, true, false, false);
+    check(pb::Posture::Cluster, true, true, false);
+    check(pb::Posture::Open, true, true, true);
+}
+
+#[test]
+fn one_rule() {
+    let check = |rule: &str, said: &str, expected: bool| {
+        let authorizer = authorizer(pb::Posture::Open, vec![policy("allow", &[rule])]);
+        assert_eq!(may(&authorizer, said), expected, "{rule}: {said}");
+    };
+    check("", "- - 80", true);
+    check("identity=spiffe://mesh/ns/a/sa/b", "a/b - 80", true);
+    check("identity=spiffe://mesh/ns/a/sa/b", "a/bb - 80", false);
+    check("identity=spiffe://mesh/ns/a/sa/b", "- - 80", false);
+    check("identity=spiffe://mesh/ns/a/*", "a/bb - 80", true);
+    check("identity=spiffe://mesh/ns/a/*", "aa/b - 80", false);
+    check("identity=*", "- - 80", false);
+    // Names are no patterns.
+    check("identity=spiffe://mesh/ns/a/sa/b.c", "a/bxc - 80", false);
+    check("account=a/b", "a/b - 80", true);
+    check("account=a/b", "a/c - 80", false);
+    check("namespace=a", "a/c - 80", true);
+    check("namespace=a", "aa/c - 80", false);
+    check("domain=mesh", "a/c - 80", true);
+    check("domain=mes", "a/c - 80", false);
+    check("unauthenticated=true", "- - 80", true);
+    check("unauthenticated=true", "a/b - 80", false);
+    check("unauthenticated=false", "a/b - 80", true);
+    check("network=10.0.0.0/8,fd00::/8", "a/b fd00::1 80", true);
+    check("network=10.0.0.0/8", "a/b 11.0.0.1 80", false);
+    check("namespace=a network=10.0.0.0/8", "a/b 11.0.0.1 80", false);
+    check("namespace=x | namespace=a", "a/b - 80", true);
+    check("> port=80,81", "a/b - 81", true);
+    check("> port=80,81", "a/b - 82", false);
+    check("> method=GET path=/a", "a/b - 80 GET /a", true);
+    check("> method=GET path=/a", "a/b - 80 POST /a", false);
+    check("> method=GET path=/a", "a/b - 80 GET /a/", false);
+    check("> method=GET path=/a", "a/b - 80", false);
+    check("> prefix=/a", "a/b - 80 GET /a", true);
+    check("> prefix=/a", "a/b - 80 GET /a/b/c", true);
+    check("> prefix=/a", "a/b - 80 GET /ab", false);
+    check("> prefix=/", "a/b - 80 GET /ab", true);
+    check("> prefix=/", "a/b - 80 OPTIONS *", false);
+    check("> template=/a/{x}/c", "a/b - 80 GET /a/b/c", true);
+    check("> template=/a/{x}/c", "a/b - 80 GET /a/b/d", false);
+    check("> template=/a/{x}/c", "a/b - 80 GET /a/b/c/d", false);
+    check("> template=/a/{x}/**", "a/b - 80 GET /a/b/c/d", true);
+    check("> template=/{x}", "a/b - 80 GET /", false);
+    check("> template=/**", "a/b - 80 GET /a", true);
+    check("> host=a.b,*.c.d", "a/b - 80 GET / a.b:8080", true);
+    check("> host=a.b,*.c.d", "a/b - 80 GET / x.y.c.d", true);
+    check("> host=a.b,*.c.d", "a/b - 80 GET / c.d", false);
+    check("> host=a.b", "a/b - 80 GET /", false);
+    check("> host=[::1]", "a/b - 80 GET / [::1]:80", true);
+    check("? claim:groups=b", "a/b - 80 GET /", true);
+    check("? claim:groups=c", "a/b - 80 GET /", false);
+    check("? claim:realm.role=x", "a/b - 80 GET /", true);
+    check("? claim:n=7", "a/b - 80 GET /", true);
+    check("? claim:absent", "a/b - 80 GET /", false);
+    check("? claim:iss", "a/b - 80 GET /", true);
+    check(
+        "namespace=a > path=/a ? claim:iss=you",
+        "a/b - 80 GET /a",
+        false,
+    );
+}
+
+#[test]
+fn deny_beats_allow_and_allow_denies_the_rest() {
+    let all = authorizer(
+        pb::Posture::Open,
+        vec![
+            policy("allow", &["namespace=a"]),
+            policy("deny", &["> prefix=/admin"]),
+        ],
+    );
+    assert!(may(&all, "a/b - 80 GET /x"));
+    assert!(!may(&all, "b/b - 80 GET /x"));
+    assert!(!may(&all, "a/b - 80 GET /admin/x"));
+    // Some servers take parameters off.
+    assert!(!may(&all, "a/b - 80 GET /admin;x=y/x"));
+    // An opaque connection may carry anything.
+    assert!(!may(&all, "a/b - 80"));
+    let found = decide(&all, "b/b - 80 GET /x", &Vec::new()).enforced;
+    assert_eq!(found.by, By::NoRule);
+    let found = decide(&all, "b/b - 80 GET /admin", &Vec::new()).enforced;
+    assert_eq!(found.by, By::Rule { policy: 1, rule: 0 });
+}
+
+#[test]
+fn policies_without_rules_deny() {
+    let allow = authorizer(pb::Posture::Open, vec![policy("allow", &[])]);
+    assert!(!may(&allow, "a/b - 80"));
+    let both = authorizer(
+        pb::Posture::Open,
+        vec![policy("allow", &[]), policy("allow", &["namespace=a"])],
+    );
+    assert!(may(&both, "a/b - 80"));
+    let deny = authorizer(
+        pb::Posture::Open,
+        vec![policy("deny", &[]), policy("allow", &[""])],
+    );
+    assert!(!may(&deny, "a/b - 80"));
+}
+
+#[test]
+fn a_policy_for_one_port_leaves_the_others_alone() {
+    let one = authorizer(
+        pb::Posture::Mesh,
+        vec![policy("allow@80", &["namespace=a > path=/x"])],
+    );
+    assert!(!may(&one, "b/b - 80 GET /x"));
+    assert!(may(&one, "b/b - 81 GET /x"));
+    assert!(!may(&one, "a/b - 80"));
+    assert!(one.requires_http(80) && !one.requires_http(81));
+}
+
+#[test]
+fn what_is_not_understood_denies() {
+    for action in ["allow", "deny"] {
+        let unknown = policy(action, &["namespace=a", "something=new"]);
+        let all = authorizer(pb::Posture::Open, vec![policy("allow", &[""]), unknown]);
+        assert!(!may(&all, "a/b - 80 GET /"), "{action}");
+        assert!(all.policies()[1].rules.is_err());
+        let found = decide(&all, "a/b - 80", &Vec::new()).enforced;
+        assert_eq!(found.by, By::Policy { policy: 1 });
+    }
+    let mut unknown = policy("allow", &[""]);
+    unknown.mode = 77;
+    assert!(!may(
+        &authorizer(pb::Posture::Open, vec![unknown]),
+        "a/b - 80"
+    ));
+    let mut unknown = policy("allow", &[""]);
+    unknown.action = 77;
+    assert!(!may(
+        &authorizer(pb::Posture::Open, vec![unknown]),
+        "a/b - 80"
+    ));
+}
+
+#[test]
+fn every_value_of_a_repeated_header_counts() {
+    let allow = authorizer(
+        pb::Posture::Open,
+        vec![policy("allow", &["> header:x-role=user"])],
+    );
+    let deny = authorizer(
+        pb::Posture::Open,
+        vec![policy("deny", &["> header:x-role=admin"])],
+    );
+    let check = |values: &[&'static str], allowed: bool, denied: bool| {
+        let fields = values
+            .iter()
+            .map(|value| (&b"X-Role"[..], value.as_bytes()))
+            .collect();
+        let verdict = |all: &Authorizer| decide(all, "a/b - 80 GET /", &fields).enforced.verdict;
+        assert_eq!(verdict(&allow) == Verdict::Allow, allowed, "{values:?}");
+        assert_eq!(verdict(&deny) == Verdict::Deny, denied, "{values:?}");
+    };
+    check(&[], false, false);
+    check(&["user"], true, false);
+    check(&["admin"], false, true);
+    check(&["user", "admin"], false, true);
+    check(&["admin", "user"], false, true);
+}
+
+#[test]
+fn shadow_policies_are_told_and_decide_nothing() {
+    let said = "b/b - 80 GET /";
+    let all = authorizer(
+        pb::Posture::Open,
+        vec![policy("shadow allow", &["namespace=a"])],
+    );
+    let decision = decide(&all, said, &Vec::new());
+    assert_eq!(decision.enforced.verdict, Verdict::Allow);
+    assert_eq!(decision.shadow.map(|one| one.verdict), Some(Verdict::Deny));
+    let all = authorizer(
+        pb::Posture::Deny,
+        vec![policy("shadow allow", &["namespace=b"])],
+    );
+    let decision = decide(&all, said, &Vec::new());
+    assert_eq!(decision.enforced.verdict, Verdict::Deny);
+    assert_eq!(decision.shadow.map(|one| one.verdict), Some(Verdict::Allow));
+    let all = authorizer(pb::Posture::Open, vec![policy("shadow deny@81", &[])]);
+    assert_eq!(decide(&all, said, &Vec::new()).shadow, None);
+}
+
+#[test]
+fn what_is_too_much_denies() {
+    let alternatives: Vec<String> = (0..64).map(|n| format!("namespace=n{n}")).collect();
+    let rule =
+        alternatives.join(" | ") + " > " + &alternatives.join(" | ").replace("namespace", "host");
+    let rules: Vec<&str> = std::iter::repeat_n(rule.as_str(), 17).collect();
+    let all = authorizer(
+        pb::Posture::Open,
+        vec![policy("allow", &rules[..15]), policy("allow", &rules)],
+    );
+    let found = decide(&all, "n1/b - 80 GET / n1", &Vec::new()).enforced;
+    assert_eq!(
+        (found.verdict, found.by),
+        (Verdict::Deny, By::Policy { policy: 1 })
+    );
+}
+
+#[test]
+fn values_that_could_never_match_are_refused() {
+    let check = |said: &str| {
+        let authorization = pb::Authorization {
+            posture: pb::Posture::Open.into(),
+            cluster_networks: Vec::new(),
+            policies: vec![policy("allow", &[said])],
+        };
+        let checked = Authorization::try_from(authorization).expect("valid but for the rule");
+        assert!(checked.policies[0].rules.is_err(), "{said}");
+    };
+    check("namespace=");
+    check("network=10.0.0.0/33");
+    check("network=ten");
+    check("> path=/a/../b");
+    check("> path=a");
+    check("> path=/a?x");
+    check("> prefix=/a/");
+    check("> template=/a/{x");
+    check("> template=/a/x*");
+    check("> template=/a/**/b");
+    check("> template=a");
+    check("> host=A.b");
+    check("> host=a.b:80");
+    check("> port=0");
+    check("> port=70000");
+    check("> header:X-A=b");
+    check("> header:=b");
+    check("? claim:a..b=c");
+}
