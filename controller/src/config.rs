@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use crate::inject;
 use http::Uri;
+use ipnet::IpNet;
 use ringmail_proto::Invalid;
 use ringmail_proto::identity::{SpiffeId, TrustDomain};
+use ringmail_proto::policy::Posture;
 
 /// What can be said on the command line.
 mod flags;
@@ -33,6 +35,10 @@ pub const CONTROLLER_ACCOUNT: &str = "ringmail-controller";
 pub struct Config {
     /// Trust domain of every identity issued here.
     pub trust_domain: TrustDomain,
+    /// For callers that no policy speaks of.
+    pub default_policy: Posture,
+    /// What "cluster" means where a default policy says it.
+    pub cluster_networks: Vec<IpNet>,
     /// Where objects come from, where keys are kept, and what proves an identity.
     pub home: Home,
     /// gRPC.
@@ -165,6 +171,8 @@ impl TryFrom<RunFlags> for Config {
         };
         let config = Self {
             trust_domain: flags.trust_domain,
+            default_policy: flags.default_policy,
+            cluster_networks: flags.cluster_networks,
             home,
             listen: flags.listen,
             metrics_listen: flags.metrics_listen,

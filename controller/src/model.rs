@@ -9,10 +9,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use ringmail_proto::destination::{
     Destination, DestinationKind, Endpoint, Service, Timeouts, WEIGHT_DEFAULT,
 };
 use ringmail_proto::identity::{TrustDomain, WorkloadName};
+use ringmail_proto::policy::{Authorization, Posture};
 use ringmail_proto::route::Routes;
 use ringmail_proto::workload::Workload;
 
@@ -30,19 +32,47 @@ mod services;
 /// Routes: which apply to which port, for whom, and what their authors are told.
 mod routes;
 
+/// Policies: which are for which workload.
+mod authorization;
+
 /// Probes of the kubelet.
 mod probes;
 
+pub use authorization::PolicyReport;
 pub use pods::PodEntry;
 pub use routes::{Condition, ParentStatus, RouteStatus};
 
 /// Problems kept for the status page.
 pub const PROBLEMS_MAX: usize = 1000;
 
+/// What holds for the whole mesh, unless a namespace or a pod says otherwise.
+#[derive(Debug, Clone)]
+pub struct Defaults {
+    /// Of every identity.
+    pub trust_domain: TrustDomain,
+    /// For callers that no policy speaks of.
+    pub posture: Posture,
+    /// What [`Posture::Cluster`] means by the cluster.
+    pub cluster_networks: Vec<IpNet>,
+}
+
+#[cfg(test)]
+impl Defaults {
+    pub(crate) fn of_tests() -> Self {
+        Self {
+            trust_domain: "mesh.local".parse().expect("a domain"),
+            posture: Posture::default(),
+            cluster_networks: Vec::new(),
+        }
+    }
+}
+
 /// Everything known about workloads and addresses.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Mesh {
     workloads: HashMap<WorkloadName, Arc<Workload>>,
+    authorizations: HashMap<WorkloadName, Arc<Authorization>>,
+    policies: Vec<PolicyReport>,
     /// What `services` and `consumers` are made of.
     plain: services::Plain,
     services: HashMap<SocketAddr, Arc<Dialled>>,
@@ -59,11 +89,12 @@ pub struct Mesh {
 impl Mesh {
     /// The model of `objects`.
     #[must_use]
-    pub fn build(objects: &Objects, trust_domain: &TrustDomain) -> Self {
+    pub fn build(objects: &Objects, defaults: &Defaults) -> Self {
         let mut problems = Vec::new();
-        let mut pods = pods::read(objects, trust_domain, &mut problems);
+        let mut pods = pods::read(objects, &defaults.trust_domain, &mut problems);
         let ports = services::read(objects, &mut pods, &mut problems);
         let routed = routes::apply(objects, &ports, &mut problems);
+        let authorized = authorization::apply(objects, &pods, &ports, defaults, &mut problems);
         let by_address = pods.by_address();
         let entries = pods.into_entries();
         let workloads: HashMap<_, _> = entries
@@ -82,6 +113,8 @@ impl Mesh {
                 .filter_map(|pod| Some((pod.name.clone(), pod.uid.clone()?)))
                 .collect(),
             workloads,
+            authorizations: authorized.by_workload,
+            policies: authorized.reports,
             plain: routed.plain,
             services: routed.services,
             consumers: routed.consumers,
@@ -98,6 +131,18 @@ impl Mesh {
     #[must_use]
     pub fn workload(&self, name: &WorkloadName) -> Option<Arc<Workload>> {
         self.workloads.get(name).cloned()
+    }
+
+    /// Who may do what with the pod of that name, when it is alive.
+    #[must_use]
+    pub fn authorization(&self, name: &WorkloadName) -> Option<Arc<Authorization>> {
+        self.authorizations.get(name).cloned()
+    }
+
+    /// What the authors of policies are told.
+    #[must_use]
+    pub fn policies(&self) -> &[PolicyReport] {
+        &self.policies
     }
 
     /// What answers at `address` to callers of a namespace; anything unknown is external.
@@ -119,6 +164,16 @@ impl Mesh {
     pub(crate) fn share(&mut self, previous: &Self) {
         for (name, workload) in &mut self.workloads {
             reuse(workload, previous.workloads.get(name));
+        }
+        // Those that share one compare it once.
+        let mut known: HashMap<*const Authorization, Arc<Authorization>> = HashMap::new();
+        for (name, new) in &mut self.authorizations {
+            let shared = known.entry(Arc::as_ptr(new)).or_insert_with(|| {
+                let mut one = new.clone();
+                reuse(&mut one, previous.authorizations.get(name));
+                one
+            });
+            new.clone_from(shared);
         }
         for (key, port) in &mut self.plain {
             reuse(port, previous.plain.get(key));

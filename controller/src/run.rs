@@ -20,6 +20,7 @@ use crate::attest::Attestor;
 use crate::authority::Authority;
 use crate::config::{Config, DirectoryHome, Home};
 use crate::metrics::Metrics;
+use crate::model::Defaults;
 use crate::publish::Publisher;
 use crate::serve::certify::Certificates;
 use crate::serve::identity::Upkeep;
@@ -117,7 +118,11 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let (first, read) = oneshot::channel();
     let model = Model {
         publisher: publisher.clone(),
-        trust_domain: config.trust_domain.clone(),
+        defaults: Defaults {
+            trust_domain: config.trust_domain.clone(),
+            posture: config.default_policy,
+            cluster_networks: config.cluster_networks.clone(),
+        },
         metrics: metrics.clone(),
     };
 

@@ -24,6 +24,14 @@ pub mod gateway;
 /// Routes of the Gateway API, as they are meant.
 pub mod route;
 
+/// Authorization policies, as they are written and meant.
+#[allow(
+    unreachable_pub,
+    clippy::duplicated_attributes,
+    reason = "its derives repeat the types inside functions, and name columns one by one"
+)]
+pub mod policy;
+
 /// What every object must keep to.
 mod check;
 

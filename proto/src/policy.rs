@@ -12,7 +12,7 @@
 //!
 //! Limits: [`POLICIES_MAX`] policies, [`RULES_MAX`] rules a policy, [`ALTERNATIVES_MAX`] of `from` and of `to` in a rule,
 //! [`CONDITIONS_MAX`] conditions in one of these, [`VALUES_MAX`] values a condition, [`TEXT_BYTES_MAX`] bytes a value, and
-//! [`ENTRIES_MAX`] combinations of all of them for a workload.
+//! [`ENTRIES_MAX`] combinations of all of them and [`AUTHORIZATION_BYTES_MAX`] bytes for a workload.
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -29,6 +29,9 @@ mod wire;
 /// Does a condition hold?
 mod condition;
 
+/// Conditions in CEL.
+mod expression;
+
 /// Finding the few rules that can hold among many.
 mod index;
 
@@ -37,6 +40,7 @@ mod decide;
 
 pub use condition::{Asked, Caller, Claims, Http};
 pub use decide::{By, Decision, Finding, Verdict};
+pub use expression::Expression;
 pub use index::Authorizer;
 
 /// Policies that target one workload.
@@ -54,6 +58,9 @@ pub const TEXT_BYTES_MAX: usize = 2048;
 /// Alternatives of `from` by alternatives of `to`, over all rules for one workload. What is beyond denies.
 pub const ENTRIES_MAX: usize = 65_536;
 
+/// Bytes of all that is told of one workload.
+pub const AUTHORIZATION_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// All that decides who may do what with one workload.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Authorization {
@@ -66,7 +73,7 @@ pub struct Authorization {
 }
 
 /// What becomes of a caller that no policy speaks of.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Posture {
     /// Nobody may.
     Deny,
@@ -150,6 +157,8 @@ pub enum Condition {
     Header(String, Vec<Text>),
     /// A claim of the request's JSON web token has one of these values, or any, if there are none.
     Claim(Vec<String>, Vec<Text>),
+    /// It holds of the request.
+    Expression(Expression),
 }
 
 /// Which texts, literally.
@@ -207,6 +216,7 @@ impl Condition {
             | Self::Hosts(_)
             | Self::Header(..)
             | Self::Claim(..) => true,
+            Self::Expression(expression) => expression.needs_http(),
         }
     }
 }

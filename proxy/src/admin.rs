@@ -22,6 +22,7 @@ pub(crate) use probes::Probes;
 
 use crate::config::Config;
 use crate::drain::Drain;
+use crate::error::{Error, Reason};
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
 
@@ -161,6 +162,9 @@ impl Admin {
         ) {
             (true, _, _) => unready("draining\n".to_owned()),
             (false, Err(error), _) | (false, Ok(_), Err(error)) => unready(format!("{error}\n")),
+            (false, Ok(_), Ok(_)) if self.snapshot.authorization().is_none() => {
+                unready(format!("{}\n", Error::from(Reason::PolicyNotLoaded)))
+            }
             (false, Ok(_), Ok(_))
                 if self.config.capture.is_some() && self.metrics.capture_in_force.get() == 0 =>
             {

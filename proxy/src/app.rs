@@ -3,25 +3,26 @@
 
 use std::cell::{Cell, OnceCell};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Instant;
 
-use ringmail_proto::svid::Svid;
 use ringmail_proto::workload::Protocol as Declared;
 use tokio::task::spawn_local;
 
 use crate::buffer::Buffer;
 use crate::config::{STATUS_PORT, is_own_port};
 use crate::drain::Busy;
-use crate::error::Reason;
+use crate::error::{Error, Reason};
 use crate::http::exchange::Exchange;
 use crate::http::h1::forward::connect;
-use crate::http::neutral::{Request, Version};
+use crate::http::neutral::{Fields, Request, Version};
 use crate::http::{h1, h2};
 use crate::listen::Party;
 use crate::metrics::{Direction, NO_IDENTITY, Outcome, Protocol, Tls, Traffic};
 use crate::peer::open::{Kind, Open};
 use crate::peer::stream::{Reader, Stream};
+use crate::policy::{Client, Wanted};
 use crate::tcp;
 use crate::worker::Worker;
 
@@ -41,23 +42,16 @@ pub(crate) struct Session {
 /// Who asks.
 #[derive(Debug)]
 enum From {
-    /// Another proxy, which proved its identity.
-    Peer(Svid),
-    /// A client outside the mesh, of whom nothing is known.
-    Outside,
+    /// Another proxy, which proved its identity; or a client outside the mesh, without one.
+    Client(Client),
     /// Our own app; it is counted where it asks, and what the other app speaks was declared to it.
     OurApp(Declared),
 }
 
 impl Session {
-    /// Streams of a peer to our app at `address`.
-    pub(crate) fn of_peer(peer: Svid, address: IpAddr) -> Rc<Self> {
-        Self::new(From::Peer(peer), address)
-    }
-
-    /// Streams of a client outside the mesh to our app at `address`.
-    pub(crate) fn of_outside(address: IpAddr) -> Rc<Self> {
-        Self::new(From::Outside, address)
+    /// Streams of a client to our app at `address`.
+    pub(crate) fn of_client(client: Client, address: IpAddr) -> Rc<Self> {
+        Self::new(From::Client(client), address)
     }
 
     /// Streams of our app to one at `address` that has no sidecar.
@@ -83,9 +77,15 @@ impl Session {
 
     /// For logs and labels.
     fn peer(&self) -> &str {
+        let svid = self.client().and_then(|client| client.svid.as_ref());
+        svid.map_or(NO_IDENTITY, |svid| svid.id.as_str())
+    }
+
+    /// Whoever asks for our app, and needs leave.
+    fn client(&self) -> Option<&Client> {
         match &self.from {
-            From::Peer(peer) => peer.id.as_str(),
-            From::Outside | From::OurApp(_) => NO_IDENTITY,
+            From::Client(client) => Some(client),
+            From::OurApp(_) => None,
         }
     }
 
@@ -168,26 +168,27 @@ impl Session {
             Protocol::Http1
         };
         let mut exchange = Exchange::begin(self.traffic(worker, protocol), Instant::now());
-        let forwarded = match http2 {
-            true => {
-                h2::forward::forward(
-                    worker,
-                    (app, self.party()),
-                    head,
-                    &stream,
-                    reader,
-                    &mut exchange,
-                )
-                .await
-            }
-            false => h1::forward::forward(worker, app, head, &stream, reader, &mut exchange).await,
+        let forwarded = {
+            let exchange = &mut exchange;
+            let forward = pin!(async {
+                match http2 {
+                    true => {
+                        let to = (app, self.party());
+                        h2::forward::forward(worker, to, head, &stream, reader, exchange).await
+                    }
+                    false => {
+                        h1::forward::forward(worker, app, head, &stream, reader, exchange).await
+                    }
+                }
+            });
+            self.as_allowed(worker, port, Some(head), forward).await
         };
         match forwarded {
             Ok(()) => exchange.finish(),
             Err(error) => {
                 tracing::debug!(peer = %self.peer(), %app, ?error, "request failed");
                 self.refused(worker, error.reason);
-                stream.fail(error.reason);
+                stream.fail_as(&error);
                 exchange.fail(error.reason);
             }
         }
@@ -205,7 +206,7 @@ impl Session {
         let traffic = self.traffic(worker, Protocol::Tcp);
         let open = worker.metrics.connections_open(Direction::Inbound);
         open.inc_by(self.is_ours().into());
-        let outcome = async {
+        let pumped = pin!(async {
             let mut socket =
                 connect(worker, SocketAddr::new(self.address, port), Party::App).await?;
             let (mut from, mut to) = socket.split();
@@ -225,15 +226,15 @@ impl Session {
                 let _ = socket.set_zero_linger();
             }
             pumped
-        }
-        .await;
+        });
+        let outcome = self.as_allowed(worker, port, None, pumped).await;
         open.dec_by(self.is_ours().into());
         match outcome {
             Ok(()) => traffic.connection(Outcome::Success),
             Err(error) => {
                 tracing::debug!(peer = %self.peer(), port, ?error, "connection failed");
                 self.refused(worker, error.reason);
-                stream.fail(error.reason);
+                stream.fail_as(&error);
                 traffic.connection(Outcome::of_reason(error.reason));
             }
         }
@@ -245,9 +246,9 @@ impl Session {
             Protocol::Http2 => &self.http2,
             Protocol::Tcp => &self.tcp,
         };
-        let tls = match self.from {
-            From::Peer(_) => Tls::Mutual,
-            From::Outside => Tls::None,
+        let tls = match &self.from {
+            From::Client(Client { svid: Some(_), .. }) => Tls::Mutual,
+            From::Client(Client { svid: None, .. }) => Tls::None,
             From::OurApp(_) => return cell.get_or_init(|| Rc::new(Traffic::uncounted())).clone(),
         };
         let resolve = || {
@@ -274,28 +275,47 @@ impl Session {
 
     /// Whether the app is that of our own pod.
     fn is_ours(&self) -> bool {
-        match self.from {
-            From::Peer(_) | From::Outside => true,
-            From::OurApp(_) => false,
-        }
+        self.client().is_some()
     }
 
     /// What the app's port was declared to speak.
     fn declared(&self, worker: &Worker, port: u16) -> Declared {
         match self.from {
             From::OurApp(declared) => declared,
-            From::Peer(_) | From::Outside => worker
+            From::Client(_) => worker
                 .snapshot
                 .workload()
                 .map_or(Declared::Detect, |workload| workload.protocol(port)),
         }
     }
 
-    /// Whether the port was declared to speak HTTP: then bytes that are none do not reach it.
+    /// Whether the port was declared to speak HTTP, or a policy is about that: then bytes that are none do not reach it.
     fn speaks_http(&self, worker: &Worker, port: u16) -> bool {
-        matches!(
+        let is_declared = matches!(
             self.declared(worker, port),
             Declared::Http1 | Declared::Http2
-        )
+        );
+        is_declared || self.is_ours() && worker.policies.requires_http(port)
+    }
+
+    /// Runs an exchange with the app, if it is allowed, and for as long as it is.
+    async fn as_allowed(
+        &self,
+        worker: &Worker,
+        port: u16,
+        request: Option<(Request<'_>, Fields<'_>)>,
+        exchange: Pin<&mut impl Future<Output = Result<(), Error>>>,
+    ) -> Result<(), Error> {
+        let Some(client) = self.client() else {
+            return exchange.await;
+        };
+        let wanted = Wanted {
+            client,
+            port,
+            request,
+        };
+        let policies = &worker.policies;
+        policies.judge(&wanted)?;
+        policies.while_allowed(&wanted, exchange).await
     }
 }

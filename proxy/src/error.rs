@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io;
+use std::num::NonZeroU64;
 
 /// Who has to mend it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +103,10 @@ reasons! {
     37 NoBackend           "no_backend"           Us         500 14 "the route of this request has no backend that exists"
     40 UnknownDestination  "unknown_destination"  Controller 503 14 "the controller could not be asked what is behind this address"
     41 NoEndpoints         "no_endpoints"         Controller 503 14 "no pod serves this destination now"
+    42 PolicyNotLoaded     "policy_not_loaded"    Controller 503 14 "what is allowed here was not learnt yet"
     50 EgressDenied        "egress_denied"        Client     403 7  "the address is outside the mesh, and this namespace does not let anything out"
+    51 PolicyDenied        "policy_denied"        Client     403 7  "the policy of the destination does not allow this"
+    52 PolicyCut           "policy_cut"           Client     403 7  "the policy of the destination does not allow this any more"
 }
 
 impl Reason {
@@ -123,6 +127,7 @@ impl Reason {
     ) -> Error {
         Error {
             reason: self,
+            decision: None,
             rule: None,
             source: Some(source.into()),
         }
@@ -132,9 +137,37 @@ impl Reason {
     pub(crate) fn rule(self, rule: &'static str) -> Error {
         Error {
             reason: self,
+            decision: None,
             rule: Some(rule),
             source: None,
         }
+    }
+}
+
+/// Names one refusal by policy, to whoever was refused and in the audit of whoever refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DecisionId(NonZeroU64);
+
+impl DecisionId {
+    /// One that no other has.
+    pub(crate) fn random() -> Self {
+        Self(rand::random())
+    }
+
+    /// As it crosses the peer wire.
+    pub(crate) fn to_bytes(self) -> [u8; 8] {
+        self.0.get().to_be_bytes()
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let id = u64::from_be_bytes(bytes.try_into().ok()?);
+        Some(Self(NonZeroU64::new(id)?))
+    }
+}
+
+impl fmt::Display for DecisionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
     }
 }
 
@@ -142,15 +175,25 @@ impl Reason {
 pub(crate) struct Error {
     /// From the table.
     pub(crate) reason: Reason,
+    /// Of the refusal, where policy refused.
+    pub(crate) decision: Option<DecisionId>,
     /// The rule that was broken, if that is why; told to whoever broke it.
     pub(crate) rule: Option<&'static str>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// The same, of that refusal.
+    pub(crate) fn decided(self, decision: Option<DecisionId>) -> Self {
+        Self { decision, ..self }
+    }
 }
 
 impl From<Reason> for Error {
     fn from(reason: Reason) -> Self {
         Self {
             reason,
+            decision: None,
             rule: None,
             source: None,
         }

@@ -15,6 +15,7 @@ use crate::metrics::Direction;
 use crate::peer::connection;
 use crate::peer::frame;
 use crate::peer::streams::{Side, Streams};
+use crate::policy::Client;
 use crate::tls::identity::unix_now;
 use crate::tls::stream::TlsStream;
 use crate::worker::Worker;
@@ -22,6 +23,8 @@ use crate::worker::Worker;
 /// Serves one connection of a peer: handshake, identity, then its streams until it ends.
 pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream) -> Result<(), Error> {
     let busy = worker.drain.enter();
+    let address = socket.peer_addr();
+    let address = address.map_err(|error| Reason::PeerGone.because(error))?;
     let pod = socket
         .local_addr()
         .map_err(|error| Reason::PeerGone.because(error))?
@@ -32,8 +35,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream) -> Result<(), E
         .peer()
         .map_err(|error| Reason::PeerIdentity.because(error))?;
     let left = u64::try_from(peer.not_after - unix_now()).unwrap_or(0);
-    let session = Session::of_peer(peer, pod);
+    let client = Client {
+        svid: Some(peer),
+        address: address.ip().to_canonical(),
+    };
+    let session = Session::of_client(client, pod);
     let streams = Streams::new(Side::Acceptor);
+    worker.policies.watch(&streams);
     let accept = |stream, reader, payload: &[u8]| session.accept(&worker, stream, reader, payload);
     let run = connection::run(tls, streams.clone(), accept);
     let ending = say_goodbye(&worker, &session, &streams, left);

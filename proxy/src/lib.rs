@@ -3,7 +3,7 @@
 //! The life of a connection, in the order of the modules: it is accepted ([`start`], `listen`), taken from our app to
 //! the pod it dialled (`outbound`) or from another pod to our app (`inbound`), under mutual TLS (`tls`), as what it
 //! turns out to be (`detect`), to whom the controller says (`upstream`) and in
-//! the end to an app (`app`), as streams (`peer`) of HTTP messages in one
+//! the end to an app (`app`), as far as they may (`policy`), as streams (`peer`) of HTTP messages in one
 //! neutral form (`http`) or of bytes (`tcp`). What all this rests on comes last: what was learnt (`control`,
 //! `snapshot`), errors, the end, the figures. Imports go downward only.
 
@@ -41,6 +41,9 @@ mod upstream;
 
 /// Streams that go to an app.
 mod app;
+
+/// Who may ask our app for what.
+mod policy;
 
 /// The wire between two proxies.
 mod peer;

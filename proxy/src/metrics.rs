@@ -24,6 +24,7 @@ use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use ringmail_proto::policy::Verdict;
 
 use crate::error::Reason;
 use process::Process;
@@ -75,6 +76,13 @@ struct RefusalLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AuthorizationLabels {
+    policy: String,
+    verdict: &'static str,
+    shadow: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct HandshakeLabels {
     direction: &'static str,
     result: &'static str,
@@ -109,6 +117,7 @@ pub(crate) struct Metrics {
     connections_open: Family<DirectionLabels, Gauge>,
     bytes: Counters<BytesLabels>,
     refusals: Counters<RefusalLabels>,
+    authorizations: Counters<AuthorizationLabels>,
     handshakes: Counters<HandshakeLabels>,
     handshake_latency: Family<DirectionLabels, Histogram, Shards>,
     detections: Counters<DetectionLabels>,
@@ -169,6 +178,10 @@ impl Metrics {
             "refusals",
             "Requests and connections refused or broken, by reason"
         );
+        let authorizations = counters!(
+            "authorizations",
+            "Streams judged by policy, by what decided; with shadow, by what would decide"
+        );
         let handshakes = counters!("handshakes", "TLS handshakes with other proxies");
         let handshake_latency = counters!(
             "handshake_duration",
@@ -226,6 +239,7 @@ impl Metrics {
             connections_open,
             bytes,
             refusals,
+            authorizations,
             handshakes,
             handshake_latency,
             detections,
@@ -308,6 +322,24 @@ impl Metrics {
             reason: reason.row().label,
         };
         self.refusals.get_or_create(&labels).add(1);
+    }
+
+    /// The handle for what a policy decides, or would.
+    pub(crate) fn authorizations(
+        &self,
+        policy: &str,
+        verdict: Verdict,
+        is_shadow: bool,
+    ) -> Counter {
+        self.authorizations
+            .get_or_create_owned(&AuthorizationLabels {
+                policy: policy.to_owned(),
+                verdict: match verdict {
+                    Verdict::Allow => "allow",
+                    Verdict::Deny => "deny",
+                },
+                shadow: if is_shadow { "true" } else { "false" },
+            })
     }
 
     /// A handshake succeeded with `group`, or failed for a reason.
@@ -415,6 +447,7 @@ mod tests {
         metrics.connections_open(Direction::Inbound);
         metrics.refused(Direction::Inbound, Reason::MtlsRequired);
         metrics.handshake(Direction::Inbound, Ok(("group", Duration::ZERO)));
+        metrics.authorizations("none", Verdict::Allow, false);
         metrics.detected(Protocol::Tcp, "declared");
         metrics.endpoint_ejected("peer", "connect");
         metrics.endpoint_taken_back("peer");

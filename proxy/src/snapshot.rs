@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ringmail_proto::destination::{Destination, DestinationKind};
+use ringmail_proto::policy::Authorizer;
+use ringmail_proto::version::Version;
 use ringmail_proto::workload::Workload;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -27,11 +29,19 @@ const LOOKUPS_MAX: usize = 1024;
 
 type Destinations = HashMap<SocketAddr, Arc<Destination>>;
 
+/// Who may do what with our app, as of a state of the controller.
+#[derive(Debug)]
+pub(crate) struct Authorized {
+    pub(crate) authorizer: Authorizer,
+    pub(crate) version: Version,
+}
+
 /// Everything learnt so far.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     identity: ArcSwapOption<Identity>,
     workload: ArcSwapOption<Workload>,
+    authorization: ArcSwapOption<Authorized>,
     destinations: ArcSwap<Destinations>,
     changes: watch::Sender<u64>,
     lookups: mpsc::Sender<SocketAddr>,
@@ -44,6 +54,7 @@ impl Snapshot {
         let snapshot = Self {
             identity: ArcSwapOption::empty(),
             workload: ArcSwapOption::empty(),
+            authorization: ArcSwapOption::empty(),
             destinations: ArcSwap::default(),
             changes: watch::Sender::new(0),
             lookups,
@@ -68,6 +79,11 @@ impl Snapshot {
         self.workload
             .load_full()
             .ok_or_else(|| Reason::NotReady.into())
+    }
+
+    /// Who may do what with our app; none before it was learnt.
+    pub(crate) fn authorization(&self) -> Option<Arc<Authorized>> {
+        self.authorization.load_full()
     }
 
     /// What is behind an address; the controller is asked once and keeps us informed.
@@ -115,6 +131,11 @@ impl Snapshot {
 
     pub(crate) fn put_workload(&self, workload: Workload) {
         self.workload.store(Some(Arc::new(workload)));
+        self.changed();
+    }
+
+    pub(crate) fn put_authorization(&self, authorized: Authorized) {
+        self.authorization.store(Some(Arc::new(authorized)));
         self.changed();
     }
 

@@ -262,6 +262,7 @@ async fn keep_tidy(worker: &Worker) {
                 if changed.is_err() {
                     return;
                 }
+                worker.policies.adopt();
                 if let Some(identity) = worker.snapshot.last_identity() {
                     worker.peers.retire_before(identity.generation);
                 }

@@ -12,6 +12,7 @@ use crate::http::h1::forward::Apps;
 use crate::http::h2::{AppSessions, Held};
 use crate::idle::Idlers;
 use crate::metrics::Metrics;
+use crate::policy::Policies;
 use crate::snapshot::Snapshot;
 use crate::upstream::mirror::Mirroring;
 use crate::upstream::peers::Peers;
@@ -27,6 +28,8 @@ pub(crate) struct Worker {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) drain: Drain,
+    /// Who may ask our app for what.
+    pub(crate) policies: Policies,
     /// Connections to other proxies.
     pub(crate) peers: Peers,
     /// What is known of the services that our app calls.
@@ -53,6 +56,7 @@ impl Worker {
         drain: Drain,
     ) -> Rc<Self> {
         Rc::new(Self {
+            policies: Policies::new(snapshot.clone(), metrics.clone()),
             config,
             snapshot,
             metrics,

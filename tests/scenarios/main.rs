@@ -57,6 +57,9 @@ mod configuration;
 /// The end of a proxy under load.
 mod drain;
 
+/// Who may ask whom for what.
+mod authorization;
+
 /// Routes.
 mod routes;
 
@@ -113,6 +116,7 @@ fn main() -> ExitCode {
         .chain(drain::SCENARIOS)
         .chain(balance::SCENARIOS)
         .chain(routes::SCENARIOS)
+        .chain(authorization::SCENARIOS)
         .chain(probes::SCENARIOS)
         .chain(tls_routes::SCENARIOS)
         .chain(waiting::SCENARIOS)

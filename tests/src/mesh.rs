@@ -316,6 +316,12 @@ impl<'node> Mesh<'node> {
         Ok(tails)
     }
 
+    /// All that a workload's proxy has said so far.
+    pub fn proxy_log(&self, workload: &Workload) -> anyhow::Result<String> {
+        let log = self.log(&format!("proxy-{}-{}", workload.namespace, workload.name));
+        Ok(fs::read_to_string(log)?)
+    }
+
     /// What the controller keeps, its keys included.
     pub fn state_directory(&self) -> PathBuf {
         self.path("state")

@@ -1,3 +1,4 @@
+use ringmail_proto::policy::Posture;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -30,6 +31,8 @@ fn home(state: &Path) -> DirectoryHome {
 fn config() -> Config {
     Config {
         trust_domain: "mesh.local".parse().expect("domain"),
+        default_policy: Posture::default(),
+        cluster_networks: Vec::new(),
         home: Home::Directory(home(Path::new("unused"))),
         listen: ([127, 0, 0, 1], 0).into(),
         metrics_listen: ([127, 0, 0, 1], 0).into(),

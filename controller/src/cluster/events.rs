@@ -12,7 +12,7 @@ use tracing::warn;
 use super::lead::{Desk, FIELD_MANAGER, RETRY};
 use crate::metrics::Written;
 use crate::source::ObjectStatus;
-use crate::source::cluster::route_resource;
+use crate::source::cluster::resource;
 use crate::source::objects::{Key, Kind};
 
 /// Events for one state; the rest waits for the next look.
@@ -131,7 +131,9 @@ fn reference(one: &ObjectStatus) -> ObjectReference {
     let api_version = match key.kind {
         Kind::Namespace | Kind::ServiceAccount | Kind::Service | Kind::Pod => "v1".into(),
         Kind::EndpointSlice => "discovery.k8s.io/v1".into(),
-        Kind::HTTPRoute | Kind::GRPCRoute | Kind::TLSRoute => route_resource(key.kind).api_version,
+        Kind::HTTPRoute | Kind::GRPCRoute | Kind::TLSRoute | Kind::AuthorizationPolicy => {
+            resource(key.kind).api_version
+        }
     };
     ObjectReference {
         api_version: Some(api_version),

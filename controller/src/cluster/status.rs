@@ -14,7 +14,7 @@ use super::lead::{Desk, FIELD_MANAGER, RESYNC};
 use super::rounds::{Round, Rounds};
 use crate::metrics::Written;
 use crate::model::{Condition, RouteStatus};
-use crate::source::cluster::{is_service, route_resource};
+use crate::source::cluster::{is_service, resource};
 use crate::source::objects::{Key, Kind};
 use crate::source::{ObjectStatus, Refusal};
 
@@ -97,7 +97,7 @@ impl Statuses {
 
     /// False when it is to be tried again with newer objects.
     async fn write(&self, key: &Key, verdict: &Verdict) -> Result<bool, kube::Error> {
-        let resource = route_resource(key.kind);
+        let resource = resource(key.kind);
         let api = Api::<DynamicObject>::namespaced_with(
             self.desk.client.clone(),
             &key.namespace,

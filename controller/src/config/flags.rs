@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 use ringmail_proto::identity::TrustDomain;
+use ringmail_proto::policy::Posture;
 
 /// Ringmail's control plane: certificate authority and discovery for its proxies.
 #[derive(Debug, Parser)]
@@ -79,6 +81,19 @@ pub struct RunFlags {
     /// With --kubernetes: what pods are given.
     #[command(flatten)]
     pub sidecar: SidecarFlags,
+    /// What becomes of callers that no policy speaks of, where neither namespace nor pod says it by
+    /// `ringmail.io/default-policy`: deny, mesh (whoever has an identity may), cluster (so may who comes from the cluster's
+    /// networks) or open.
+    #[arg(long, env = "RINGMAIL_DEFAULT_POLICY", default_value = "mesh", value_parser = posture)]
+    pub default_policy: Posture,
+    /// What `cluster` means by the cluster: networks in CIDR notation.
+    #[arg(
+        long,
+        env = "RINGMAIL_CLUSTER_NETWORKS",
+        value_delimiter = ',',
+        default_value = "10.0.0.0/8,100.64.0.0/10,172.16.0.0/12,192.168.0.0/16,fd00::/8"
+    )]
+    pub cluster_networks: Vec<IpNet>,
     /// Where proxies call.
     #[arg(long, env = "RINGMAIL_LISTEN", default_value = "0.0.0.0:15012")]
     pub listen: SocketAddr,
@@ -161,6 +176,10 @@ pub struct JoinTokenFlags {
     /// How long the token may be used: up to 168h.
     #[arg(long, default_value = "1h", value_parser = duration)]
     pub ttl: Duration,
+}
+
+fn posture(text: &str) -> Result<Posture, String> {
+    crate::source::annotations::posture("default-policy", text).map_err(|e| e.problem)
 }
 
 /// `90s`, `15m`, `24h`, `7d`.

@@ -138,6 +138,11 @@ fn index(entries: &[PodEntry]) -> ByLabel {
 }
 
 impl Pods {
+    /// All of them, the oldest first.
+    pub(super) fn all(&self) -> impl Iterator<Item = &PodEntry> {
+        self.entries.iter()
+    }
+
     pub(super) fn named(&self, name: &WorkloadName) -> Option<&PodEntry> {
         self.entries.get(*self.by_name.get(name)?)
     }

@@ -47,6 +47,12 @@ pub(super) struct Port {
 }
 
 impl Port {
+    /// The pods behind it, and the port of each.
+    pub(super) fn served_by(&self) -> impl Iterator<Item = (&WorkloadName, NonZeroU16)> {
+        let endpoints = self.endpoints.iter();
+        endpoints.filter_map(|one| Some((&one.workload, NonZeroU16::new(one.address.port())?)))
+    }
+
     /// As who dials an address of that family is told, but for routes.
     pub(super) fn served(&self, v4: bool) -> Service {
         let of_family = |one: &&Endpoint| one.address.is_ipv4() == v4;

@@ -5,7 +5,7 @@ use ringmail_proto::workload::{InboundMode, Protocol};
 /// A model of YAML as a user writes it.
 fn mesh(yaml: &str) -> Mesh {
     let objects: Objects = crate::source::parse_text(yaml).into_iter().collect();
-    Mesh::build(&objects, &"mesh.local".parse().expect("domain"))
+    Mesh::build(&objects, &Defaults::of_tests())
 }
 
 fn pod(name: &str, ip: &str, more: &str) -> String {

@@ -3,12 +3,11 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use ringmail_proto::identity::TrustDomain;
 use tokio::sync::{oneshot, watch};
 use tracing::warn;
 
 use crate::metrics::Metrics;
-use crate::model::Mesh;
+use crate::model::{Defaults, Mesh};
 use crate::publish::Publisher;
 use crate::source;
 use crate::stop::Stop;
@@ -19,7 +18,7 @@ const SAID_MAX: usize = 20;
 /// What that takes.
 pub(super) struct Model {
     pub(super) publisher: Publisher,
-    pub(super) trust_domain: TrustDomain,
+    pub(super) defaults: Defaults,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -46,8 +45,8 @@ impl Model {
             if first.is_some() && state.unreadable.is_some() && state.objects.is_empty() {
                 continue;
             }
-            let domain = self.trust_domain.clone();
-            let built = tokio::task::spawn_blocking(move || Mesh::build(&state.objects, &domain));
+            let defaults = self.defaults.clone();
+            let built = tokio::task::spawn_blocking(move || Mesh::build(&state.objects, &defaults));
             let Ok(mesh) = built.await else {
                 warn!("the objects could not be understood, the state before stays in force");
                 continue;

@@ -14,6 +14,7 @@ use ringmail_proto::destination::parse_destination_name;
 use ringmail_proto::identity::WorkloadName;
 use ringmail_proto::pb;
 use ringmail_proto::pb::resource::Resource as Kind;
+use ringmail_proto::policy::Authorization;
 use ringmail_proto::version::Version;
 use ringmail_proto::workload::Workload;
 
@@ -52,6 +53,7 @@ pub(super) struct Session {
     service_account: String,
     told_bundle: Option<Arc<TrustBundle>>,
     told_workload: Option<Arc<Workload>>,
+    told_authorization: Option<Arc<Authorization>>,
     /// What was told under each name; none while the first answer is due.
     told: BTreeMap<SocketAddr, Option<Answer>>,
     /// The state that everything told is up to.
@@ -69,6 +71,7 @@ impl Session {
             service_account,
             told_bundle: None,
             told_workload: None,
+            told_authorization: None,
             told: BTreeMap::new(),
             settled: None,
             due: VecDeque::new(),
@@ -171,6 +174,13 @@ impl Session {
         if self.told_workload.as_ref() != Some(own) {
             batch.push(Kind::Workload((&**own).into()));
             self.told_workload = Some(own.clone());
+        }
+        let authorization = snapshot.mesh.authorization(&self.workload);
+        if self.told_authorization != authorization
+            && let Some(authorization) = authorization
+        {
+            batch.push(Kind::Authorization((&*authorization).into()));
+            self.told_authorization = Some(authorization);
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ringmail_proto::Invalid;
 use ringmail_proto::destination::{Timeouts, WEIGHT_MAX};
+use ringmail_proto::policy::Posture;
 use ringmail_proto::route::TIMEOUT_MAX;
 use ringmail_proto::workload::{EgressMode, InboundMode};
 
@@ -18,6 +19,8 @@ pub const INJECT: &str = "ringmail.io/inject";
 pub const INBOUND: &str = "ringmail.io/inbound";
 /// What becomes of connections to addresses outside the mesh.
 pub const EGRESS: &str = "ringmail.io/egress";
+/// What becomes of callers that no policy speaks of.
+pub const DEFAULT_POLICY: &str = "ringmail.io/default-policy";
 /// Ports that carry opaque bytes, beside the default ones.
 pub const OPAQUE_PORTS: &str = "config.ringmail.io/opaque-ports";
 /// Of a Service: how long callers wait for the head of a response.
@@ -77,6 +80,8 @@ pub struct Annotations {
     pub inbound: Option<InboundMode>,
     /// `ringmail.io/egress`.
     pub egress: Option<EgressMode>,
+    /// `ringmail.io/default-policy`.
+    pub posture: Option<Posture>,
     /// `config.ringmail.io/opaque-ports`.
     pub opaque_ports: Option<BTreeSet<NonZeroU16>>,
     /// `config.ringmail.io/response-head-timeout` and `config.ringmail.io/idle-timeout`; zero is none, and said.
@@ -116,6 +121,7 @@ impl Annotations {
                 (EGRESS, "audit") => read.egress = Some(EgressMode::Audit),
                 (EGRESS, "deny") => read.egress = Some(EgressMode::Deny),
                 (EGRESS, _) => return Err(Invalid::new(key, "is none of allow, audit and deny")),
+                (DEFAULT_POLICY, text) => read.posture = Some(posture(key, text)?),
                 (OPAQUE_PORTS, list) => read.opaque_ports = Some(port_list(key, list)?),
                 (RESPONSE_HEAD_TIMEOUT, text) => {
                     read.timeouts.response_head = timeout(key, text, Duration::from_millis(1))?;
@@ -138,6 +144,7 @@ impl Annotations {
             inject: self.inject.or(namespace.inject),
             inbound: self.inbound.or(namespace.inbound),
             egress: self.egress.or(namespace.egress),
+            posture: self.posture.or(namespace.posture),
             opaque_ports: self.opaque_ports.or_else(|| namespace.opaque_ports.clone()),
             timeouts: Timeouts {
                 response_head: self
@@ -165,6 +172,7 @@ pub(crate) fn unknown(all: Option<&BTreeMap<String, String>>) -> impl Iterator<I
         INJECT,
         INBOUND,
         EGRESS,
+        DEFAULT_POLICY,
         OPAQUE_PORTS,
         RESPONSE_HEAD_TIMEOUT,
         IDLE_TIMEOUT,
@@ -196,6 +204,17 @@ fn timeout(key: &str, text: &str, least: Duration) -> Result<Option<Duration>, I
         ));
     }
     Ok(Some(timeout))
+}
+
+/// One of the four words.
+pub(crate) fn posture(key: &str, text: &str) -> Result<Posture, Invalid> {
+    match text {
+        "deny" => Ok(Posture::Deny),
+        "mesh" => Ok(Posture::Mesh),
+        "cluster" => Ok(Posture::Cluster),
+        "open" => Ok(Posture::Open),
+        _ => Err(Invalid::new(key, "is none of deny, mesh, cluster and open")),
+    }
 }
 
 fn weight(key: &str, text: &str) -> Result<u32, Invalid> {
@@ -237,6 +256,11 @@ mod tests {
             (INBOUND, "open", false),
             (EGRESS, "deny", true),
             (EGRESS, "none", false),
+            (DEFAULT_POLICY, "deny", true),
+            (DEFAULT_POLICY, "mesh", true),
+            (DEFAULT_POLICY, "cluster", true),
+            (DEFAULT_POLICY, "open", true),
+            (DEFAULT_POLICY, "allow", false),
             (OPAQUE_PORTS, "", true),
             (OPAQUE_PORTS, "25, 3306", true),
             (OPAQUE_PORTS, "25,", false),

@@ -2,8 +2,8 @@
 //!
 //! The first state waits until every kind has been listed once, but for routes `ROUTES_WAIT` at most: who cannot list them
 //! must still vouch for pods, and says what is missing. Later ones wait `SETTLE`, so that a burst is one state.
-//! While a watch is broken everything it told stays in force; the list that follows replaces it. Routes are watched while
-//! the cluster serves their kind, which is looked at every `LOOK`. Objects are cut to what the model reads as they arrive.
+//! While a watch is broken everything it told stays in force; the list that follows replaces it. Routes and policies are
+//! watched while the cluster serves their kind, which is looked at every `LOOK`. Objects are cut to what the model reads as they arrive.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -16,7 +16,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ApiResource, DynamicObject};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, Resource};
+use kube::{Api, Client, CustomResourceExt, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -26,6 +26,7 @@ use tracing::{info, warn};
 
 use super::State;
 use super::objects::Kind;
+use super::policy::AuthorizationPolicy;
 use crate::metrics::{Metrics, WatchLabels};
 use crate::stop::Stop;
 
@@ -35,7 +36,9 @@ mod store;
 /// Objects as they arrive, to objects as they are kept.
 mod read;
 
-pub(crate) use read::{Found, SAID, is_service, of_namespace, of_service, of_written_route};
+pub(crate) use read::{
+    Found, SAID, is_service, of_namespace, of_service, of_written_policy, of_written_route,
+};
 use read::{key_of, of_route};
 use store::{Change, Store};
 
@@ -56,7 +59,7 @@ const ROUTES_GROUP: &str = "gateway.networking.k8s.io";
 const ROUTES_VERSION: &str = "v1";
 
 /// The kinds that are watched.
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 9] = [
     Kind::Namespace,
     Kind::ServiceAccount,
     Kind::Service,
@@ -65,6 +68,7 @@ const KINDS: [Kind; 8] = [
     Kind::HTTPRoute,
     Kind::GRPCRoute,
     Kind::TLSRoute,
+    Kind::AuthorizationPolicy,
 ];
 
 /// Follows the cluster until told to stop, and sends each state that differs from the one before.
@@ -102,8 +106,14 @@ pub(crate) async fn follow(
         |one| Some(read::of_slice(one)),
     ));
     for kind in Kind::ROUTES {
-        watches.spawn(watch_routes(client.clone(), kind, out.clone()));
+        let read = move |one| of_route(kind, one);
+        let watch = watch_served(client.clone(), (kind, out.clone()), resource(kind), read);
+        watches.spawn(watch);
     }
+    let kind = Kind::AuthorizationPolicy;
+    let read = |one| Some(read::of_policy(one));
+    let watch = watch_served(client.clone(), (kind, out.clone()), resource(kind), read);
+    watches.spawn(watch);
     drop(out);
 
     let mut store = Store::new(&KINDS);
@@ -137,12 +147,13 @@ pub(crate) async fn follow(
     }
 }
 
-/// Group, version and kind of a route, as requests name it.
-pub(crate) fn route_resource(kind: Kind) -> ApiResource {
+/// Group, version and kind of what is not Kubernetes' own, as requests name it.
+pub(crate) fn resource(kind: Kind) -> ApiResource {
     let (kind, plural) = match kind {
+        Kind::AuthorizationPolicy => return AuthorizationPolicy::api_resource(),
         Kind::GRPCRoute => ("GRPCRoute", "grpcroutes"),
         Kind::TLSRoute => ("TLSRoute", "tlsroutes"),
-        // Only routes are asked for.
+        // Only those are asked for.
         _ => ("HTTPRoute", "httproutes"),
     };
     ApiResource {
@@ -165,18 +176,21 @@ async fn watch_all<K>(
     watch_until(Api::all(client), kind, &out, read, |_| false).await;
 }
 
-/// Routes, while the cluster serves their kind.
-async fn watch_routes(client: Client, kind: Kind, out: mpsc::Sender<Change>) {
-    let resource = route_resource(kind);
+/// Objects of a kind, while the cluster serves it.
+async fn watch_served(
+    client: Client,
+    (kind, out): (Kind, mpsc::Sender<Change>),
+    resource: ApiResource,
+    read: impl Fn(DynamicObject) -> Option<Found>,
+) {
     let mut absent = 0;
     loop {
         let found = match serves(&client, &resource).await {
             Ok(true) => {
                 absent = 0;
-                info!("the cluster serves {kind:?}s");
+                info!("the cluster serves {}", resource.plural);
                 let api = Api::<DynamicObject>::all_with(client.clone(), &resource);
-                let read = |one| of_route(kind, one);
-                watch_until(api, kind, &out, read, is_unknown).await;
+                watch_until(api, kind, &out, &read, is_unknown).await;
                 Vec::new()
             }
             Ok(false) => {

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::policy::Meant;
 use super::route::Route;
 
 /// Objects of one source.
@@ -32,6 +33,8 @@ pub enum Kind {
     GRPCRoute,
     /// `gateway.networking.k8s.io/v1`.
     TLSRoute,
+    /// `ringmail.io/v1alpha1`.
+    AuthorizationPolicy,
 }
 
 impl Kind {
@@ -74,6 +77,8 @@ pub enum Object {
     EndpointSlice(Arc<EndpointSlice>),
     /// Rules for HTTP requests, gRPC calls or TLS connections.
     Route(Arc<Route>),
+    /// Who may do what.
+    Policy(Arc<Meant>),
 }
 
 impl Object {
@@ -87,6 +92,7 @@ impl Object {
             Self::Pod(one) => &one.metadata,
             Self::EndpointSlice(one) => &one.metadata,
             Self::Route(one) => &one.metadata,
+            Self::Policy(one) => &one.metadata,
         }
     }
 }
@@ -172,6 +178,15 @@ impl Objects {
             Object::EndpointSlice(slice) => Some(&**slice),
             _ => None,
         })
+    }
+
+    /// All authorization policies, by namespace and name.
+    pub fn policies(&self) -> impl Iterator<Item = &Meant> {
+        self.of(Kind::AuthorizationPolicy)
+            .filter_map(|one| match one {
+                Object::Policy(policy) => Some(&**policy),
+                _ => None,
+            })
     }
 
     /// All routes, by kind, namespace and name.

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ringmail_proto::Invalid;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -13,10 +14,13 @@ use super::annotations;
 use super::check::check;
 use super::directory::Refusal;
 use super::objects::{Key, Kind, Object};
+use super::policy::{self, Meant};
 use super::route::{self, Route};
 
 /// Group and version of the Gateway API's routes.
 const ROUTES: &str = "gateway.networking.k8s.io/v1";
+/// Group and version of our own kinds.
+const POLICIES: &str = "ringmail.io/v1alpha1";
 /// Bytes of a problem as shown: it may quote the file.
 const PROBLEM_BYTES_MAX: usize = 512;
 /// YAML nodes of one document.
@@ -37,6 +41,12 @@ pub(super) struct Parsed {
 struct Document<'a> {
     text: &'a str,
     line: u64,
+}
+
+/// Whatever else it says.
+#[derive(Deserialize)]
+struct Named {
+    metadata: ObjectMeta,
 }
 
 #[derive(Deserialize)]
@@ -130,6 +140,10 @@ fn one(
             let route = route::of_tls(read(document)?);
             (Kind::TLSRoute, meant(document, route)?)
         }
+        (POLICIES, "AuthorizationPolicy") => {
+            let policy = policy(document, warnings)?;
+            (Kind::AuthorizationPolicy, Object::Policy(Arc::new(policy)))
+        }
         (_, "") => return Err(refusal(document.line, "kind", "is missing")),
         ("", _) => return Err(refusal(document.line, "apiVersion", "is missing")),
         (group, kind) if group.contains("ringmail.io") => {
@@ -152,6 +166,25 @@ fn one(
         ));
     }
     Ok(Some((key, object)))
+}
+
+/// A policy that says nothing that is understood denies, which is said.
+fn policy(document: &Document<'_>, warnings: &mut Vec<String>) -> Result<Meant, Refusal> {
+    let meant = match read(document) {
+        Ok(written) => policy::meant(written),
+        Err(refused) => {
+            let named: Named = read(document)?;
+            let invalid = Invalid::new(&refused.field, &refused.problem);
+            policy::unreadable(named.metadata, invalid)
+        }
+    };
+    if let Err(invalid) = &meant.policy.rules {
+        let (line, name) = (document.line, &meant.policy.name);
+        warnings.push(format!(
+            "line {line}: policy {name} denies what it targets: {invalid}"
+        ));
+    }
+    Ok(meant)
 }
 
 fn meant(document: &Document<'_>, route: Result<Route, Invalid>) -> Result<Object, Refusal> {

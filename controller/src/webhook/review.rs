@@ -73,6 +73,13 @@ impl Answer {
         Self::default()
     }
 
+    pub(super) fn deny(why: String) -> Self {
+        Self {
+            denied: Some(why),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn outcome(&self) -> Reviewed {
         if self.denied.is_some() {
             Reviewed::Denied

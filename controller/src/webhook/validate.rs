@@ -1,17 +1,22 @@
-//! `/validate`: what our own reading says of an object before it is kept. It warns and denies nothing: an object of
-//! others is not ours to refuse, and its status tells what became of it.
+//! `/validate`: what our own reading says of an object before it is kept. It warns of objects of others, which are not ours
+//! to refuse: their status tells what became of them. An object of ours that could not be put in force is denied.
 
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use serde::de::DeserializeOwned;
 
 use super::review::{Answer, Operation, Question};
 use crate::inject;
-use crate::source::cluster::{Found, of_namespace, of_service, of_written_route};
-use crate::source::objects::Kind;
+use crate::source::cluster::{
+    Found, of_namespace, of_service, of_written_policy, of_written_route,
+};
+use crate::source::objects::{Kind, Object};
 
 pub(super) fn answer(question: &Question) -> Answer {
     if !matches!(question.operation, Operation::Create | Operation::Update) {
         return Answer::allow();
+    }
+    if question.kind.group == "ringmail.io" {
+        return ours(question);
     }
     let found = match (question.kind.group.as_str(), question.kind.kind.as_str()) {
         ("", "Namespace") => object::<Namespace>(question).map(namespace),
@@ -24,6 +29,27 @@ pub(super) fn answer(question: &Question) -> Answer {
     Answer {
         warnings: found.map(warnings).unwrap_or_default(),
         ..Answer::allow()
+    }
+}
+
+/// What is ours is in force as it stands, or refused.
+fn ours(question: &Question) -> Answer {
+    let found = match question.kind.kind.as_str() {
+        "AuthorizationPolicy" => of_written_policy(&question.object),
+        kind => return Answer::deny(format!("ringmail: {kind} is no kind this version knows")),
+    };
+    let refused = match found.map(|found| found.object) {
+        None => Some("is no object".to_owned()),
+        Some(Err(refusal)) => Some(format!("{}: {}", refusal.field, refusal.problem)),
+        Some(Ok(Object::Policy(policy))) => {
+            let invalid = policy.policy.rules.as_ref().err();
+            invalid.map(ToString::to_string)
+        }
+        Some(Ok(_)) => None,
+    };
+    match refused {
+        Some(problem) => Answer::deny(format!("ringmail: {problem}")),
+        None => Answer::allow(),
     }
 }
 

@@ -88,6 +88,7 @@ impl Condition {
                 Some(http) => self.holds_of(http, benefit),
                 None => is_cautious,
             },
+            Self::Expression(expression) => expression.holds(asked).unwrap_or(is_cautious),
         }
     }
 
@@ -125,7 +126,8 @@ impl Condition {
             | Self::TrustDomains(_)
             | Self::Networks(_)
             | Self::Unauthenticated(_)
-            | Self::Ports(_) => false,
+            | Self::Ports(_)
+            | Self::Expression(_) => false,
         }
     }
 }

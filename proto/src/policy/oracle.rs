@@ -215,8 +215,8 @@ fn holds(said: &str, request: &Request, deny: bool) -> Option<bool> {
                     })
             };
             match deny {
-                true => http.roles.iter().any(|value| one(value)),
-                false => !http.roles.is_empty() && http.roles.iter().all(|value| one(value)),
+                true => http.roles.iter().any(&one),
+                false => !http.roles.is_empty() && http.roles.iter().all(one),
             }
         }
         "claim:groups" => http
@@ -230,9 +230,9 @@ fn holds(said: &str, request: &Request, deny: bool) -> Option<bool> {
 fn rule_holds(rule: &SaidRule, request: &Request, deny: bool) -> bool {
     let one = |said: &&str| holds(said, request, deny).unwrap_or(deny);
     let any = |all: &[Vec<&'static str>]| {
-        all.is_empty() || all.iter().any(|all| all.iter().all(|said| one(said)))
+        all.is_empty() || all.iter().any(|all| all.iter().all(&one))
     };
-    any(&rule.from) && any(&rule.to) && rule.when.iter().all(|said| one(said))
+    any(&rule.from) && any(&rule.to) && rule.when.iter().all(one)
 }
 
 /// May they, if these policies are in force?

@@ -6,8 +6,9 @@ use std::num::NonZeroU16;
 use ipnet::IpNet;
 
 use super::{
-    ALTERNATIVES_MAX, Action, Authorization, CONDITIONS_MAX, Condition, Host, Mode, POLICIES_MAX,
-    Path, Policy, Posture, RULES_MAX, Rule, TEXT_BYTES_MAX, Template, Text, VALUES_MAX,
+    ALTERNATIVES_MAX, Action, Authorization, CONDITIONS_MAX, Condition, Expression, Host, Mode,
+    POLICIES_MAX, Path, Policy, Posture, RULES_MAX, Rule, TEXT_BYTES_MAX, Template, Text,
+    VALUES_MAX,
 };
 use crate::{Invalid, pb, target, workload};
 
@@ -173,7 +174,7 @@ impl TryFrom<pb::Condition> for Condition {
             Kind::Hosts(set) => Self::Hosts(some("hosts", hosts(set)?)?),
             Kind::Header(header) => Self::Header(header_name(header.name)?, texts(header.any)?),
             Kind::Claim(claim) => Self::Claim(claim_name(&claim.name)?, texts(claim.any)?),
-            Kind::Expression(_) => return Err(unknown("condition")),
+            Kind::Expression(text) => Self::Expression(Expression::new(&text)?),
         })
     }
 }
@@ -204,6 +205,7 @@ impl From<&Condition> for pb::Condition {
                 name: name.clone(),
                 any: texts(any),
             }),
+            Condition::Expression(expression) => Kind::Expression(expression.as_str().to_owned()),
             Condition::Claim(name, any) => Kind::Claim(pb::ClaimCondition {
                 name: name.join("."),
                 any: texts(any),

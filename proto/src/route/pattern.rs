@@ -44,7 +44,7 @@ impl Pattern {
         &self.text
     }
 
-    pub(super) fn holds(&self, text: &str) -> bool {
+    pub(crate) fn holds(&self, text: &str) -> bool {
         self.regex.is_match(text)
     }
 }

@@ -1,7 +1,7 @@
 //! The stream of configuration: we say what our app calls, the controller says what is behind it, then what changes.
 //!
 //! Each response is checked whole before any of it is put in force; one that does not pass is refused with its reason
-//! and what was in force stays. Limits: [`REQUESTS_MAX`] requests on their way, [`RESPONSE_BYTES_MAX`] a response.
+//! and what was in force stays. A policy that this version cannot act on is in force as a denial, and refused all the same. Limits: [`REQUESTS_MAX`] requests on their way, [`RESPONSE_BYTES_MAX`] a response.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -13,6 +13,7 @@ use ringmail_proto::destination::{BYTES_MAX, Destination, destination_name};
 use ringmail_proto::pb::discovery_service_client::DiscoveryServiceClient;
 use ringmail_proto::pb::resource::Resource;
 use ringmail_proto::pb::watch_request::Request;
+use ringmail_proto::policy::{Authorization, Authorizer};
 use ringmail_proto::version::Version;
 use ringmail_proto::workload::Workload;
 use ringmail_proto::{Invalid, pb};
@@ -23,6 +24,7 @@ use tonic::Streaming;
 use super::channel::Show;
 use super::{BACKOFF_MAX, Backoff, Control, is_refusal};
 use crate::error::{Error, Reason};
+use crate::snapshot::Authorized;
 use crate::tls::identity::unix_now;
 
 /// Requests on their way to the controller.
@@ -146,7 +148,17 @@ fn send(requests: &mpsc::Sender<pb::WatchRequest>, request: Request) -> Result<(
 struct Update {
     bundle: Option<TrustBundle>,
     workload: Option<Workload>,
+    authorization: Option<Authorization>,
     destinations: Vec<Destination>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+struct Applied {
+    /// Addresses that had to make room.
+    forgotten: Vec<SocketAddr>,
+    /// What is in force only as a denial.
+    denied: Option<Invalid>,
 }
 
 impl Control {
@@ -157,24 +169,33 @@ impl Control {
         version: &mut Option<Version>,
     ) -> (Request, Vec<SocketAddr>) {
         let nonce = response.nonce.clone();
-        let received =
-            check(response, *version).and_then(|(update, next)| Ok((self.apply(update)?, next)));
-        match received {
-            Ok((forgotten, next)) => {
+        let received = check(response, *version)
+            .and_then(|(update, next)| Ok((self.apply(update, next)?, next)));
+        let (forgotten, refused) = match received {
+            Ok((applied, next)) => {
                 *version = Some(next);
-                self.metrics.updated("ack");
-                (Request::Ack(pb::Ack { nonce }), forgotten)
+                (applied.forgotten, applied.denied)
             }
             Err(invalid) => {
                 tracing::error!(%invalid, "configuration refused; what was in force stays");
+                (Vec::new(), Some(invalid))
+            }
+        };
+        let answer = match refused {
+            None => {
+                self.metrics.updated("ack");
+                Request::Ack(pb::Ack { nonce })
+            }
+            Some(invalid) => {
                 self.metrics.updated("nack");
                 let reason = invalid.to_string();
-                (Request::Nack(pb::Nack { nonce, reason }), Vec::new())
+                Request::Nack(pb::Nack { nonce, reason })
             }
-        }
+        };
+        (answer, forgotten)
     }
 
-    fn apply(&self, update: Update) -> Result<Vec<SocketAddr>, Invalid> {
+    fn apply(&self, update: Update, version: Version) -> Result<Applied, Invalid> {
         if let Some(workload) = &update.workload
             && workload.name != self.config.workload
         {
@@ -189,10 +210,37 @@ impl Control {
         if let Some(workload) = update.workload {
             self.snapshot.put_workload(workload);
         }
-        match update.destinations.is_empty() {
-            true => Ok(Vec::new()),
-            false => Ok(self.snapshot.put_destinations(update.destinations)),
+        let denied = update
+            .authorization
+            .and_then(|authorization| self.apply_authorization(authorization, version));
+        let forgotten = match update.destinations.is_empty() {
+            true => Vec::new(),
+            false => self.snapshot.put_destinations(update.destinations),
+        };
+        Ok(Applied { forgotten, denied })
+    }
+
+    /// Puts all policies in force. One that this version cannot act on denies what it is for; the controller learns of
+    /// the first.
+    fn apply_authorization(
+        &self,
+        authorization: Authorization,
+        version: Version,
+    ) -> Option<Invalid> {
+        let authorizer = Authorizer::new(authorization);
+        let denied = authorizer.policies().iter().find_map(|policy| {
+            let invalid = policy.rules.as_ref().err()?;
+            let inside = format!("policy {}", policy.name);
+            Some(invalid.clone().inside(&inside))
+        });
+        if let Some(invalid) = &denied {
+            tracing::error!(%invalid, "a policy cannot be acted on and denies what it is for");
         }
+        self.snapshot.put_authorization(Authorized {
+            authorizer,
+            version,
+        });
+        denied
     }
 
     fn apply_bundle(&self, bundle: TrustBundle) -> Result<(), Invalid> {
@@ -250,6 +298,13 @@ fn check(
                 update
                     .destinations
                     .push(checked.map_err(|e: Invalid| e.inside(&format!("destination {name}")))?);
+            }
+            Some(Resource::Authorization(authorization)) => {
+                update.authorization = Some(
+                    authorization
+                        .try_into()
+                        .map_err(|e: Invalid| e.inside("authorization"))?,
+                );
             }
             None => {
                 return Err(Invalid::new(

@@ -105,7 +105,9 @@ impl Outcome {
 
     /// By why it failed.
     pub(crate) fn of_reason(reason: Reason) -> Self {
-        match reason.row().blame {
+        let row = reason.row();
+        match row.blame {
+            Blame::Client if row.status == 403 => Self::Refused,
             Blame::Client | Blame::App => Self::Broken,
             Blame::Peer | Blame::Us | Blame::Controller => Self::Refused,
         }

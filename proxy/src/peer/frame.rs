@@ -30,7 +30,8 @@ pub(crate) enum Kind {
     Data = 3,
     /// Trailers of a body; always the end.
     Trailers = 4,
-    /// The stream is over in both directions; the payload is one byte, a `Reason`.
+    /// The stream is over in both directions; the payload is one byte, a `Reason`, and where that was a decision of
+    /// policy the eight bytes of its `DecisionId`.
     Reset = 5,
     /// The receiver took bytes: so many more may be sent (u32).
     Credit = 6,
@@ -62,7 +63,7 @@ impl Kind {
         match self {
             Self::Data => DATA_BYTES_MAX,
             Self::Open | Self::Head | Self::Trailers => HEAD_BYTES_MAX,
-            Self::Reset => 1,
+            Self::Reset => 9,
             Self::Credit => 4,
             Self::Ping | Self::Pong | Self::GoAway => 0,
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::frame::Frame;
 use super::inbox::Inbox;
 use super::streams::WINDOW_BYTES;
-use crate::error::Reason;
+use crate::error::{DecisionId, Reason};
 
 /// What one stream has with the connection.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(super) struct Half {
     pub(super) receive_ended: bool,
     pub(super) send_ended: bool,
     pub(super) reset: Option<Reason>,
+    /// Of the refusal that the reset is.
+    pub(super) decision: Option<DecisionId>,
     /// Something came or went since it was last looked at.
     pub(super) has_moved: bool,
     /// How long nothing may move, and since when nothing has.
@@ -49,6 +51,7 @@ impl Half {
             receive_ended: false,
             send_ended: false,
             reset: None,
+            decision: None,
             has_moved: false,
             idle: None,
         }

@@ -17,13 +17,16 @@ const TURNS_MAX: usize = 8;
 /// What is kept allocated between bursts.
 const KEPT_BYTES: usize = 64 * 1024;
 
-/// The end that opens streams, as one of a connection to a peer; each stream goes to `accept`. It lasts until it is
-/// retired and its last stream is over.
-pub(crate) fn pair(accept: impl FnMut(Stream, Reader, &[u8]) + 'static) -> Rc<Streams> {
+/// The end that opens streams, as one of a connection to a peer; each stream goes to `accept` at the other, `acceptor`. It
+/// lasts until it is retired and its last stream is over.
+pub(crate) fn pair(
+    acceptor: Rc<Streams>,
+    accept: impl FnMut(Stream, Reader, &[u8]) + 'static,
+) -> Rc<Streams> {
     let dialer = Streams::new(Side::Dialer);
     let mut moving = Moving {
         dialer: dialer.clone(),
-        acceptor: Streams::new(Side::Acceptor),
+        acceptor,
         accept,
         decoders: Default::default(),
         frames: Vec::new(),
@@ -105,7 +108,7 @@ mod tests {
             .build()
             .expect("a runtime");
         LocalSet::new().block_on(&runtime, async {
-            let dialer = pair(|stream, mut reader, head| {
+            let dialer = pair(Streams::new(Side::Acceptor), |stream, mut reader, head| {
                 assert_eq!(head, b"open");
                 spawn_local(async move {
                     let mut all = Vec::new();

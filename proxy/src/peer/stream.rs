@@ -18,7 +18,7 @@ use super::inbox::{Inbox, Received};
 use super::open::{self, Open};
 use super::record::Record;
 use super::streams::Streams;
-use crate::error::Reason;
+use crate::error::{DecisionId, Error, Reason};
 
 /// The sending half, and the stream's owner.
 #[derive(Debug)]
@@ -26,6 +26,7 @@ pub(crate) struct Stream {
     place: RefCell<Option<Place>>,
     record: RefCell<Option<Record>>,
     failed: Cell<Reason>,
+    decision: Cell<Option<DecisionId>>,
 }
 
 /// A stream of one connection.
@@ -50,6 +51,7 @@ impl Stream {
             place: RefCell::new(Some(Place { streams, id })),
             record: RefCell::default(),
             failed: Cell::new(Reason::ClientGone),
+            decision: Cell::default(),
         }
     }
 
@@ -64,6 +66,7 @@ impl Stream {
             place: RefCell::default(),
             record: RefCell::new(Some(record)),
             failed: Cell::new(Reason::ClientGone),
+            decision: Cell::default(),
         }
     }
 
@@ -111,7 +114,7 @@ impl Stream {
     /// is recorded.
     pub(crate) fn detach(&self, reason: Reason) {
         if let Some(Place { streams, id }) = self.place.borrow_mut().take() {
-            streams.release(id, reason);
+            streams.release(id, reason, self.decision.get());
         }
     }
 
@@ -131,6 +134,20 @@ impl Stream {
     /// Why the peer is told that the stream is reset, if it has to be.
     pub(crate) fn fail(&self, reason: Reason) {
         self.failed.set(reason);
+    }
+
+    /// The same, with the refusal it may be.
+    pub(crate) fn fail_as(&self, error: &Error) {
+        self.failed.set(error.reason);
+        self.decision.set(error.decision);
+    }
+
+    /// Of the refusal that the stream's reset was.
+    pub(crate) fn decision(&self) -> Option<DecisionId> {
+        let place = self.place.borrow();
+        place
+            .as_ref()
+            .and_then(|place| place.streams.decision(place.id))
     }
 
     /// Sends a head or trailers, made by `write`.

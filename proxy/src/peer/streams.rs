@@ -17,7 +17,7 @@ use std::time::Instant;
 use super::frame::{self, Frame, Kind};
 use super::half::Half;
 use super::stream::{Reader, Stream};
-use crate::error::Reason;
+use crate::error::{DecisionId, Reason};
 
 /// Streams open at once on one connection.
 pub(crate) const STREAMS_MAX: usize = 1024;
@@ -225,7 +225,7 @@ impl Streams {
         }
         state.last_opened = frame.stream;
         if state.is_full() {
-            state.reset(frame.stream, Reason::Overloaded);
+            state.reset(frame.stream, Reason::Overloaded, None);
             return Ok(None);
         }
         let mut half = Half::new();
@@ -279,7 +279,14 @@ impl Streams {
                 half.reset = Some(Reason::IdleTimeout);
                 half.wake();
             }
-            state.reset(id, Reason::IdleTimeout);
+            state.reset(id, Reason::IdleTimeout, None);
+        }
+    }
+
+    /// Wakes whoever waits on a stream: what was decided about it may not hold any more.
+    pub(crate) fn wake_all(&self) {
+        for half in self.state.borrow_mut().by_id.values_mut() {
+            half.wake();
         }
     }
 
@@ -303,8 +310,15 @@ impl State {
     }
 
     /// The peer learns that a stream is over, and why.
-    fn reset(&mut self, id: u32, reason: Reason) {
-        self.put_short(id, Kind::Reset, true, &[reason as u8]);
+    fn reset(&mut self, id: u32, reason: Reason, decision: Option<DecisionId>) {
+        let mut payload = [reason as u8; 9];
+        match decision {
+            None => self.put_short(id, Kind::Reset, true, &payload[..1]),
+            Some(decision) => {
+                payload[1..].copy_from_slice(&decision.to_bytes());
+                self.put_short(id, Kind::Reset, true, &payload);
+            }
+        }
     }
 
     /// Queues a frame of the connection, or about what its peer may send.
@@ -346,12 +360,11 @@ impl State {
         };
         match frame.kind {
             Kind::Reset => {
-                half.reset = Some(
-                    frame
-                        .payload
-                        .first()
-                        .map_or(Reason::PeerGone, |code| Reason::from_code(*code)),
-                );
+                let (reason, decision) = match frame.payload {
+                    [] => (Reason::PeerGone, None),
+                    [code, rest @ ..] => (Reason::from_code(*code), DecisionId::from_bytes(rest)),
+                };
+                (half.reset, half.decision) = (Some(reason), decision);
                 half.wake();
                 return Ok(());
             }

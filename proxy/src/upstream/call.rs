@@ -221,7 +221,7 @@ impl<'a> Call<'a> {
                     retried.map_err(|error| reason.map_or(error, Error::from))?;
                     exchange.moved_to(self.traffic()?);
                 }
-                (None, Some(reason)) => return Err(reason.into()),
+                (None, Some(reason)) => return Err(Error::from(reason).decided(stream.decision())),
                 // An answer, if not a good one.
                 (None, None) => break self.settle(stream, now),
             }

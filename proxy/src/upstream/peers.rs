@@ -264,9 +264,10 @@ impl Peer {
             Usable::None => {
                 let session = Session::of_our_app(self.address.ip(), declared);
                 let worker = worker.clone();
-                let streams = local::pair(move |stream, reader, head| {
-                    session.accept(&worker, stream, reader, head);
-                });
+                let streams =
+                    local::pair(Streams::new(Side::Acceptor), move |stream, reader, head| {
+                        session.accept(&worker, stream, reader, head);
+                    });
                 self.add(streams.clone(), 0);
                 Ok(streams)
             }

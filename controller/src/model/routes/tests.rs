@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{Answer, Mesh};
+use crate::model::{Answer, Defaults, Mesh};
 use crate::source::objects::{Key, Object};
 use crate::source::parse_text;
 use ringmail_proto::destination::BYTES_MAX;
@@ -38,7 +38,7 @@ fn mesh(routes: &str) -> Mesh {
 
 fn mesh_of(objects: Vec<(Key, Object)>) -> Mesh {
     let objects: Objects = objects.into_iter().collect();
-    Mesh::build(&objects, &"mesh.local".parse().expect("domain"))
+    Mesh::build(&objects, &Defaults::of_tests())
 }
 
 /// The name of the service that a request goes to; `404` and `500` for those.

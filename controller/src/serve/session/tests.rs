@@ -37,10 +37,7 @@ impl World {
         Snapshot {
             version: self.version,
             bundle: self.bundle.clone(),
-            mesh: Arc::new(Mesh::build(
-                &objects,
-                &"mesh.local".parse().expect("domain"),
-            )),
+            mesh: Arc::new(Mesh::build(&objects, &crate::model::Defaults::of_tests())),
         }
     }
 
@@ -65,6 +62,7 @@ fn show(response: Option<&pb::WatchResponse>) -> String {
         text += &match &resource.resource {
             Some(Kind::TrustBundle(_)) => " bundle".to_owned(),
             Some(Kind::Workload(_)) => " workload".to_owned(),
+            Some(Kind::Authorization(_)) => " authorization".to_owned(),
             Some(Kind::Destination(one)) => format!(" {}", one.name),
             None => unreachable!("a resource is something"),
         };
@@ -84,7 +82,10 @@ fn full_first_then_only_what_changed_and_is_subscribed() {
         }
         show(response.as_ref())
     };
-    assert_eq!(next(&mut session, &one), "full bundle workload");
+    assert_eq!(
+        next(&mut session, &one),
+        "full bundle workload authorization"
+    );
     assert_eq!(next(&mut session, &one), "nothing");
     session
         .subscribe(names(&[ADDRESS, "1.2.3.4:5"]))
@@ -202,6 +203,6 @@ fn large_states_are_told_in_several_responses() {
     }
     assert_eq!(
         sizes,
-        [2, RESPONSE_RESOURCES_MAX, RESPONSE_RESOURCES_MAX, 1]
+        [3, RESPONSE_RESOURCES_MAX, RESPONSE_RESOURCES_MAX, 1]
     );
 }

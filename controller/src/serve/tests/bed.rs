@@ -19,6 +19,7 @@ use ringmail_proto::pb::certificate_service_client::CertificateServiceClient;
 use ringmail_proto::pb::certify_request::Credential;
 use ringmail_proto::pb::discovery_service_client::DiscoveryServiceClient;
 use ringmail_proto::pb::watch_request::Request as Message;
+use ringmail_proto::policy::Posture;
 use ringmail_proto::tls::{ALPN_H2, client_config};
 use rustls::crypto::aws_lc_rs::sign::any_ecdsa_type;
 use rustls::pki_types::pem::PemObject;
@@ -126,6 +127,8 @@ impl Bed {
         };
         let config = Config {
             trust_domain: "mesh.local".parse().expect("domain"),
+            default_policy: Posture::default(),
+            cluster_networks: Vec::new(),
             home: Home::Directory(home.clone()),
             listen: ([127, 0, 0, 1], 0).into(),
             metrics_listen: ([127, 0, 0, 1], 0).into(),

@@ -22,6 +22,7 @@ use crate::source::annotations::{self, INJECT};
 use crate::source::check::check;
 use crate::source::gateway::{GrpcRoute, HttpRoute, Spec, TlsRoute};
 use crate::source::objects::{Key, Kind, Object};
+use crate::source::policy::{self, AuthorizationPolicy};
 use crate::source::route;
 
 /// The sidecar's container.
@@ -197,6 +198,32 @@ pub(crate) fn of_route(kind: Kind, one: DynamicObject) -> Option<Found> {
             .map(|route| Object::Route(Arc::new(route)))
             .map_err(|e| refusal(&e))
     }))
+}
+
+/// The same of a policy as it was written.
+pub(crate) fn of_written_policy(text: &Value) -> Option<Found> {
+    Some(of_policy(DynamicObject::deserialize(text).ok()?))
+}
+
+/// A policy that cannot be read denies, and is kept.
+pub(super) fn of_policy(one: DynamicObject) -> Found {
+    let metadata = trimmed(one.metadata);
+    let spec = one.data.get("spec").cloned().unwrap_or_default();
+    let meant = match serde_path_to_error::deserialize(spec) {
+        Ok(spec) => policy::meant(AuthorizationPolicy {
+            metadata: metadata.clone(),
+            spec,
+            status: None,
+        }),
+        Err(e) => {
+            let field = format!("spec.{}", e.path());
+            let invalid = Invalid::new(shown(&field), shown(&e.inner().to_string()));
+            policy::unreadable(metadata.clone(), invalid)
+        }
+    };
+    found(Kind::AuthorizationPolicy, metadata, || {
+        Ok(Object::Policy(Arc::new(meant)))
+    })
 }
 
 /// Whether a parent reference, as written, is to a Service.

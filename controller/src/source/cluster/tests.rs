@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::read::{SAID, of_pod};
 use super::*;
-use crate::model::Mesh;
+use crate::model::{Defaults, Mesh};
 use crate::source::objects::{Key, Object};
 
 fn pod(name: &str, uid: &str, extra: &Value) -> Pod {
@@ -144,7 +144,7 @@ fn a_pod_is_meshed_by_its_spec_and_trimmed() {
         assert_eq!(container.env, None);
         assert!(container.ports.is_some());
         let objects = [(found.key, Object::Pod(kept))].into_iter().collect();
-        let mesh = Mesh::build(&objects, &"mesh.local".parse().expect("domain"));
+        let mesh = Mesh::build(&objects, &Defaults::of_tests());
         let name = WorkloadName::new("shop", "a").expect("a name");
         assert_eq!(mesh.is_meshed(&name), meshed, "{extra}");
         assert_eq!(mesh.pod_uid(&name), Some("1"));
@@ -241,13 +241,13 @@ fn a_large_cluster_is_rebuilt_in_time() {
 }
 
 fn rebuild(store: &Store, pods: usize) -> (Duration, String) {
-    let domain = "mesh.local".parse().expect("domain");
+    let defaults = Defaults::of_tests();
     let begun = Instant::now();
     let state = store.state();
     let cloned = begun.elapsed();
-    let mut mesh = Mesh::build(&state.objects, &domain);
+    let mut mesh = Mesh::build(&state.objects, &defaults);
     let built = begun.elapsed() - cloned;
-    let again = Mesh::build(&state.objects, &domain);
+    let again = Mesh::build(&state.objects, &defaults);
     let begun = Instant::now();
     mesh.share(&again);
     let shared = begun.elapsed();

@@ -105,9 +105,7 @@ fn a_bad_file_keeps_what_it_held_and_says_where() {
         ),
         (
             "a policy that is not understood",
-            format!(
-                "{NAMESPACE}---\napiVersion: ringmail.io/v1alpha1\nkind: AuthorizationPolicy\n"
-            ),
+            format!("{NAMESPACE}---\napiVersion: ringmail.io/v1alpha1\nkind: Permission\n"),
             6,
             "kind",
         ),

@@ -130,8 +130,12 @@ pub(crate) fn response(
 pub(crate) fn refusal(error: &Error, answer: Answer, out: &mut Vec<u8>) {
     let row = error.reason.row();
     let body = format!("{error}\n");
+    let decision = error
+        .decision
+        .map(|id| format!("x-ringmail-decision: {id}\r\n"))
+        .unwrap_or_default();
     let head = format!(
-        "HTTP/1.1 {} {}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nx-ringmail-reason: {}\r\n{}\r\n",
+        "HTTP/1.1 {} {}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nx-ringmail-reason: {}\r\n{decision}{}\r\n",
         row.status,
         phrase(row.status),
         body.len(),

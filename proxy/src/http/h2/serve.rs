@@ -333,6 +333,9 @@ fn refuse(lane: &Lane, error: &Error, is_grpc: bool) {
         let status = if is_grpc { 200 } else { row.status };
         heads::put_status(status, out);
         encode::put_field(out, b"x-ringmail-reason", row.label.as_bytes());
+        if let Some(id) = error.decision {
+            encode::put_field(out, b"x-ringmail-decision", id.to_string().as_bytes());
+        }
         if is_grpc {
             let (code, message) = (row.grpc_status.to_string(), error.to_string());
             encode::put_field(out, b"content-type", b"application/grpc");

@@ -21,6 +21,8 @@ use crate::http::{h1, h2};
 use crate::listen::Party;
 use crate::metrics::Traffic;
 use crate::peer::local;
+use crate::peer::streams::{Side, Streams};
+use crate::policy::{Client, Wanted};
 use crate::tcp;
 use crate::upstream::Caller;
 use crate::upstream::local::Local;
@@ -48,7 +50,10 @@ pub(super) async fn serve(
     traffic: &Traffic,
 ) -> Result<(), Error> {
     let mut input = Buffer::default();
-    let declared = workload.protocol(app.port());
+    let declared = match workload.protocol(app.port()) {
+        Declared::Detect if worker.policies.requires_http(app.port()) => Declared::Http1,
+        declared => declared,
+    };
     let to_app = match spoken(worker, declared, &mut socket, &mut input, app).await? {
         Spoken::Http1 => {
             let caller = caller(worker, &socket, app)?;
@@ -63,6 +68,13 @@ pub(super) async fn serve(
         Spoken::Nothing => return Ok(()),
         Spoken::Tcp(to_app) => to_app,
     };
+    let client = client(&socket)?;
+    let wanted = Wanted {
+        client: &client,
+        port: app.port(),
+        request: None,
+    };
+    worker.policies.judge(&wanted)?;
     let mut to_app = match to_app {
         Some(to_app) => to_app,
         None => connect(worker, app, Party::App).await?,
@@ -73,7 +85,20 @@ pub(super) async fn serve(
     // Seen from the app: what it sends goes to the client.
     let blame = (Reason::AppGone, Reason::ClientGone);
     let mut from_app = Buffer::default();
-    tcp::with_socket(&mut to_app, &mut from_app, &mut socket, traffic, blame).await
+    let pumped = tcp::with_socket(&mut to_app, &mut from_app, &mut socket, traffic, blame);
+    tokio::select! {
+        pumped = pumped => pumped,
+        cut = worker.policies.until_denied(&wanted) => Err(cut),
+    }
+}
+
+/// Nobody that is known.
+fn client(socket: &TcpStream) -> Result<Client, Error> {
+    let source = socket.peer_addr().blame(Reason::ClientGone)?;
+    Ok(Client {
+        svid: None,
+        address: source.ip().to_canonical(),
+    })
 }
 
 /// The end of a connection whose requests were counted one by one, and refusals where they were.
@@ -135,14 +160,17 @@ async fn spoken(
 
 /// A client whose requests go to the app as those of a peer do.
 fn caller(worker: &Rc<Worker>, socket: &TcpStream, app: SocketAddr) -> Result<Caller, Error> {
-    let source = socket.peer_addr().blame(Reason::ClientGone)?;
-    let session = Session::of_outside(app.ip());
+    let client = client(socket)?;
+    let source = client.address;
+    let session = Session::of_client(client, app.ip());
+    let acceptor = Streams::new(Side::Acceptor);
+    worker.policies.watch(&acceptor);
     let worker = worker.clone();
-    let streams = local::pair(move |stream, reader, head| {
+    let streams = local::pair(acceptor, move |stream, reader, head| {
         session.accept(&worker, stream, reader, head);
     });
     Ok(Caller {
-        source: source.ip().to_canonical(),
+        source,
         destination: app,
         local: Some(Rc::new(Local::new(streams, app))),
     })

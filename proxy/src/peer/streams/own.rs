@@ -4,7 +4,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::{SEND_QUEUE_BYTES, Streams, WINDOW_BYTES, WINDOW_BYTES_MAX};
-use crate::error::Reason;
+use crate::error::{DecisionId, Reason};
 use crate::peer::frame::{self, Kind};
 use crate::peer::inbox::Inbox;
 
@@ -48,7 +48,7 @@ impl Streams {
         if frame::put(&mut state.out, id, kind, end, write).is_err() {
             half.reset = Some(Reason::Internal);
             half.wake();
-            return state.reset(id, Reason::Internal);
+            return state.reset(id, Reason::Internal, None);
         }
         if kind == Kind::Data {
             half.send_credit -= state.out.len() - before - frame::HEADER_BYTES;
@@ -103,6 +103,11 @@ impl Streams {
         state.by_id.get(&id).is_none_or(|half| half.reset.is_some())
     }
 
+    /// Of the refusal that the stream's reset was.
+    pub(crate) fn decision(&self, id: u32) -> Option<DecisionId> {
+        self.state.borrow().by_id.get(&id)?.decision
+    }
+
     /// Whether the stream was reset; if not, `reader` is woken when it is. For the task that also reads the stream.
     pub(crate) fn poll_reset(&self, id: u32, reader: &Waker) -> Poll<Reason> {
         let mut state = self.state.borrow_mut();
@@ -145,7 +150,7 @@ impl Streams {
     }
 
     /// The stream's owner is done with it. One that has not ended in both directions is reset.
-    pub(crate) fn release(&self, id: u32, reason: Reason) {
+    pub(crate) fn release(&self, id: u32, reason: Reason, decision: Option<DecisionId>) {
         let mut state = self.state.borrow_mut();
         let Some(half) = state.by_id.remove(&id) else {
             return;
@@ -154,7 +159,7 @@ impl Streams {
         state.limited -= usize::from(half.idle.is_some());
         let over = half.receive_ended && half.send_ended || half.reset.is_some();
         if !over && state.closed.is_none() {
-            state.reset(id, reason);
+            state.reset(id, reason, decision);
         }
         if state.by_id.is_empty() {
             state.wake_sender();

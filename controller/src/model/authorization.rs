@@ -1,0 +1,313 @@
+//! Policies: which workload each is for, on which ports, and what their authors are told.
+//!
+//! A policy is for pods of its own namespace. Those that are selected alike share what they are told. No limit makes a
+//! policy weaker in silence: where there are more than a proxy takes, everything is denied.
+
+use std::collections::{BTreeSet, HashMap};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use prost::Message;
+use ringmail_proto::identity::WorkloadName;
+use ringmail_proto::policy::{
+    AUTHORIZATION_BYTES_MAX, Action, Authorization, Mode, POLICIES_MAX, Policy, Posture,
+};
+use ringmail_proto::workload::InboundMode;
+use ringmail_proto::{Invalid, pb};
+
+use super::Defaults;
+use super::pods::{PodEntry, Pods};
+use super::services::Port;
+use crate::source::Objects;
+use crate::source::objects::{Key, Kind, Object};
+use crate::source::policy::{Meant, Selected, Target};
+
+/// A policy and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyReport {
+    /// Which object.
+    pub key: Key,
+    /// Which version of it this is about; a file has none.
+    pub generation: Option<i64>,
+    /// Why it denies instead of what it says.
+    pub broken: Option<String>,
+    /// What it is for and is not there.
+    pub missing: Vec<String>,
+    /// Meshed pods that it is for.
+    pub workloads: Arc<[WorkloadName]>,
+}
+
+/// What every workload is told, and every author.
+#[derive(Debug, Default)]
+pub(super) struct Authorizations {
+    pub(super) by_workload: HashMap<WorkloadName, Arc<Authorization>>,
+    pub(super) reports: Vec<PolicyReport>,
+}
+
+/// Ports of a pod that a policy is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum On {
+    All,
+    Some(BTreeSet<NonZeroU16>),
+}
+
+impl On {
+    fn add(&mut self, other: Self) {
+        match (&mut *self, other) {
+            (Self::All, _) => {}
+            (_, Self::All) => *self = Self::All,
+            (Self::Some(ports), Self::Some(more)) => ports.extend(more),
+        }
+    }
+}
+
+/// What is the same for all pods that are told the same: posture and policies in their order.
+type Group = (Posture, Vec<(usize, On)>);
+
+/// What each pod is told. Those of services are as `ports` found them, and those that their selectors name.
+pub(super) fn apply(
+    objects: &Objects,
+    pods: &Pods,
+    ports: &[Port],
+    defaults: &Defaults,
+    problems: &mut Vec<String>,
+) -> Authorizations {
+    let policies = in_order(objects);
+    let looking = Looking {
+        objects,
+        pods,
+        ports: by_service(ports),
+    };
+    let mut applied: HashMap<&WorkloadName, Vec<(usize, On)>> = HashMap::new();
+    let mut reports = Vec::new();
+    for (place, policy) in policies.iter().enumerate() {
+        let (found, missing) = looking.targets(policy);
+        let mut workloads: Vec<WorkloadName> = found
+            .iter()
+            .filter(|(pod, _)| pod.identity.is_some())
+            .map(|(pod, _)| pod.name.clone())
+            .collect();
+        workloads.sort();
+        workloads.dedup();
+        reports.push(report(policy, missing, workloads));
+        for (pod, on) in found {
+            let here = applied.entry(&pod.name).or_default();
+            match here.last_mut() {
+                Some((last, all)) if *last == place => all.add(on),
+                _ => here.push((place, on)),
+            }
+        }
+    }
+    let mut groups: HashMap<Group, Arc<Authorization>> = HashMap::new();
+    let mut by_workload = HashMap::new();
+    for pod in pods.all() {
+        let group = (
+            posture(pod, defaults),
+            applied.remove(&pod.name).unwrap_or_default(),
+        );
+        let told = groups.entry(group).or_insert_with_key(|(posture, here)| {
+            Arc::new(authorization(*posture, here, &policies, defaults, problems))
+        });
+        by_workload.insert(pod.name.clone(), told.clone());
+    }
+    Authorizations {
+        by_workload,
+        reports,
+    }
+}
+
+/// What is said of the pod, of its namespace, of the mesh. Who lets plaintext in and says no more means it.
+fn posture(pod: &PodEntry, defaults: &Defaults) -> Posture {
+    let is_permissive = pod.annotations.inbound == Some(InboundMode::Permissive);
+    let unsaid = if is_permissive {
+        Posture::Open
+    } else {
+        defaults.posture
+    };
+    pod.annotations.posture.unwrap_or(unsaid)
+}
+
+fn authorization(
+    posture: Posture,
+    here: &[(usize, On)],
+    policies: &[&Meant],
+    defaults: &Defaults,
+    problems: &mut Vec<String>,
+) -> Authorization {
+    let of = |(place, on): &(usize, On)| {
+        let policy = Policy::clone(&policies[*place].policy);
+        Policy {
+            ports: match on {
+                On::All => Vec::new(),
+                On::Some(ports) => ports.iter().copied().collect(),
+            },
+            ..policy
+        }
+    };
+    let told = Authorization {
+        posture,
+        cluster_networks: defaults.cluster_networks.clone(),
+        policies: here.iter().map(of).collect(),
+    };
+    let is_too_much = here.len() > POLICIES_MAX
+        || pb::Authorization::from(&told).encoded_len() > AUTHORIZATION_BYTES_MAX;
+    if !is_too_much {
+        return told;
+    }
+    let problem = format!(
+        "more than {POLICIES_MAX} policies, or {AUTHORIZATION_BYTES_MAX} bytes of them, are for one workload: it denies everything"
+    );
+    problems.push(problem.clone());
+    Authorization {
+        policies: vec![Policy {
+            name: "ringmail/limit".into(),
+            action: Action::Deny,
+            mode: Mode::Enforce,
+            ports: Vec::new(),
+            rules: Err(Invalid::new("policies", problem)),
+        }],
+        ..told
+    }
+}
+
+/// The oldest first, then by name.
+fn in_order(objects: &Objects) -> Vec<&Meant> {
+    let mut policies: Vec<&Meant> = objects.policies().collect();
+    policies.sort_by_cached_key(|policy| {
+        let created = policy.metadata.creation_timestamp.as_ref();
+        let created = created.map_or(i64::MAX, |time| time.0.as_second());
+        (created, policy.policy.name.clone())
+    });
+    policies
+}
+
+fn report(policy: &Meant, missing: Vec<String>, workloads: Vec<WorkloadName>) -> PolicyReport {
+    let broken = policy.policy.rules.as_ref().err();
+    PolicyReport {
+        key: Key {
+            kind: Kind::AuthorizationPolicy,
+            namespace: namespace(policy).into(),
+            name: policy.metadata.name.as_deref().unwrap_or_default().into(),
+        },
+        generation: policy.metadata.generation,
+        broken: broken.map(ToString::to_string),
+        missing,
+        workloads: workloads.into(),
+    }
+}
+
+fn namespace(policy: &Meant) -> &str {
+    policy.metadata.namespace.as_deref().unwrap_or("default")
+}
+
+fn by_service(ports: &[Port]) -> HashMap<&WorkloadName, Vec<&Port>> {
+    let mut found: HashMap<_, Vec<_>> = HashMap::new();
+    for port in ports {
+        found.entry(&port.service).or_default().push(port);
+    }
+    found
+}
+
+/// Where targets are looked for.
+struct Looking<'a> {
+    objects: &'a Objects,
+    pods: &'a Pods,
+    ports: HashMap<&'a WorkloadName, Vec<&'a Port>>,
+}
+
+impl<'a> Looking<'a> {
+    /// The pods a policy is for, and what it names that is not there.
+    fn targets(&self, policy: &Meant) -> (Vec<(&'a PodEntry, On)>, Vec<String>) {
+        let namespace: Arc<str> = namespace(policy).into();
+        let (mut found, mut missing) = (Vec::new(), Vec::new());
+        for target in &policy.targets {
+            let on = target
+                .port
+                .map_or(On::All, |port| On::Some(BTreeSet::from([port])));
+            match &target.pods {
+                Selected::All => {
+                    let all = self.pods.all();
+                    let own = all.filter(|pod| pod.name.namespace == namespace);
+                    found.extend(own.map(|pod| (pod, on.clone())));
+                }
+                Selected::Labels(labels) => {
+                    let pods = self.pods.labelled(&namespace, labels);
+                    found.extend(pods.map(|pod| (pod, on.clone())));
+                }
+                Selected::Service(name) => {
+                    match self.service(&namespace, name, target, &mut found) {
+                        Some(()) => {}
+                        None => missing.push(format!("Service {namespace}/{name}")),
+                    }
+                }
+            }
+        }
+        (found, missing)
+    }
+
+    /// Pods behind a service's ports: those that it has now, and those that its selector names, ready or not.
+    fn service(
+        &self,
+        namespace: &Arc<str>,
+        name: &str,
+        target: &Target,
+        found: &mut Vec<(&'a PodEntry, On)>,
+    ) -> Option<()> {
+        let key = Key {
+            kind: Kind::Service,
+            namespace: namespace.clone(),
+            name: name.into(),
+        };
+        let Some(Object::Service(service)) = self.objects.get(&key) else {
+            return None;
+        };
+        let is_meant = |number: i32| {
+            target
+                .port
+                .is_none_or(|port| i32::from(port.get()) == number)
+        };
+        let full_name = WorkloadName::new(namespace, name).ok()?;
+        let ports = self.ports.get(&full_name).into_iter().flatten();
+        for port in ports.filter(|port| is_meant(port.number.get().into())) {
+            for (pod, number) in port.served_by() {
+                let pod = self.pods.named(pod);
+                found.extend(pod.map(|pod| (pod, On::Some(BTreeSet::from([number])))));
+            }
+        }
+        let spec = service.spec.as_ref();
+        let declared = spec.and_then(|spec| spec.ports.as_deref());
+        for port in declared.into_iter().flatten() {
+            if is_meant(port.port) {
+                found.extend(self.selected(namespace, service, port));
+            }
+        }
+        Some(())
+    }
+
+    fn selected(
+        &self,
+        namespace: &Arc<str>,
+        service: &Service,
+        port: &ServicePort,
+    ) -> Vec<(&'a PodEntry, On)> {
+        let spec = service.spec.as_ref();
+        let selector = spec.and_then(|spec| spec.selector.as_ref());
+        let Some(selector) = selector.filter(|selector| !selector.is_empty()) else {
+            return Vec::new();
+        };
+        let number = |number: i32| u16::try_from(number).ok().and_then(NonZeroU16::new);
+        let pods = self.pods.labelled(namespace, selector);
+        let on = |pod: &PodEntry| match &port.target_port {
+            None => number(port.port),
+            Some(IntOrString::Int(own)) => number(*own),
+            Some(IntOrString::String(name)) => pod.named_port(name),
+        };
+        pods.filter_map(|pod| Some((pod, On::Some(BTreeSet::from([on(pod)?])))))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

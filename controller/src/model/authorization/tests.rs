@@ -1,0 +1,186 @@
+use super::*;
+use crate::model::Mesh;
+use ringmail_proto::policy::Condition;
+
+const PODS: &str = "
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: shop, annotations: {ringmail.io/inject: enabled}}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: old, annotations: {ringmail.io/inject: enabled, ringmail.io/inbound: permissive}}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: shut, annotations: {ringmail.io/inject: enabled, ringmail.io/default-policy: deny}}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: cart, namespace: shop, labels: {app: cart}}, spec: {serviceAccountName: cart, containers: [{name: app, ports: [{containerPort: 8080, name: web}]}]}, status: {podIP: 10.1.0.1}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, labels: {app: web}}, spec: {serviceAccountName: web, containers: [{name: app}]}, status: {podIP: 10.1.0.2}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: old}, spec: {containers: [{name: app}]}, status: {podIP: 10.1.0.3}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: shut}, spec: {containers: [{name: app}]}, status: {podIP: 10.1.0.4}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: cart, namespace: shop}, spec: {clusterIP: 10.96.0.5, selector: {app: cart}, ports: [{name: http, port: 80, targetPort: web}, {name: db, port: 5432}]}}
+";
+
+fn mesh(policies: &str) -> Mesh {
+    let yaml = format!("{PODS}{policies}");
+    let objects: Objects = crate::source::parse_text(&yaml).into_iter().collect();
+    Mesh::build(&objects, &Defaults::of_tests())
+}
+
+/// Policies of a workload as `name@ports`.
+fn told(mesh: &Mesh, name: &str) -> Vec<String> {
+    let told = mesh.authorization(&name.parse().expect("a name"));
+    let told = told.expect("a workload");
+    let ports = |policy: &Policy| {
+        let ports = policy.ports.iter().map(ToString::to_string);
+        ports.collect::<Vec<_>>().join(",")
+    };
+    let policies = told.policies.iter();
+    policies
+        .map(|policy| format!("{}@{}", policy.name, ports(policy)))
+        .collect()
+}
+
+fn policy(name: &str, targets: &str, rest: &str) -> String {
+    format!(
+        "---\n{{apiVersion: ringmail.io/v1alpha1, kind: AuthorizationPolicy, metadata: {{name: {name}, namespace: shop}}, spec: {{targetRefs: [{targets}], action: allow{rest}}}}}\n"
+    )
+}
+
+#[test]
+fn postures_are_of_the_pod_its_namespace_or_the_mesh() {
+    let mesh = mesh("");
+    let check = |name: &str, posture| {
+        let told = mesh.authorization(&name.parse().expect("a name"));
+        assert_eq!(told.expect("a workload").posture, posture, "{name}");
+    };
+    check("shop/cart", Posture::Mesh);
+    check("old/a", Posture::Open);
+    check("shut/a", Posture::Deny);
+}
+
+#[test]
+fn targets_are_pods_of_the_policys_namespace() {
+    let check = |targets: &str, cart: &[&str], web: &[&str]| {
+        let mesh = mesh(&policy("p", targets, ""));
+        assert_eq!(told(&mesh, "shop/cart"), cart, "{targets}");
+        assert_eq!(told(&mesh, "shop/web"), web, "{targets}");
+        assert!(told(&mesh, "old/a").is_empty(), "{targets}");
+    };
+    check("{kind: Namespace}", &["shop/p@"], &["shop/p@"]);
+    check(
+        "{kind: Namespace, port: 99}",
+        &["shop/p@99"],
+        &["shop/p@99"],
+    );
+    check("{kind: Service, name: cart}", &["shop/p@5432,8080"], &[]);
+    check(
+        "{kind: Service, name: cart, port: 80}",
+        &["shop/p@8080"],
+        &[],
+    );
+    check("{kind: Service, name: cart, port: 8080}", &[], &[]);
+    check("{kind: Service, name: other}", &[], &[]);
+    check(
+        "{kind: Workload, matchLabels: {app: web}}",
+        &[],
+        &["shop/p@"],
+    );
+    check(
+        "{kind: Workload, matchLabels: {app: web}, port: 1}, {kind: Workload, matchLabels: {app: web}, port: 2}",
+        &[],
+        &["shop/p@1,2"],
+    );
+    check(
+        "{kind: Namespace}, {kind: Service, name: cart}",
+        &["shop/p@"],
+        &["shop/p@"],
+    );
+}
+
+#[test]
+fn what_cannot_be_read_denies() {
+    let check = |targets: &str, rest: &str, web: bool| {
+        let mesh = mesh(&policy("p", targets, rest));
+        let report = &mesh.policies()[0];
+        assert!(report.broken.is_some(), "{targets} {rest}");
+        let told = |name: &str| {
+            let told = mesh
+                .authorization(&name.parse().expect("a name"))
+                .expect("a workload");
+            told.policies.iter().any(|policy| policy.rules.is_err())
+        };
+        assert!(told("shop/cart"), "{targets} {rest}");
+        assert_eq!(told("shop/web"), web, "{targets} {rest}");
+    };
+    let cart = "{kind: Service, name: cart}";
+    check(
+        cart,
+        ", rules: [{to: [{paths: [{exact: /a/../b}]}]}]",
+        false,
+    );
+    check(cart, ", rules: [{to: [{paths: [{}]}]}]", false);
+    check(
+        cart,
+        ", rules: [{to: [{paths: [{exact: /a, prefix: /b}]}]}]",
+        false,
+    );
+    check(cart, ", rules: [{from: [{networks: [ten]}]}]", false);
+    // Not even the targets can be trusted then.
+    check(cart, ", rules: [{frm: [{namespaces: [a]}]}]", true);
+    check(cart, ", something: new", true);
+    check("{kind: Service}", "", true);
+    check("{kind: Gateway, name: x}", "", true);
+    check("", "", true);
+}
+
+#[test]
+fn rules_mean_what_they_say() {
+    let mesh = mesh(&policy(
+        "p",
+        "{kind: Namespace}",
+        ", rules: [{from: [{serviceAccounts: [web, old/a], identities: ['spiffe://mesh.local/ns/shop/*']}], to: [{grpc: [{service: a.B, method: C}, {service: a.D}], headers: [{name: X-A}]}], when: {claims: [{name: groups, values: [x]}]}}]",
+    ));
+    let told = mesh
+        .authorization(&"shop/web".parse().expect("a name"))
+        .expect("a workload");
+    let rules = told.policies[0].rules.as_ref().expect("good");
+    use ringmail_proto::policy::{Path, Text};
+    assert_eq!(
+        rules[0].from[0],
+        [
+            Condition::Identities(vec![Text::Prefix("spiffe://mesh.local/ns/shop/".into())]),
+            Condition::ServiceAccounts(vec!["shop/web".into(), "old/a".into()]),
+        ]
+    );
+    assert_eq!(
+        rules[0].to[0],
+        [
+            Condition::Header("x-a".into(), vec![]),
+            Condition::Paths(vec![
+                Path::Exact("/a.B/C".into()),
+                Path::Prefix("/a.D".into())
+            ]),
+        ]
+    );
+    let claim = Condition::Claim(vec!["groups".into()], vec![Text::Exact("x".into())]);
+    assert_eq!(rules[0].when, [claim]);
+}
+
+#[test]
+fn pods_that_are_told_the_same_share_it() {
+    let mut mesh = mesh(&policy("p", "{kind: Namespace}", ""));
+    let of = |mesh: &Mesh, name: &str| {
+        mesh.authorization(&name.parse().expect("a name"))
+            .expect("told")
+    };
+    assert!(Arc::ptr_eq(&of(&mesh, "shop/cart"), &of(&mesh, "shop/web")));
+    let before = Mesh::clone(&mesh);
+    let again = self::mesh(&policy("p", "{kind: Namespace}", ""));
+    mesh = again;
+    mesh.share(&before);
+    assert!(Arc::ptr_eq(
+        &of(&mesh, "shop/cart"),
+        &of(&before, "shop/web")
+    ));
+}

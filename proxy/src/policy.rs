@@ -1,0 +1,237 @@
+//! Who may ask our app for what: each stream is judged when it begins, and again whenever the policies change, until it
+//! is over. The decision itself is made in the contract ([`ringmail_proto::policy`]); this is where its parts come from
+//! and where it goes: to the client, the metrics and the audit.
+//!
+//! A decision on a request costs no allocation, lock or system call. What was allowed and is no more is cut.
+
+/// One line for each refusal.
+mod audit;
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use ringmail_proto::policy::{Asked, By, Caller, Decision, Finding, Http, Verdict};
+use ringmail_proto::svid::Svid;
+
+use crate::error::{DecisionId, Error, Reason};
+use crate::http::neutral::{Fields, Request};
+use crate::metrics::Metrics;
+use crate::metrics::sharded::Counter;
+use crate::peer::streams::Streams;
+use crate::snapshot::{Authorized, Snapshot};
+
+/// The policy label of what no policy decided.
+const NO_POLICY: &str = "none";
+
+/// Who asks: another proxy, or somebody outside the mesh.
+#[derive(Debug)]
+pub(crate) struct Client {
+    /// The certificate, if there is one.
+    pub(crate) svid: Option<Svid>,
+    /// Where the connection comes from.
+    pub(crate) address: IpAddr,
+}
+
+/// What a client wants of our app.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) port: u16,
+    /// None for an opaque connection.
+    pub(crate) request: Option<(Request<'a>, Fields<'a>)>,
+}
+
+/// The policies, as one worker holds them.
+#[derive(Debug)]
+pub(crate) struct Policies {
+    snapshot: Arc<Snapshot>,
+    metrics: Arc<Metrics>,
+    current: RefCell<Option<Current>>,
+    /// Counts changes: what was judged under another is judged again.
+    generation: Cell<u64>,
+    /// Connections whose streams are judged.
+    judged: RefCell<Vec<Weak<Streams>>>,
+}
+
+/// What is in force.
+#[derive(Debug)]
+struct Current {
+    authorized: Arc<Authorized>,
+    counters: Vec<OnceCell<Counter>>,
+}
+
+impl Policies {
+    pub(crate) fn new(snapshot: Arc<Snapshot>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            snapshot,
+            metrics,
+            current: RefCell::default(),
+            generation: Cell::default(),
+            judged: RefCell::default(),
+        }
+    }
+
+    /// Takes over what was learnt. Streams that are open are judged again.
+    pub(crate) fn adopt(&self) {
+        let Some(learnt) = self.snapshot.authorization() else {
+            return;
+        };
+        if let Some(current) = &*self.current.borrow()
+            && Arc::ptr_eq(&current.authorized, &learnt)
+        {
+            return;
+        }
+        // For each policy, and for none, by verdict, enforced or in shadow.
+        let counters = (learnt.authorizer.policies().len() + 1) * 4;
+        *self.current.borrow_mut() = Some(Current {
+            authorized: learnt,
+            counters: (0..counters).map(|_| OnceCell::new()).collect(),
+        });
+        self.generation.set(self.generation.get() + 1);
+        self.judged.borrow_mut().retain(|streams| {
+            let streams = streams.upgrade();
+            if let Some(streams) = &streams {
+                streams.wake_all();
+            }
+            streams.is_some()
+        });
+    }
+
+    /// Streams of this connection are woken when policies change.
+    pub(crate) fn watch(&self, streams: &Rc<Streams>) {
+        let mut judged = self.judged.borrow_mut();
+        if judged.len() == judged.capacity() {
+            judged.retain(|streams| streams.strong_count() > 0);
+        }
+        judged.push(Rc::downgrade(streams));
+    }
+
+    /// Whether bytes that are no HTTP are refused there, whoever sends them.
+    pub(crate) fn requires_http(&self, port: u16) -> bool {
+        let current = self.current.borrow();
+        current
+            .as_ref()
+            .is_some_and(|current| current.authorized.authorizer.requires_http(port))
+    }
+
+    /// Whether a stream that begins now may.
+    pub(crate) fn judge(&self, wanted: &Wanted<'_>) -> Result<(), Error> {
+        if self.current.borrow().is_none() {
+            self.adopt();
+        }
+        let current = self.current.borrow();
+        let current = current.as_ref().ok_or(Reason::PolicyNotLoaded)?;
+        let decision = current.decide(wanted);
+        current.count(decision.enforced, false, &self.metrics);
+        if let Some(shadow) = decision.shadow {
+            current.count(shadow, true, &self.metrics);
+        }
+        self.enforce(current, decision, wanted, Reason::PolicyDenied)
+    }
+
+    /// Whether what was allowed still is.
+    fn judge_again(&self, wanted: &Wanted<'_>) -> Result<(), Error> {
+        let current = self.current.borrow();
+        let current = current.as_ref().ok_or(Reason::PolicyNotLoaded)?;
+        self.enforce(current, current.decide(wanted), wanted, Reason::PolicyCut)
+    }
+
+    /// A refusal is told to the audit, and has a name by which it is found there.
+    fn enforce(
+        &self,
+        current: &Current,
+        decision: Decision,
+        wanted: &Wanted<'_>,
+        reason: Reason,
+    ) -> Result<(), Error> {
+        match decision.enforced.verdict {
+            Verdict::Allow => Ok(()),
+            Verdict::Deny => {
+                let id = DecisionId::random();
+                let server = self.snapshot.last_identity();
+                let refusal = audit::Refusal {
+                    finding: decision.enforced,
+                    reason,
+                    id,
+                };
+                audit::refused(&current.authorized, wanted, server.as_deref(), refusal);
+                Err(Error::from(reason).decided(Some(id)))
+            }
+        }
+    }
+
+    /// Waits until what was allowed is no more.
+    pub(crate) async fn until_denied(&self, wanted: &Wanted<'_>) -> Error {
+        let mut changes = self.snapshot.changes();
+        loop {
+            // Only this process' end stops the changes.
+            let _ = changes.changed().await;
+            self.adopt();
+            if let Err(denied) = self.judge_again(wanted) {
+                return denied;
+            }
+        }
+    }
+
+    /// Runs `exchange`, which was judged, for as long as it stays allowed.
+    pub(crate) async fn while_allowed<T>(
+        &self,
+        wanted: &Wanted<'_>,
+        mut exchange: Pin<&mut impl Future<Output = Result<T, Error>>>,
+    ) -> Result<T, Error> {
+        let mut judged = self.generation.get();
+        poll_fn(|cx| {
+            if judged != self.generation.get() {
+                judged = self.generation.get();
+                self.judge_again(wanted)?;
+            }
+            exchange.as_mut().poll(cx)
+        })
+        .await
+    }
+}
+
+impl Current {
+    fn decide(&self, wanted: &Wanted<'_>) -> Decision {
+        self.authorized.authorizer.decide(&Asked {
+            caller: Caller {
+                identity: wanted.client.svid.as_ref().map(|svid| &svid.id),
+                address: wanted.client.address,
+            },
+            port: wanted.port,
+            http: wanted.request.map(|(request, fields)| Http {
+                method: request.method,
+                path: request.target.split('?').next().unwrap_or_default(),
+                host: fields
+                    .first("host")
+                    .and_then(|host| std::str::from_utf8(host).ok()),
+                fields,
+                claims: None,
+            }),
+        })
+    }
+
+    fn count(&self, finding: Finding, is_shadow: bool, metrics: &Metrics) {
+        let policies = self.authorized.authorizer.policies();
+        let policy = match finding.by {
+            By::Rule { policy, .. } | By::Policy { policy } => policy,
+            By::NoRule | By::Posture => policies.len(),
+        };
+        let is_denied = finding.verdict == Verdict::Deny;
+        let at = policy * 4 + usize::from(is_denied) * 2 + usize::from(is_shadow);
+        let Some(counter) = self.counters.get(at) else {
+            return;
+        };
+        let resolve = || {
+            let name = policies
+                .get(policy)
+                .map_or(NO_POLICY, |policy| &policy.name);
+            metrics.authorizations(name, finding.verdict, is_shadow)
+        };
+        counter.get_or_init(resolve).add(1);
+    }
+}

@@ -1,0 +1,58 @@
+//! One line for each refusal: who, what, by which rule, and under which name. Never a header's value or a query, which
+//! may hold secrets.
+
+use ringmail_proto::policy::{By, Finding};
+
+use super::Wanted;
+use crate::error::{DecisionId, Reason};
+use crate::metrics::NO_IDENTITY;
+use crate::snapshot::Authorized;
+use crate::tls::identity::Identity;
+
+/// What marks lines of the audit among those of the log.
+const TARGET: &str = "ringmail_audit";
+
+/// What is told.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refusal {
+    pub(super) finding: Finding,
+    pub(super) reason: Reason,
+    pub(super) id: DecisionId,
+}
+
+pub(super) fn refused(
+    authorized: &Authorized,
+    wanted: &Wanted<'_>,
+    server: Option<&Identity>,
+    refusal: Refusal,
+) {
+    let (by, policy, rule) = match refusal.finding.by {
+        By::Rule { policy, rule } => ("rule", Some(policy), Some(rule)),
+        By::Policy { policy } => ("policy", Some(policy), None),
+        By::NoRule => ("no_rule", None, None),
+        By::Posture => ("posture", None, None),
+    };
+    let policies = authorized.authorizer.policies();
+    let policy = policy.and_then(|policy| policies.get(policy));
+    let svid = wanted.client.svid.as_ref();
+    let request = wanted.request.map(|(request, _)| request);
+    let path = request.map(|request| request.target.split('?').next().unwrap_or_default());
+    tracing::warn!(
+        target: TARGET,
+        decision = %refusal.id,
+        verdict = "deny",
+        reason = refusal.reason.row().label,
+        by,
+        policy = policy.map(|policy| &*policy.name),
+        rule,
+        version = %authorized.version,
+        client = svid.map_or(NO_IDENTITY, |svid| svid.id.as_str()),
+        serial = svid.map(|svid| svid.serial.as_str()),
+        address = %wanted.client.address,
+        server = server.map(|identity| identity.svid.id.as_str()),
+        port = wanted.port,
+        method = request.map(|request| request.method),
+        path,
+        "refused by policy"
+    );
+}
