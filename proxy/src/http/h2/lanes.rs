@@ -21,6 +21,9 @@ mod own;
 /// Requests that wait for a lane.
 pub(super) mod queue;
 
+/// Lanes that wait to send.
+pub(super) mod turns;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -269,13 +272,7 @@ impl Lanes {
         }
         std::mem::swap(&mut state.out, taken);
         state.reply_bytes = 0;
-        let State { waiting, by_id, .. } = &mut *state;
-        for id in waiting.drain(..) {
-            if let Some(half) = by_id.get_mut(&id) {
-                half.is_waiting = false;
-                half.wake();
-            }
-        }
+        state.give_turns();
         true
     }
 

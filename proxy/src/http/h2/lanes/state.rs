@@ -6,7 +6,8 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::queue::Queue;
-use super::{FAREWELL, STREAMS_FIRST, Side, WINDOW_FIRST, receive};
+use super::turns::{Turn, Turns};
+use super::{FAREWELL, SEND_QUEUE_BYTES, STREAMS_FIRST, Side, WINDOW_FIRST, receive};
 use crate::error::Reason;
 use crate::http::h2::budget::Budget;
 use crate::http::h2::frame::{self, Code, Head, Kind, PREFACE, Violation, WINDOW_MAX, setting};
@@ -64,10 +65,8 @@ pub(super) struct State {
     pub(super) reply_bytes: usize,
     /// Wakes the task that sends them.
     pub(super) sender: Option<Waker>,
-    /// Lanes that wait for the queue to be sent, each once.
-    pub(super) waiting: Vec<u32>,
-    /// Lanes that wait for the connection's window, each once.
-    pub(super) starving: Vec<u32>,
+    /// Lanes that wait for the queue to be sent, or for the connection's window.
+    pub(super) turns: Turns,
     pub(super) send_window: i64,
     pub(super) receive_window: usize,
     /// What was consumed and the other side was not told of.
@@ -125,8 +124,7 @@ impl State {
             out,
             reply_bytes: 0,
             sender: None,
-            waiting: Vec::new(),
-            starving: Vec::new(),
+            turns: Turns::default(),
             send_window: i64::from(WINDOW_FIRST),
             receive_window: CONNECTION_WINDOW_BYTES as usize,
             untold: 0,
@@ -260,7 +258,26 @@ impl State {
             && !std::mem::replace(&mut half.is_counted_out, true)
         {
             self.active -= 1;
+            self.turns.done(id, &mut half.turn);
+            self.give_turns();
             self.admit();
+        }
+    }
+
+    /// How many bytes of DATA may be queued now, on all lanes together.
+    pub(super) fn room(&self) -> usize {
+        let window = usize::try_from(self.send_window).unwrap_or(0);
+        SEND_QUEUE_BYTES.saturating_sub(self.out.len()).min(window)
+    }
+
+    /// Wakes those whose turn it is to send.
+    pub(super) fn give_turns(&mut self) {
+        let room = self.room();
+        while let Some(id) = self.turns.next(room) {
+            if let Some(half) = self.by_id.get_mut(&id) {
+                half.turn = Turn::Has;
+                half.wake();
+            }
         }
     }
 

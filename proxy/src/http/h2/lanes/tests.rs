@@ -3,6 +3,9 @@
 /// What either side may not do.
 mod rules;
 
+/// Lanes that want to send more than there is room for.
+mod turns;
+
 use super::*;
 use crate::http::h2::frame::{self, PREFACE, WINDOW_MAX};
 use crate::http::h2::limits::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
