@@ -99,11 +99,6 @@ impl Forwarding<'_> {
             }
         };
         self.exchange.received(self.received - before);
-        if let Err(error) = &outcome
-            && error.reason.row().blame != Blame::App
-        {
-            session.cancelled();
-        }
         outcome
     }
 }

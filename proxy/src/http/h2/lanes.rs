@@ -188,6 +188,11 @@ impl Lanes {
         self.state.borrow().takes_more()
     }
 
+    /// How many lanes we reset.
+    pub(super) fn resets(&self) -> u32 {
+        self.state.borrow().resets
+    }
+
     /// How many lanes were opened, and how many there are.
     pub(super) fn count(&self) -> (u32, usize) {
         let state = self.state.borrow();

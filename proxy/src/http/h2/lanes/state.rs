@@ -83,6 +83,8 @@ pub(super) struct State {
     pub(super) neutral: Vec<u8>,
     pub(super) block: Option<Block>,
     pub(super) budget: Budget,
+    /// How many resets we sent.
+    pub(super) resets: u32,
     pub(super) queue: Queue,
     pub(super) ending: Ending,
     /// Set once the connection is gone; every lane learns it.
@@ -141,6 +143,7 @@ impl State {
             neutral: Vec::new(),
             block: None,
             budget: Budget::new(Instant::now()),
+            resets: 0,
             queue: Queue::default(),
             ending: Ending::Not,
             closed: None,
@@ -232,6 +235,7 @@ impl State {
 
     /// The other side learns that a lane is over, and why.
     pub(super) fn put_reset(&mut self, id: u32, code: Code) {
+        self.resets = self.resets.saturating_add(1);
         self.put_reply(Kind::RstStream, 0, id, &[0, 0, 0, code as u8]);
     }
 
