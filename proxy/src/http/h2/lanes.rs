@@ -39,7 +39,8 @@ use state::{Ending, State};
 
 /// Bytes waiting to be sent, above which lanes wait for their turn.
 const SEND_QUEUE_BYTES: usize = 256 * 1024;
-/// What is not DATA and waits to be sent, above which nothing is read: the other side asks and takes no answers.
+/// What is neither DATA nor a request and waits to be sent, above which nothing is read: the other side asks and takes no
+/// answers.
 const REPLY_QUEUE_BYTES_MAX: usize = 256 * 1024;
 /// Lanes that are over and whose tasks have not noticed, beyond those that are under way.
 const STREAMS_UNNOTICED_MAX: usize = STREAMS_MAX as usize;

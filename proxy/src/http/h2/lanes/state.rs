@@ -61,7 +61,7 @@ pub(super) struct State {
     pub(super) has_skipped: bool,
     /// Frames to be sent, in order.
     pub(super) out: Vec<u8>,
-    /// How much of `out` is not DATA.
+    /// How much of `out` answers what the other side asked, but for DATA.
     pub(super) reply_bytes: usize,
     /// Wakes the task that sends them.
     pub(super) sender: Option<Waker>,
@@ -214,7 +214,10 @@ impl State {
             write(out)
         })?;
         self.resize = None;
-        self.reply_bytes += self.out.len() - before;
+        // Requests ask for no answers that are not taken: as many as the server takes are under way.
+        if self.side == Side::Server {
+            self.reply_bytes += self.out.len() - before;
+        }
         self.budget.head();
         self.wake_sender();
         Ok(())

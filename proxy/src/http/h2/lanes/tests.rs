@@ -328,3 +328,22 @@ fn settings_change_what_was_opened_before() {
         drop(lane);
     }
 }
+
+#[test]
+fn only_answers_that_nobody_takes_keep_us_from_reading() {
+    let head = |out: &mut Vec<u8>| {
+        out.resize(out.len() + 60_000, 0x82);
+        Ok(())
+    };
+    let client = End::begun(Side::Client);
+    let open = || client.lanes.open(true, false, head);
+    let asked: Vec<_> = (0..10).map(|_| open().expect("room")).collect();
+    assert!(!client.lanes.is_clogged(), "an app may answer some first");
+    drop(asked);
+    let mut server = End::begun(Side::Server);
+    for id in (1..20).step_by(2) {
+        server.hears(&get(id)).expect("a request");
+        server.accepted[&id].send_head(true, head).expect("open");
+    }
+    assert!(server.lanes.is_clogged());
+}
