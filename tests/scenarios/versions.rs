@@ -41,23 +41,22 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
         "versions::an_answer_outlives_what_is_not_read",
         an_answer_outlives_what_is_not_read,
     ),
-    ("versions::streams_take_turns", streams_take_turns),
 ];
 
 /// Where the scenario plays an app that speaks HTTP/1, and one that speaks HTTP/2.
-const HTTP1: Place = Place {
+pub(crate) const HTTP1: Place = Place {
     port: 9001,
     address: Ipv4Addr::new(10, 96, 0, 51),
     protocol: "http",
 };
-const HTTP2: Place = Place {
+pub(crate) const HTTP2: Place = Place {
     port: 9002,
     address: Ipv4Addr::new(10, 96, 0, 52),
     protocol: "kubernetes.io/h2c",
 };
 
 /// Workers have connections of their own to an app: with one of them it is known which is used next.
-fn one_worker() -> Plan {
+pub(crate) fn one_worker() -> Plan {
     let Plan {
         settings,
         client,
@@ -70,18 +69,18 @@ fn one_worker() -> Plan {
     }
 }
 
-struct Place {
+pub(crate) struct Place {
     port: u16,
     address: Ipv4Addr,
     protocol: &'static str,
 }
 
 impl Place {
-    fn at(&self) -> SocketAddr {
+    pub(crate) fn at(&self) -> SocketAddr {
         SocketAddr::new(IpAddr::V4(self.address), 80)
     }
 
-    fn announce(&self, shop: &Shop<'_>) -> anyhow::Result<App> {
+    pub(crate) fn announce(&self, shop: &Shop<'_>) -> anyhow::Result<App> {
         let service = Service {
             namespace: "shop".to_owned(),
             name: format!("declared-{}", self.port),
@@ -212,7 +211,7 @@ fn from_http2_to_http1(shop: &Shop<'_>, app: &App) -> anyhow::Result<()> {
 }
 
 /// The app's end of an HTTP/2 connection, which offers WebSocket.
-fn accept_http2(app: &App) -> anyhow::Result<TcpStream> {
+pub(crate) fn accept_http2(app: &App) -> anyhow::Result<TcpStream> {
     let mut served = app.accept_speaking()?;
     expect(&mut served, PREFACE)?;
     served.write_all(&frame(SETTINGS, 0, 0, CONNECT_PROTOCOL))?;
@@ -505,55 +504,5 @@ fn an_answer_outlives_what_is_not_read(bed: Bed) -> anyhow::Result<()> {
         }
         ensure!(found == FRAMES * FRAME_BYTES, "{found}");
         Ok(())
-    })
-}
-
-/// Two answers on one connection, whose client opens its window slowly: the long one does not keep the short one waiting.
-fn streams_take_turns(bed: Bed) -> anyhow::Result<()> {
-    const FRAME_BYTES: u32 = 16 * 1024;
-    /// How often the client opens the connection's window for one frame more, until the short answer has its turn.
-    const FRAMES_MAX: usize = 3;
-    play(bed, &one_worker(), |shop| {
-        let app = HTTP2.announce(shop)?;
-        let mut client = dial(&shop.client, HTTP2.at())?;
-        let all = (1_u32 << 30).to_be_bytes();
-        let settings = [&[0, 4][..], &all].concat();
-        let (long, short) = (
-            request_block("GET", "/long"),
-            request_block("GET", "/short"),
-        );
-        let requests = [
-            PREFACE,
-            &frame(SETTINGS, 0, 0, &settings),
-            &frame(HEADERS, END_HEADERS | END_STREAM, 1, &long),
-            &frame(HEADERS, END_HEADERS | END_STREAM, 3, &short),
-        ];
-        client.write_all(&requests.concat())?;
-        let mut served = accept_http2(&app)?;
-        let ids = [read_until(&served, HEADERS)?, read_until(&served, HEADERS)?];
-        let [long, short] = ids.map(|head| head.stream);
-        let mut answers = frame(HEADERS, END_HEADERS, long, &[0x88]);
-        for _ in 0..32 {
-            answers.extend(frame(DATA, 0, long, &[b'x'; FRAME_BYTES as usize]));
-        }
-        answers.extend(frame(HEADERS, END_HEADERS, short, &[0x88]));
-        answers.extend(frame(DATA, END_STREAM, short, b"short"));
-        served.write_all(&answers)?;
-        let mut heads = [read_until(&client, HEADERS)?, read_until(&client, HEADERS)?];
-        heads.sort_by_key(|head| head.stream);
-        ensure!(heads.map(|head| head.stream) == [1, 3], "both are answered");
-        let more = frame(WINDOW_UPDATE, 0, 0, &FRAME_BYTES.to_be_bytes());
-        for _ in 0..FRAMES_MAX {
-            client.write_all(&more)?;
-            let mut left = FRAME_BYTES as usize;
-            while left > 0 {
-                let data = read_until(&client, DATA)?;
-                if data.stream == 3 {
-                    return Ok(());
-                }
-                left = left.saturating_sub(data.payload.len());
-            }
-        }
-        anyhow::bail!("the long answer took every window")
     })
 }

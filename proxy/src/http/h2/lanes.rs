@@ -263,6 +263,11 @@ impl Lanes {
         self.state.borrow().reply_bytes >= REPLY_QUEUE_BYTES_MAX
     }
 
+    /// Whether so much waits to be sent that DATA would wait behind it.
+    pub(super) fn is_behind(&self) -> bool {
+        self.state.borrow().out.len() >= SEND_QUEUE_BYTES
+    }
+
     /// Swaps what waits to be sent into the empty `taken`; when nothing does, `sender` is woken once something does.
     pub(super) fn take_out(&self, taken: &mut Vec<u8>, sender: &Waker) -> bool {
         let mut state = self.state.borrow_mut();
