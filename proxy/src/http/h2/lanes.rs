@@ -26,7 +26,7 @@ pub(super) mod turns;
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::Instant;
 
 use super::frame::{Code, Head, Kind, Violation};
@@ -200,17 +200,6 @@ impl Lanes {
         (state.last_opened.div_ceil(2), state.by_id.len())
     }
 
-    /// Ready once the other side's settings have come, or nothing comes any more: whether it takes a CONNECT with a
-    /// protocol (RFC 8441 section 3).
-    pub(super) fn poll_takes_connect(&self, cx: &Context<'_>) -> Poll<bool> {
-        let mut state = self.state.borrow_mut();
-        if state.is_settled || state.closed.is_some() {
-            return Poll::Ready(state.theirs.takes_connect);
-        }
-        state.settling.push(cx.waker().clone());
-        Poll::Pending
-    }
-
     /// No new lanes; the connection ends after its last one.
     pub(super) fn retire(&self) {
         self.state.borrow_mut().retire();
@@ -242,7 +231,7 @@ impl Lanes {
         state.closed = Some(reason);
         state.wake_sender();
         state.queue.wake_all();
-        state.settling.drain(..).for_each(Waker::wake);
+        state.settling.wake_all();
         for half in state.by_id.values_mut() {
             if !half.is_over() {
                 half.reset = Some(Reset {

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::connection;
 use super::lane::Lane;
-use super::lanes::queue::Place;
+use super::lanes::queue::{Place, Settling};
 use super::lanes::{Lanes, Side};
 use crate::buffer::Buffer;
 use crate::error::{Error, Reason};
@@ -162,7 +162,8 @@ impl Session {
 
     /// Whether the app takes WebSocket (RFC 8441 section 3).
     pub(super) async fn takes_websocket(&self) -> bool {
-        let takes = poll_fn(|cx| self.lanes.poll_takes_connect(cx));
+        let settling = Settling::new(&self.lanes);
+        let takes = poll_fn(|cx| settling.poll_takes_connect(cx));
         timeout(SETTINGS_TIMEOUT, takes).await.unwrap_or(false)
     }
 

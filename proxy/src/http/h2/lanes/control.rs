@@ -23,7 +23,7 @@ impl State {
         }
         self.apply_settings(payload)?;
         if !std::mem::replace(&mut self.is_settled, true) {
-            self.settling.drain(..).for_each(std::task::Waker::wake);
+            self.settling.wake_all();
         }
         self.put_reply(Kind::Settings, ACK, 0, &[]);
         self.admit();

@@ -75,7 +75,7 @@ pub(super) struct State {
     /// Their settings have come.
     pub(super) is_settled: bool,
     /// Those who want to know them.
-    pub(super) settling: Vec<Waker>,
+    pub(super) settling: Queue,
     /// The table of our encoder has to be said to be that small.
     pub(super) resize: Option<usize>,
     pub(super) blocks: Blocks,
@@ -137,7 +137,7 @@ impl State {
                 takes_connect: false,
             },
             is_settled: false,
-            settling: Vec::new(),
+            settling: Queue::default(),
             resize: None,
             blocks: Blocks::default(),
             neutral: Vec::new(),

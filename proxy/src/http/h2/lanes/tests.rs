@@ -14,6 +14,7 @@ use crate::peer::stream::Reader;
 use frame::{ACK, END_HEADERS, END_STREAM, PADDED, PRIORITY};
 use std::collections::BTreeMap;
 use std::pin::pin;
+use std::task::{Context, Poll};
 
 /// `GET http://a/` and `POST http://a/`.
 const GET: &[u8] = &[0x82, 0x86, 0x84, 0x01, 1, b'a'];
@@ -346,4 +347,32 @@ fn only_answers_that_nobody_takes_keep_us_from_reading() {
         server.accepted[&id].send_head(true, head).expect("open");
     }
     assert!(server.lanes.is_clogged());
+}
+
+#[test]
+fn who_waits_for_settings_waits_once_and_not_longer() {
+    let mut client = End::new(Side::Client);
+    let context = Context::from_waker(Waker::noop());
+    let places: Vec<_> = (0..3)
+        .map(|_| queue::Settling::new(&client.lanes))
+        .collect();
+    let settled = || {
+        let polled = places
+            .iter()
+            .map(|place| place.poll_takes_connect(&context));
+        polled.collect::<Vec<_>>()
+    };
+    for _ in 0..10 {
+        assert_eq!(settled(), [Poll::Pending; 3]);
+    }
+    let waiting = || client.lanes.state.borrow().settling.len();
+    assert_eq!(waiting(), 3);
+    let hasty = queue::Settling::new(&client.lanes);
+    assert!(hasty.poll_takes_connect(&context).is_pending());
+    drop(hasty);
+    assert_eq!(waiting(), 3);
+    client.hears(&setting(8, 1)).expect("settings");
+    assert_eq!(settled(), [Poll::Ready(true); 3]);
+    let late = queue::Settling::new(&client.lanes);
+    assert_eq!(late.poll_takes_connect(&context), Poll::Ready(true));
 }
