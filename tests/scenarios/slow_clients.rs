@@ -1,22 +1,27 @@
 //! Clients of HTTP/2 that take less than there is for them: what their streams share, and what is kept for them.
 
 use std::io::Write;
+use std::time::Duration;
 
 use anyhow::ensure;
 use ringmail_tests::bed::Bed;
 
 use crate::Scenario;
 use crate::frames::{
-    DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, WINDOW_UPDATE, frame, read_until,
-    request_block,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, SETTINGS, WINDOW_UPDATE,
+    frame, read_until, request_block,
 };
 use crate::raw::{dial, read_head};
-use crate::shop::play;
+use crate::shop::{WEB, play};
 use crate::streams::assert_resident;
 use crate::versions::{HTTP1, HTTP2, accept_http2, one_worker};
 
 pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("slow_clients::streams_take_turns", streams_take_turns),
+    (
+        "slow_clients::a_block_that_does_not_end",
+        a_block_that_does_not_end,
+    ),
     (
         "slow_clients::hints_that_nobody_reads",
         hints_that_nobody_reads,
@@ -105,5 +110,30 @@ fn hints_that_nobody_reads(bed: Bed) -> anyhow::Result<()> {
         }
         ensure!((1..=20).contains(&hints), "{hints} hints");
         Ok(())
+    })
+}
+
+/// A client that begins a block of fields and does not end it is given up; nothing else is to come between.
+fn a_block_that_does_not_end(bed: Bed) -> anyhow::Result<()> {
+    /// The proxy waits for 10 s.
+    const GIVEN_UP: Duration = Duration::from_secs(15);
+    play(bed, &one_worker(), |shop| {
+        let mut client = dial(&shop.client, WEB)?;
+        let block = request_block("GET", "/");
+        let (begin, rest) = block.split_at(3);
+        let begun = frame(HEADERS, END_STREAM, 1, begin);
+        client.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[]), &begun].concat())?;
+        read_until(&client, SETTINGS)?;
+        // One that ends is another matter.
+        client.write_all(&frame(CONTINUATION, END_HEADERS, 1, rest))?;
+        read_until(&client, HEADERS)?;
+        client.write_all(&frame(HEADERS, END_STREAM, 3, begin))?;
+        client.set_read_timeout(Some(GIVEN_UP))?;
+        let farewell = read_until(&client, GOAWAY)?;
+        ensure!(
+            farewell.payload.get(4..) == Some(&[0, 0, 0, 1]),
+            "{farewell:?}"
+        );
+        shop.wait_client_refusal("malformed_request")
     })
 }

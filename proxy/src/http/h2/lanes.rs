@@ -252,6 +252,11 @@ impl Lanes {
         self.state.borrow().reply_bytes >= REPLY_QUEUE_BYTES_MAX
     }
 
+    /// Since when a block of fields has been coming, of which there is more to come.
+    pub(super) fn block_since(&self) -> Option<Instant> {
+        self.state.borrow().block.as_ref().map(|block| block.since)
+    }
+
     /// Whether so much waits to be sent that DATA would wait behind it.
     pub(super) fn is_behind(&self) -> bool {
         self.state.borrow().out.len() >= SEND_QUEUE_BYTES

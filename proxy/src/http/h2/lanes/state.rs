@@ -45,6 +45,7 @@ pub(super) enum Ending {
 pub(super) struct Block {
     pub(super) opening: receive::Opening,
     pub(super) bytes: Vec<u8>,
+    pub(super) since: Instant,
 }
 
 #[derive(Debug)]
