@@ -118,11 +118,13 @@ impl AppSessions {
         }
     }
 
-    /// Closes what has been idle too long.
+    /// Closes what has been idle too long; what has been for less holds no room for what may come.
     pub(crate) fn sweep(&self, now: Instant) {
         for session in self.sessions.borrow().values() {
             if session.is_idle(now) {
                 session.lanes.retire();
+            } else if session.idle.get().is_some() {
+                session.lanes.rest();
             }
         }
     }
