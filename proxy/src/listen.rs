@@ -160,13 +160,14 @@ pub(crate) async fn accept<Served>(
         };
         match accepted {
             Ok((socket, from)) => {
-                let served = serve(worker.clone(), socket, from);
-                // Behind a pointer: a task by value is copied several times on its way into and out of the runtime.
-                spawn_local(Box::pin(async move {
+                // Behind a pointer: a task by value is copied several times on its way into and out of the runtime, and
+                // a future that another one takes over and awaits has room in it twice.
+                let served = Box::pin(serve(worker.clone(), socket, from));
+                spawn_local(async move {
                     if let Err(error) = served.await {
                         tracing::debug!(%from, ?error, "connection ended");
                     }
-                }));
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept");

@@ -96,15 +96,15 @@ async fn forward(worker: &Rc<Worker>, socket: &mut TcpStream, caller: Caller) ->
                     return Err(error);
                 }
             };
-            opaque(worker, socket, input, carrier, Reader::default()).await
+            opaque(worker, socket, &mut input, &carrier, &mut Reader::default()).await
         }
         Spoken::Tcp(None) => {
             let carrier = open_tcp(worker, &caller).await.inspect_err(counted)?;
-            opaque(worker, socket, input, carrier, Reader::default()).await
+            opaque(worker, socket, &mut input, &carrier, &mut Reader::default()).await
         }
-        Spoken::Tcp(Some(opened)) => {
-            let Opened { carrier, reader } = *opened;
-            opaque(worker, socket, input, carrier, reader).await
+        Spoken::Tcp(Some(mut opened)) => {
+            let Opened { carrier, reader } = &mut *opened;
+            opaque(worker, socket, &mut input, carrier, reader).await
         }
     }
 }
@@ -275,24 +275,16 @@ fn spoken(verdict: Verdict, opened: Option<Box<Opened>>) -> Spoken {
 async fn opaque(
     worker: &Worker,
     socket: &mut TcpStream,
-    mut input: Buffer,
-    carrier: Carrier,
-    mut reader: Reader,
+    input: &mut Buffer,
+    carrier: &Carrier,
+    reader: &mut Reader,
 ) -> Result<(), Error> {
     let Carrier {
         stream, traffic, ..
-    } = &carrier;
+    } = carrier;
     let (mut from, mut to) = socket.split();
     let ends = (&mut from, &mut to);
-    let outcome = tcp::with_stream(
-        ends,
-        &mut input,
-        stream,
-        &mut reader,
-        traffic,
-        Reason::ClientGone,
-    )
-    .await;
+    let outcome = tcp::with_stream(ends, input, stream, reader, traffic, Reason::ClientGone).await;
     match &outcome {
         Ok(()) => {
             traffic.connection(Outcome::Success);
