@@ -90,15 +90,10 @@ pub enum Error {
     NoRoute,
 }
 
-/// Where a captured connection was going (`SO_ORIGINAL_DST`).
-pub fn original_destination(socket: &impl AsFd) -> io::Result<SocketAddr> {
+/// Where a captured connection was going (`SO_ORIGINAL_DST`) that came `from` there.
+pub fn original_destination(socket: &impl AsFd, from: SocketAddr) -> io::Result<SocketAddr> {
     let socket = SockRef::from(socket);
-    let is_v4 = match socket.local_addr()?.as_socket() {
-        Some(SocketAddr::V4(_)) => true,
-        Some(SocketAddr::V6(local)) => local.ip().to_ipv4_mapped().is_some(),
-        None => return Err(io::ErrorKind::Unsupported.into()),
-    };
-    let original = if is_v4 {
+    let original = if from.ip().to_canonical().is_ipv4() {
         socket.original_dst_v4()
     } else {
         socket.original_dst_v6()

@@ -133,16 +133,14 @@ fn set_options(socket: &SockRef<'_>, party: Party) -> io::Result<()> {
     }
 }
 
-/// Where a captured connection was going before it was redirected to us.
-pub(crate) fn original_destination(socket: &TcpStream) -> Result<SocketAddr, Error> {
-    let local = socket.local_addr().blame(Reason::ClientGone)?;
+/// Where a captured connection was going before it was redirected to us. One that came to us directly was going to a
+/// port of ours, if the kernel knows of it at all: that is for whoever asks to look at.
+pub(crate) fn original_destination(
+    socket: &TcpStream,
+    from: SocketAddr,
+) -> Result<SocketAddr, Error> {
     // Without an entry in the connection table it came to us directly.
-    let original = capture::original_destination(socket).blame(Reason::Loop)?;
-    if original == local {
-        Err(Reason::Loop.into())
-    } else {
-        Ok(original)
-    }
+    capture::original_destination(socket, from).blame(Reason::Loop)
 }
 
 /// Accepts until the drain is over; each connection is a task of its own. Connections that come later are refused by
@@ -150,7 +148,7 @@ pub(crate) fn original_destination(socket: &TcpStream) -> Result<SocketAddr, Err
 pub(crate) async fn accept<Served>(
     worker: Rc<Worker>,
     listener: TcpListener,
-    serve: impl Fn(Rc<Worker>, TcpStream) -> Served + 'static,
+    serve: impl Fn(Rc<Worker>, TcpStream, SocketAddr) -> Served + 'static,
 ) where
     Served: Future<Output = Result<(), Error>> + 'static,
 {
@@ -162,13 +160,14 @@ pub(crate) async fn accept<Served>(
         };
         match accepted {
             Ok((socket, from)) => {
-                let served = serve(worker.clone(), socket);
-                // Behind a pointer: a task by value is copied several times on its way into and out of the runtime.
-                spawn_local(Box::pin(async move {
+                // Behind a pointer: a task by value is copied several times on its way into and out of the runtime, and
+                // a future that another one takes over and awaits has room in it twice.
+                let served = Box::pin(serve(worker.clone(), socket, from));
+                spawn_local(async move {
                     if let Err(error) = served.await {
                         tracing::debug!(%from, ?error, "connection ended");
                     }
-                }));
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept");

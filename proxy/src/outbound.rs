@@ -31,41 +31,33 @@ const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 /// For a connection to something outside the mesh.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves one connection to `dialled`, the address our app asked for.
+/// Serves one connection of our app `from` there to `dialled`, the address it asked for.
 pub(crate) async fn serve(
     worker: Rc<Worker>,
     mut socket: TcpStream,
+    from: SocketAddr,
     dialled: SocketAddr,
 ) -> Result<(), Error> {
     let _busy = worker.drain.enter();
     let open = worker.metrics.connections_open(Direction::Outbound);
     open.inc();
-    let outcome = forward(&worker, &mut socket, dialled).await;
+    let caller = Caller {
+        source: from.ip().to_canonical(),
+        destination: dialled,
+        local: None,
+    };
+    let outcome = forward(&worker, &mut socket, caller).await;
     open.dec();
     outcome
 }
 
-async fn forward(
-    worker: &Rc<Worker>,
-    socket: &mut TcpStream,
-    dialled: SocketAddr,
-) -> Result<(), Error> {
-    let source = socket
-        .peer_addr()
-        .blame(Reason::ClientGone)?
-        .ip()
-        .to_canonical();
-    let caller = Caller {
-        source,
-        destination: dialled,
-        local: None,
-    };
+async fn forward(worker: &Rc<Worker>, socket: &mut TcpStream, caller: Caller) -> Result<(), Error> {
     let counted = |error: &Error| worker.metrics.refused(Direction::Outbound, error.reason);
 
     // Where to.
     let found = whereto(worker, &caller).await.and_then(|found| {
         if found.0.kind == DestinationKind::External {
-            leave(worker, dialled)?;
+            leave(worker, caller.destination)?;
         }
         Ok(found)
     });
@@ -104,15 +96,15 @@ async fn forward(
                     return Err(error);
                 }
             };
-            opaque(worker, socket, input, carrier, Reader::default()).await
+            opaque(worker, socket, &mut input, &carrier, &mut Reader::default()).await
         }
         Spoken::Tcp(None) => {
             let carrier = open_tcp(worker, &caller).await.inspect_err(counted)?;
-            opaque(worker, socket, input, carrier, Reader::default()).await
+            opaque(worker, socket, &mut input, &carrier, &mut Reader::default()).await
         }
-        Spoken::Tcp(Some(opened)) => {
-            let Opened { carrier, reader } = *opened;
-            opaque(worker, socket, input, carrier, reader).await
+        Spoken::Tcp(Some(mut opened)) => {
+            let Opened { carrier, reader } = &mut *opened;
+            opaque(worker, socket, &mut input, carrier, reader).await
         }
     }
 }
@@ -283,24 +275,16 @@ fn spoken(verdict: Verdict, opened: Option<Box<Opened>>) -> Spoken {
 async fn opaque(
     worker: &Worker,
     socket: &mut TcpStream,
-    mut input: Buffer,
-    carrier: Carrier,
-    mut reader: Reader,
+    input: &mut Buffer,
+    carrier: &Carrier,
+    reader: &mut Reader,
 ) -> Result<(), Error> {
     let Carrier {
         stream, traffic, ..
-    } = &carrier;
+    } = carrier;
     let (mut from, mut to) = socket.split();
     let ends = (&mut from, &mut to);
-    let outcome = tcp::with_stream(
-        ends,
-        &mut input,
-        stream,
-        &mut reader,
-        traffic,
-        Reason::ClientGone,
-    )
-    .await;
+    let outcome = tcp::with_stream(ends, input, stream, reader, traffic, Reason::ClientGone).await;
     match &outcome {
         Ok(()) => {
             traffic.connection(Outcome::Success);

@@ -1,7 +1,7 @@
 //! From a checked configuration to a running proxy, and from SIGTERM to its end: a line per part.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -205,11 +205,12 @@ fn worker(
             spawn_local(listen::accept(
                 worker.clone(),
                 TcpListener::from_std(listener)?,
-                inbound::serve,
+                |worker, socket, _| inbound::serve(worker, socket),
             ));
         }
         for (listener, Explicit { destination, .. }) in listeners.explicit {
-            let serve = move |worker, socket| outbound::serve(worker, socket, destination);
+            let serve =
+                move |worker, socket, from| outbound::serve(worker, socket, from, destination);
             spawn_local(listen::accept(
                 worker.clone(),
                 TcpListener::from_std(listener)?,
@@ -222,12 +223,16 @@ fn worker(
 }
 
 /// A connection of our app that the kernel redirected to us.
-async fn captured(worker: Rc<Worker>, socket: TcpStream) -> Result<(), Error> {
-    let dialled = listen::original_destination(&socket)?;
+async fn captured(worker: Rc<Worker>, socket: TcpStream, from: SocketAddr) -> Result<(), Error> {
+    let dialled = listen::original_destination(&socket, from)?;
+    let is_here = |ip: IpAddr| ip.is_loopback() || worker.config.bind_address == Some(ip);
+    if dialled.port() == OUTBOUND_PORT && is_here(dialled.ip()) {
+        return Err(Reason::Loop.into());
+    }
     if probe::is_probe(dialled) {
         return answer_probe(socket).await;
     }
-    outbound::serve(worker, socket, dialled).await
+    outbound::serve(worker, socket, from, dialled).await
 }
 
 /// The connection that [`watch_capture`] made, having come where it should.

@@ -90,8 +90,8 @@ fn stand_in(pod: &Pod, port: u16) -> anyhow::Result<()> {
     pod.namespace.spawn(async move {
         let listener = TcpListener::from_std(listener)?;
         loop {
-            let (mut stream, _) = listener.accept().await?;
-            match capture::original_destination(&stream) {
+            let (mut stream, from) = listener.accept().await?;
+            match capture::original_destination(&stream, from) {
                 Ok(to) if is_probe(to) => stream.write_all(PROBE_ANSWER).await?,
                 Ok(to) => {
                     stream

@@ -57,6 +57,15 @@ fn own_addresses(bed: Bed) -> anyhow::Result<()> {
                 "{ip}: {reply:?}"
             );
         }
+        // Nobody is sent on who dials the proxy itself.
+        for ip in [Ipv4Addr::LOCALHOST.into(), "::1".parse()?] {
+            for port in [15001, 15006] {
+                let mut client = dial(&shop.client, SocketAddr::new(ip, port))?;
+                client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
+                let (said, _) = read_rest(&mut client);
+                ensure!(said.is_empty(), "{ip} {port}: {said}");
+            }
+        }
         // The scrape's own connections are not captured either.
         ensure!(
             connections() == before,

@@ -36,6 +36,9 @@ mod outage;
 /// Bytes: ends, resets, slowness, many idle connections.
 mod streams;
 
+/// Clients of HTTP/2 that take little.
+mod slow_clients;
+
 /// HTTP as it was sent.
 mod http;
 
@@ -108,6 +111,7 @@ fn main() -> ExitCode {
         .chain(identity::SCENARIOS)
         .chain(outage::SCENARIOS)
         .chain(streams::SCENARIOS)
+        .chain(slow_clients::SCENARIOS)
         .chain(http::SCENARIOS)
         .chain(malformed::SCENARIOS)
         .chain(versions::SCENARIOS)

@@ -167,7 +167,7 @@ fn resident(sidecar: &Sidecar) -> anyhow::Result<u64> {
     Ok(kib.context("no VmRSS")?.trim().parse()?)
 }
 
-fn assert_resident(shop: &Shop<'_>, when: &str, kib_max: u64) -> anyhow::Result<()> {
+pub(crate) fn assert_resident(shop: &Shop<'_>, when: &str, kib_max: u64) -> anyhow::Result<()> {
     for (whose, sidecar) in [
         ("client", &shop.client_sidecar),
         ("server", &shop.server_sidecar),

@@ -44,19 +44,19 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
 ];
 
 /// Where the scenario plays an app that speaks HTTP/1, and one that speaks HTTP/2.
-const HTTP1: Place = Place {
+pub(crate) const HTTP1: Place = Place {
     port: 9001,
     address: Ipv4Addr::new(10, 96, 0, 51),
     protocol: "http",
 };
-const HTTP2: Place = Place {
+pub(crate) const HTTP2: Place = Place {
     port: 9002,
     address: Ipv4Addr::new(10, 96, 0, 52),
     protocol: "kubernetes.io/h2c",
 };
 
 /// Workers have connections of their own to an app: with one of them it is known which is used next.
-fn one_worker() -> Plan {
+pub(crate) fn one_worker() -> Plan {
     let Plan {
         settings,
         client,
@@ -69,18 +69,18 @@ fn one_worker() -> Plan {
     }
 }
 
-struct Place {
+pub(crate) struct Place {
     port: u16,
     address: Ipv4Addr,
     protocol: &'static str,
 }
 
 impl Place {
-    fn at(&self) -> SocketAddr {
+    pub(crate) fn at(&self) -> SocketAddr {
         SocketAddr::new(IpAddr::V4(self.address), 80)
     }
 
-    fn announce(&self, shop: &Shop<'_>) -> anyhow::Result<App> {
+    pub(crate) fn announce(&self, shop: &Shop<'_>) -> anyhow::Result<App> {
         let service = Service {
             namespace: "shop".to_owned(),
             name: format!("declared-{}", self.port),
@@ -211,7 +211,7 @@ fn from_http2_to_http1(shop: &Shop<'_>, app: &App) -> anyhow::Result<()> {
 }
 
 /// The app's end of an HTTP/2 connection, which offers WebSocket.
-fn accept_http2(app: &App) -> anyhow::Result<TcpStream> {
+pub(crate) fn accept_http2(app: &App) -> anyhow::Result<TcpStream> {
     let mut served = app.accept_speaking()?;
     expect(&mut served, PREFACE)?;
     served.write_all(&frame(SETTINGS, 0, 0, CONNECT_PROTOCOL))?;

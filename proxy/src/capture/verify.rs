@@ -100,9 +100,9 @@ fn expect_capture(listener: &TcpListener, app: &Socket, target: SocketAddr) -> R
     loop {
         match listener.accept() {
             Ok((stream, peer)) if Some(peer) == local => {
-                return expect_destination(&stream, target);
+                return expect_destination(&stream, peer, target);
             }
-            Ok((stream, _)) => exempt_was_captured(&stream)?,
+            Ok((stream, peer)) => exempt_was_captured(&stream, peer)?,
             Err(error)
                 if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline =>
             {
@@ -116,8 +116,12 @@ fn expect_capture(listener: &TcpListener, app: &Socket, target: SocketAddr) -> R
     }
 }
 
-fn expect_destination(stream: &TcpStream, target: SocketAddr) -> Result<(), Error> {
-    match original_destination(stream) {
+fn expect_destination(
+    stream: &TcpStream,
+    peer: SocketAddr,
+    target: SocketAddr,
+) -> Result<(), Error> {
+    match original_destination(stream, peer) {
         Ok(destination) if destination == target => Ok(()),
         Ok(found) => Err(Error::WrongDestination { target, found }),
         Err(source) => Err(Error::ProbeFailed { target, source }),
@@ -125,8 +129,8 @@ fn expect_destination(stream: &TcpStream, target: SocketAddr) -> Result<(), Erro
 }
 
 /// A connection of the pod's other containers may come in between: only ours count.
-fn exempt_was_captured(stream: &TcpStream) -> Result<(), Error> {
-    match original_destination(stream) {
+fn exempt_was_captured(stream: &TcpStream, peer: SocketAddr) -> Result<(), Error> {
+    match original_destination(stream, peer) {
         Ok(destination) if EXEMPT_ADDRESSES.contains(&destination.ip()) => {
             Err(Error::ExemptCaptured(destination))
         }

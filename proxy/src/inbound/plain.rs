@@ -35,9 +35,14 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Serves one captured plaintext connection.
-pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream) -> Result<(), Error> {
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    socket: TcpStream,
+    from: SocketAddr,
+) -> Result<(), Error> {
     let _busy = worker.drain.enter();
-    let app = original_destination(&socket)?;
+    let app = original_destination(&socket, from)?;
+    // One of ours as well: what came to us directly.
     if is_own_port(app.port()) {
         return Err(Reason::Loop.into());
     }

@@ -5,7 +5,7 @@
 //!
 //! A request's stream is recorded until it is answered ([`Stream::forget`]), so that it can be taken from a connection
 //! ([`Stream::detach`]) and placed on another ([`Stream::place`]): whoever sends the body does not notice, and waits
-//! meanwhile.
+//! meanwhile. Limit: [`INFORMATIONAL_BYTES_MAX`].
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -13,12 +13,15 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::frame::{DATA_BYTES_MAX, Kind};
+use super::frame::{DATA_BYTES_MAX, HEAD_BYTES_MAX, Kind};
 use super::inbox::{Inbox, Received};
 use super::open::{self, Open};
 use super::record::Record;
 use super::streams::Streams;
 use crate::error::{DecisionId, Error, Reason};
+
+/// Informational heads of one response, which may be any number: a final one fits beside them into what a peer holds unread.
+const INFORMATIONAL_BYTES_MAX: usize = HEAD_BYTES_MAX;
 
 /// The sending half, and the stream's owner.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub(crate) struct Stream {
     record: RefCell<Option<Record>>,
     failed: Cell<Reason>,
     decision: Cell<Option<DecisionId>>,
+    /// How much of informational heads was sent.
+    informational_bytes: Cell<usize>,
 }
 
 /// A stream of one connection.
@@ -52,6 +57,7 @@ impl Stream {
             record: RefCell::default(),
             failed: Cell::new(Reason::ClientGone),
             decision: Cell::default(),
+            informational_bytes: Cell::new(0),
         }
     }
 
@@ -67,6 +73,7 @@ impl Stream {
             record: RefCell::new(Some(record)),
             failed: Cell::new(Reason::ClientGone),
             decision: Cell::default(),
+            informational_bytes: Cell::new(0),
         }
     }
 
@@ -161,6 +168,15 @@ impl Stream {
         self.send(kind, end, |out| out.extend_from_slice(&section));
         record.trailers = Some(section);
         record.ended = end;
+    }
+
+    /// Sends a head that is not the final one, which nobody needs: those beyond [`INFORMATIONAL_BYTES_MAX`] are left out.
+    pub(crate) fn send_informational(&self, head: &[u8]) {
+        let bytes = self.informational_bytes.get() + head.len();
+        if bytes <= INFORMATIONAL_BYTES_MAX {
+            self.informational_bytes.set(bytes);
+            self.send_head(Kind::Head, false, |out| out.extend_from_slice(head));
+        }
     }
 
     /// How many bytes [`Self::send_data`] takes now; waits until it takes some.

@@ -276,11 +276,13 @@ async fn respond(
         let head = response_head(asked, from, input, &mut neutral).await?;
         input.consume(head.bytes);
         exchange.answered(head.status, Instant::now());
-        let end = head.body.is_over() && head.status >= 200 && !head.upgrade;
-        stream.send_head(Kind::Head, end, |out| out.extend_from_slice(&neutral));
-        if head.status >= 200 || head.upgrade {
-            break head;
+        if head.status < 200 && !head.upgrade {
+            stream.send_informational(&neutral);
+            continue;
         }
+        let end = head.body.is_over() && !head.upgrade;
+        stream.send_head(Kind::Head, end, |out| out.extend_from_slice(&neutral));
+        break head;
     };
     if !head.body.is_over() {
         let source = Source {

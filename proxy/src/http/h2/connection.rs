@@ -1,8 +1,8 @@
 //! The task that moves the frames of one connection, whichever side we are.
 //!
 //! It is woken after the lanes that were ready in this tick, takes all their frames at once and sends them in one write;
-//! what one read brought is taken apart where it lies. Limits: [`READS_PER_TURN`], [`GOODBYE_TIMEOUT`], and those of
-//! `lanes`; a client's connection without requests ends as `idle` says.
+//! what one read brought is taken apart where it lies. Limits: [`READS_PER_TURN`], [`BLOCK_TIMEOUT`],
+//! [`GOODBYE_TIMEOUT`], and those of `lanes`; a client's connection without requests ends as `idle` says.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use super::frame::{self, Violation};
+use super::frame::{self, Code, Violation};
 use super::heads::Request;
 use super::lane::Lane;
 use super::lanes::Lanes;
@@ -25,6 +25,8 @@ use crate::idle::{Seat, Told};
 
 /// Socket reads before other tasks get their turn.
 const READS_PER_TURN: usize = 4;
+/// For a block of fields that comes in several frames.
+const BLOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// For our last frames.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What the send queue keeps allocated between bursts.
@@ -49,6 +51,7 @@ pub(super) async fn run(
         sent: 0,
         clogged: false,
         rests: false,
+        patience: None,
     };
     let outcome = poll_fn(|cx| connection.poll(cx)).await;
     if let Err(Broken::Rule(violation)) = &outcome {
@@ -96,6 +99,8 @@ struct Connection<'a, Accept> {
     clogged: bool,
     /// It was told to hold no more than it has to.
     rests: bool,
+    /// How long the rest of a block of fields may take; there seldom is one to wait for.
+    patience: Option<Pin<Box<Sleep>>>,
 }
 
 impl<Accept: FnMut(Lane, Request)> Connection<'_, Accept> {
@@ -103,6 +108,7 @@ impl<Accept: FnMut(Lane, Request)> Connection<'_, Accept> {
         self.clogged = false;
         self.told(cx);
         let read = self.poll_read(cx)?;
+        self.poll_patience(cx).map_err(Broken::Rule)?;
         let sent = self.poll_send(cx).map_err(Broken::Socket)?;
         if read.is_ready() {
             return Poll::Ready(Ok(()));
@@ -139,6 +145,28 @@ impl<Accept: FnMut(Lane, Request)> Connection<'_, Accept> {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Looks whether a block of fields takes too long.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Result<(), Violation> {
+        let Some(since) = self.lanes.block_since() else {
+            self.patience = None;
+            return Ok(());
+        };
+        let until = Instant::from_std(since + BLOCK_TIMEOUT);
+        let patience = self
+            .patience
+            .get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if patience.deadline() != until {
+            patience.as_mut().reset(until);
+        }
+        match patience.as_mut().poll(cx) {
+            Poll::Ready(()) => {
+                let rule = "a block of fields is not all there in time (RFC 9113 section 10.5)";
+                Err(Code::ProtocolError.rule(rule))
+            }
+            Poll::Pending => Ok(()),
+        }
     }
 
     /// Takes whole frames from what was read, to their lanes.

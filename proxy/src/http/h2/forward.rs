@@ -99,11 +99,6 @@ impl Forwarding<'_> {
             }
         };
         self.exchange.received(self.received - before);
-        if let Err(error) = &outcome
-            && error.reason.row().blame != Blame::App
-        {
-            session.cancelled();
-        }
         outcome
     }
 }
@@ -122,8 +117,7 @@ async fn answer(
         let status = Response::status_of(received.payload).filter(|_| received.kind == Kind::Head);
         let status = status.ok_or(Reason::Internal)?;
         if status < 200 {
-            let head = received.payload;
-            stream.send_head(Kind::Head, false, |out| out.extend_from_slice(head));
+            stream.send_informational(received.payload);
             continue;
         }
         // Some apps end such a response with an empty frame, or send a body all the same: it is dropped.

@@ -3,6 +3,7 @@
 use std::task::Waker;
 
 use super::frame::WINDOW_MAX;
+use super::lanes::turns::Turn;
 use super::limits::STREAM_WINDOW_BYTES;
 use crate::error::Reason;
 use crate::peer::frame::{Frame, Kind};
@@ -16,8 +17,8 @@ pub(super) struct Half {
     pub(super) unread_head_bytes: usize,
     /// The task that reads and writes. There is one for both.
     pub(super) owner: Option<Waker>,
-    /// The owner waits until what is queued was sent, or until the connection's window opens.
-    pub(super) is_waiting: bool,
+    /// Whether the owner waits until what is queued was sent, or until the connection's window opens.
+    pub(super) turn: Turn,
     /// What we may still send; less than nothing when the other side changed its mind (RFC 9113 section 6.9.2).
     pub(super) send_window: i64,
     /// What the other side may still send.
@@ -52,7 +53,7 @@ impl Half {
             inbox: Inbox::default(),
             unread_head_bytes: 0,
             owner: None,
-            is_waiting: false,
+            turn: Turn::None,
             send_window: i64::from(send_window),
             receive_window: STREAM_WINDOW_BYTES as usize,
             unread: 0,

@@ -192,6 +192,7 @@ impl Blocks {
     /// Frees what the next block can do without.
     pub(super) fn rest(&mut self) {
         self.room = Room::default();
+        self.decoder.rest();
     }
 }
 

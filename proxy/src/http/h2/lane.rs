@@ -50,6 +50,11 @@ impl Lane {
         self.lanes.send_head(self.id, end, write)
     }
 
+    /// Whether so much waits to be sent on the connection that what may be left out should be.
+    pub(super) fn is_behind(&self) -> bool {
+        self.lanes.is_behind()
+    }
+
     /// Sends all of `data`, as the windows allow. Dropping the future sends the rest never: fail the lane then.
     pub(super) async fn send_all(&self, mut data: &[u8], end: bool) -> Result<(), Reason> {
         while !data.is_empty() {

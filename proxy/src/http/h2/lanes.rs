@@ -21,9 +21,12 @@ mod own;
 /// Requests that wait for a lane.
 pub(super) mod queue;
 
+/// Lanes that wait to send.
+pub(super) mod turns;
+
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::Instant;
 
 use super::frame::{Code, Head, Kind, Violation};
@@ -36,7 +39,8 @@ use state::{Ending, State};
 
 /// Bytes waiting to be sent, above which lanes wait for their turn.
 const SEND_QUEUE_BYTES: usize = 256 * 1024;
-/// What is not DATA and waits to be sent, above which nothing is read: the other side asks and takes no answers.
+/// What is neither DATA nor a request and waits to be sent, above which nothing is read: the other side asks and takes no
+/// answers.
 const REPLY_QUEUE_BYTES_MAX: usize = 256 * 1024;
 /// Lanes that are over and whose tasks have not noticed, beyond those that are under way.
 const STREAMS_UNNOTICED_MAX: usize = STREAMS_MAX as usize;
@@ -185,21 +189,15 @@ impl Lanes {
         self.state.borrow().takes_more()
     }
 
+    /// How many lanes we reset.
+    pub(super) fn resets(&self) -> u32 {
+        self.state.borrow().resets
+    }
+
     /// How many lanes were opened, and how many there are.
     pub(super) fn count(&self) -> (u32, usize) {
         let state = self.state.borrow();
         (state.last_opened.div_ceil(2), state.by_id.len())
-    }
-
-    /// Ready once the other side's settings have come, or nothing comes any more: whether it takes a CONNECT with a
-    /// protocol (RFC 8441 section 3).
-    pub(super) fn poll_takes_connect(&self, cx: &Context<'_>) -> Poll<bool> {
-        let mut state = self.state.borrow_mut();
-        if state.is_settled || state.closed.is_some() {
-            return Poll::Ready(state.theirs.takes_connect);
-        }
-        state.settling.push(cx.waker().clone());
-        Poll::Pending
     }
 
     /// No new lanes; the connection ends after its last one.
@@ -233,7 +231,7 @@ impl Lanes {
         state.closed = Some(reason);
         state.wake_sender();
         state.queue.wake_all();
-        state.settling.drain(..).for_each(Waker::wake);
+        state.settling.wake_all();
         for half in state.by_id.values_mut() {
             if !half.is_over() {
                 half.reset = Some(Reset {
@@ -254,6 +252,16 @@ impl Lanes {
         self.state.borrow().reply_bytes >= REPLY_QUEUE_BYTES_MAX
     }
 
+    /// Since when a block of fields has been coming, of which there is more to come.
+    pub(super) fn block_since(&self) -> Option<Instant> {
+        self.state.borrow().block.as_ref().map(|block| block.since)
+    }
+
+    /// Whether so much waits to be sent that DATA would wait behind it.
+    pub(super) fn is_behind(&self) -> bool {
+        self.state.borrow().out.len() >= SEND_QUEUE_BYTES
+    }
+
     /// Swaps what waits to be sent into the empty `taken`; when nothing does, `sender` is woken once something does.
     pub(super) fn take_out(&self, taken: &mut Vec<u8>, sender: &Waker) -> bool {
         let mut state = self.state.borrow_mut();
@@ -269,13 +277,7 @@ impl Lanes {
         }
         std::mem::swap(&mut state.out, taken);
         state.reply_bytes = 0;
-        let State { waiting, by_id, .. } = &mut *state;
-        for id in waiting.drain(..) {
-            if let Some(half) = by_id.get_mut(&id) {
-                half.is_waiting = false;
-                half.wake();
-            }
-        }
+        state.give_turns();
         true
     }
 

@@ -294,9 +294,12 @@ async fn answer(
         if end && !is_final {
             return Err(Reason::PeerProtocol.into());
         }
-        lane.send_head(end, |out| {
-            heads::put_response(head.status, fields, tunnel, out)
-        })?;
+        // Informational ones are left out when the client takes none: an app may send them without end.
+        if is_final || !lane.is_behind() {
+            lane.send_head(end, |out| {
+                heads::put_response(head.status, fields, tunnel, out)
+            })?;
+        }
         exchange.answered(head.status, heard);
         if is_final {
             break head.upgrade && *tunnel != Tunnel::None;

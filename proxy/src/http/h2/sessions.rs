@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::connection;
 use super::lane::Lane;
-use super::lanes::queue::Place;
+use super::lanes::queue::{Place, Settling};
 use super::lanes::{Lanes, Side};
 use crate::buffer::Buffer;
 use crate::error::{Error, Reason};
@@ -26,7 +26,7 @@ use crate::listen::Party;
 use crate::metrics::Direction;
 use crate::worker::Worker;
 
-/// Requests that we cancel on one connection, fewer than servers bear (nghttp2: 1000).
+/// Resets that we send on one connection, fewer than servers bear (nghttp2: 1000).
 const RESETS_MAX: u32 = 500;
 /// For the app to say what it can do.
 const SETTINGS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -45,7 +45,6 @@ pub(super) struct Session {
     lanes: Rc<Lanes>,
     /// There is a socket.
     is_connected: Cell<bool>,
-    resets: Cell<u32>,
     /// How many requests it had had when it was first seen without one.
     idle: Cell<Option<(u32, Instant)>>,
 }
@@ -86,7 +85,6 @@ impl AppSessions {
         let session = Rc::new(Session {
             lanes: Lanes::new(Side::Client),
             is_connected: Cell::new(false),
-            resets: Cell::new(0),
             idle: Cell::default(),
         });
         let sessions = &worker.app_sessions.sessions;
@@ -120,11 +118,13 @@ impl AppSessions {
         }
     }
 
-    /// Closes what has been idle too long.
+    /// Closes what has been idle too long; what has been for less holds no room for what may come.
     pub(crate) fn sweep(&self, now: Instant) {
         for session in self.sessions.borrow().values() {
             if session.is_idle(now) {
                 session.lanes.retire();
+            } else if session.idle.get().is_some() {
+                session.lanes.rest();
             }
         }
     }
@@ -147,7 +147,7 @@ async fn drive(
 
 impl Session {
     fn takes_more(&self) -> bool {
-        self.resets.get() < RESETS_MAX && self.lanes.takes_more()
+        self.lanes.resets() < RESETS_MAX && self.lanes.takes_more()
     }
 
     /// Opens a lane with a request, whose block `write` makes, when the app takes another one.
@@ -162,14 +162,10 @@ impl Session {
         Ok(self.lanes.open(end, is_lengthless, write)?)
     }
 
-    /// We cancelled a request that the app was working on.
-    pub(super) fn cancelled(&self) {
-        self.resets.set(self.resets.get().saturating_add(1));
-    }
-
     /// Whether the app takes WebSocket (RFC 8441 section 3).
     pub(super) async fn takes_websocket(&self) -> bool {
-        let takes = poll_fn(|cx| self.lanes.poll_takes_connect(cx));
+        let settling = Settling::new(&self.lanes);
+        let takes = poll_fn(|cx| settling.poll_takes_connect(cx));
         timeout(SETTINGS_TIMEOUT, takes).await.unwrap_or(false)
     }
 
@@ -196,7 +192,6 @@ mod tests {
         let session = Session {
             lanes: Lanes::new(Side::Client),
             is_connected: Cell::new(true),
-            resets: Cell::new(0),
             idle: Cell::default(),
         };
         let start = Instant::now();
@@ -211,7 +206,20 @@ mod tests {
         assert!(!idle_at(122) && !idle_at(1000));
         drop(open);
         assert!(!idle_at(1001) && idle_at(1061));
-        session.resets.set(RESETS_MAX);
+    }
+
+    #[test]
+    fn a_session_on_which_much_was_reset_takes_no_more() {
+        let session = Session {
+            lanes: Lanes::new(Side::Client),
+            is_connected: Cell::new(true),
+            idle: Cell::default(),
+        };
+        for _ in 0..RESETS_MAX {
+            assert!(session.takes_more());
+            // Whatever came of the request: its end has not.
+            drop(session.lanes.open(true, false, |_| Ok(())).expect("room"));
+        }
         assert!(!session.takes_more());
     }
 }

@@ -29,6 +29,18 @@ impl Decoder {
         &mut self.table
     }
 
+    /// Frees what the next block can do without.
+    pub(in crate::http::h2) fn rest(&mut self) {
+        self.name = Vec::new();
+        self.value = Vec::new();
+    }
+
+    /// What is held beside the table.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.name.capacity() + self.value.capacity()
+    }
+
     /// Hands on every field of the block, until `field` says that it wants no more: what is left only goes to the table.
     pub(in crate::http::h2) fn decode(
         &mut self,

@@ -207,6 +207,19 @@ fn a_block_may_not_stand_for_much_more_than_it_holds() {
 }
 
 #[test]
+fn at_rest_there_is_the_table_and_nothing_else() {
+    let mut decoder = Decoder::default();
+    // `a: 000...` in Huffman's code, then its name with another value.
+    let long = [&b"\x40\x01a\xff\xd1\x0e"[..], &[0; 2000]].concat();
+    decode(&mut decoder, &[&long, &b"\x7e\x01b"[..]].concat()).expect("fields");
+    assert!(decoder.room() >= 3200);
+    decoder.rest();
+    assert_eq!(decoder.room(), 0);
+    let fields = decode(&mut decoder, b"\xbe").expect("a field");
+    assert_eq!(fields, [(b"a".to_vec(), b"b".to_vec())]);
+}
+
+#[test]
 fn numbers_of_several_bytes() {
     // RFC 7541 section C.1.2, as a length.
     let mut block = vec![

@@ -23,7 +23,7 @@ impl State {
         }
         self.apply_settings(payload)?;
         if !std::mem::replace(&mut self.is_settled, true) {
-            self.settling.drain(..).for_each(std::task::Waker::wake);
+            self.settling.wake_all();
         }
         self.put_reply(Kind::Settings, ACK, 0, &[]);
         self.admit();
@@ -94,7 +94,7 @@ impl State {
             if self.send_window > i64::from(WINDOW_MAX) {
                 return Err(overflow());
             }
-            self.feed();
+            self.give_turns();
             return Ok(());
         }
         self.expect_used(id)?;
@@ -107,19 +107,6 @@ impl State {
             self.reset_for(id, Code::FlowControlError, overflow().rule);
         }
         Ok(())
-    }
-
-    /// Wakes those who wait for the connection's window.
-    fn feed(&mut self) {
-        if self.send_window <= 0 {
-            return;
-        }
-        for id in self.starving.drain(..) {
-            if let Some(half) = self.by_id.get_mut(&id) {
-                half.is_waiting = false;
-                half.wake();
-            }
-        }
     }
 
     /// RFC 9113 section 6.7.

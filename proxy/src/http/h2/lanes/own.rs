@@ -3,7 +3,7 @@
 use std::task::{Poll, Waker};
 
 use super::state::State;
-use super::{FRAME_BYTES_MAX, Lanes, SEND_QUEUE_BYTES};
+use super::{FRAME_BYTES_MAX, Lanes};
 use crate::error::Reason;
 use crate::http::h2::budget::USEFUL_BYTES;
 use crate::http::h2::frame::{self, Code, Kind};
@@ -22,33 +22,25 @@ impl Lanes {
         owner: &Waker,
     ) -> Result<Option<usize>, Reason> {
         let mut state = self.state.borrow_mut();
-        let state = &mut *state;
+        let (room, state) = (state.room(), &mut *state);
         let half = state.by_id.get_mut(&id).ok_or(Reason::Internal)?;
         if let Some(reset) = half.reset {
             return Err(reset.reason);
         }
-        let queue = if state.out.len() >= SEND_QUEUE_BYTES {
-            Some(&mut state.waiting)
-        } else if state.send_window <= 0 {
-            Some(&mut state.starving)
-        } else {
-            None
-        };
-        if let Some(queue) = queue {
+        let window = usize::try_from(half.send_window).unwrap_or(0);
+        if window == 0 {
+            // Nobody waits for one that waits for its own window.
             half.wait(owner);
-            if !std::mem::replace(&mut half.is_waiting, true) {
-                queue.push(id);
-            }
+            state.turns.done(id, &mut half.turn);
+            state.give_turns();
             return Ok(None);
         }
-        let window = half.send_window.min(state.send_window);
-        match usize::try_from(window) {
-            Ok(window @ 1..) => Ok(Some(window.min(FRAME_BYTES_MAX))),
-            Ok(0) | Err(_) => {
-                half.wait(owner);
-                Ok(None)
-            }
+        if !state.turns.asks(id, &mut half.turn, room) {
+            half.wait(owner);
+            return Ok(None);
         }
+        let window = usize::try_from(state.send_window).map_or(0, |all| all.min(window));
+        Ok(Some(window.min(FRAME_BYTES_MAX)))
     }
 
     /// Queues bytes, at most as many as [`Self::sendable`] said. After its end, or a reset, nothing more is sent.
@@ -61,6 +53,7 @@ impl Lanes {
         if half.send_ended || half.reset.is_some() {
             return;
         }
+        state.turns.done(id, &mut half.turn);
         half.send_ended = end;
         half.send_window -= data.len() as i64;
         state.send_window -= data.len() as i64;
@@ -80,6 +73,7 @@ impl Lanes {
             frame::put(&mut state.out, Kind::Data, flags, id, piece);
         }
         state.wake_sender();
+        state.give_turns();
         state.count_out(id);
     }
 
@@ -170,18 +164,17 @@ impl Lanes {
     pub(in crate::http::h2) fn release(&self, id: u32, code: Code) {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        let Some(half) = state.by_id.remove(&id) else {
+        let Some(mut half) = state.by_id.remove(&id) else {
             return;
         };
+        state.turns.done(id, &mut half.turn);
+        state.give_turns();
         if !half.is_counted_out {
             state.active -= 1;
             state.admit();
         }
         if !half.is_over() && state.closed.is_none() {
             state.put_reset(id, code);
-        }
-        if half.is_waiting {
-            state.starving.retain(|other| *other != id);
         }
         state.past.add(id, how(&half));
         state.give_back(half.unread);

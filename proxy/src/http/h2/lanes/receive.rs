@@ -60,6 +60,7 @@ impl State {
         self.block = Some(Block {
             opening,
             bytes: block.to_vec(),
+            since: Instant::now(),
         });
         Ok(None)
     }
@@ -81,7 +82,7 @@ impl State {
             return Ok(None);
         }
         match self.block.take() {
-            Some(Block { opening, bytes }) => self.receive_block(opening, &bytes),
+            Some(block) => self.receive_block(block.opening, &block.bytes),
             None => Ok(None),
         }
     }

@@ -6,7 +6,8 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::queue::Queue;
-use super::{FAREWELL, STREAMS_FIRST, Side, WINDOW_FIRST, receive};
+use super::turns::{Turn, Turns};
+use super::{FAREWELL, SEND_QUEUE_BYTES, STREAMS_FIRST, Side, WINDOW_FIRST, receive};
 use crate::error::Reason;
 use crate::http::h2::budget::Budget;
 use crate::http::h2::frame::{self, Code, Head, Kind, PREFACE, Violation, WINDOW_MAX, setting};
@@ -44,6 +45,7 @@ pub(super) enum Ending {
 pub(super) struct Block {
     pub(super) opening: receive::Opening,
     pub(super) bytes: Vec<u8>,
+    pub(super) since: Instant,
 }
 
 #[derive(Debug)]
@@ -60,14 +62,12 @@ pub(super) struct State {
     pub(super) has_skipped: bool,
     /// Frames to be sent, in order.
     pub(super) out: Vec<u8>,
-    /// How much of `out` is not DATA.
+    /// How much of `out` answers what the other side asked, but for DATA.
     pub(super) reply_bytes: usize,
     /// Wakes the task that sends them.
     pub(super) sender: Option<Waker>,
-    /// Lanes that wait for the queue to be sent, each once.
-    pub(super) waiting: Vec<u32>,
-    /// Lanes that wait for the connection's window, each once.
-    pub(super) starving: Vec<u32>,
+    /// Lanes that wait for the queue to be sent, or for the connection's window.
+    pub(super) turns: Turns,
     pub(super) send_window: i64,
     pub(super) receive_window: usize,
     /// What was consumed and the other side was not told of.
@@ -76,7 +76,7 @@ pub(super) struct State {
     /// Their settings have come.
     pub(super) is_settled: bool,
     /// Those who want to know them.
-    pub(super) settling: Vec<Waker>,
+    pub(super) settling: Queue,
     /// The table of our encoder has to be said to be that small.
     pub(super) resize: Option<usize>,
     pub(super) blocks: Blocks,
@@ -84,6 +84,8 @@ pub(super) struct State {
     pub(super) neutral: Vec<u8>,
     pub(super) block: Option<Block>,
     pub(super) budget: Budget,
+    /// How many resets we sent.
+    pub(super) resets: u32,
     pub(super) queue: Queue,
     pub(super) ending: Ending,
     /// Set once the connection is gone; every lane learns it.
@@ -125,8 +127,7 @@ impl State {
             out,
             reply_bytes: 0,
             sender: None,
-            waiting: Vec::new(),
-            starving: Vec::new(),
+            turns: Turns::default(),
             send_window: i64::from(WINDOW_FIRST),
             receive_window: CONNECTION_WINDOW_BYTES as usize,
             untold: 0,
@@ -137,12 +138,13 @@ impl State {
                 takes_connect: false,
             },
             is_settled: false,
-            settling: Vec::new(),
+            settling: Queue::default(),
             resize: None,
             blocks: Blocks::default(),
             neutral: Vec::new(),
             block: None,
             budget: Budget::new(Instant::now()),
+            resets: 0,
             queue: Queue::default(),
             ending: Ending::Not,
             closed: None,
@@ -213,7 +215,10 @@ impl State {
             write(out)
         })?;
         self.resize = None;
-        self.reply_bytes += self.out.len() - before;
+        // Requests ask for no answers that are not taken: as many as the server takes are under way.
+        if self.side == Side::Server {
+            self.reply_bytes += self.out.len() - before;
+        }
         self.budget.head();
         self.wake_sender();
         Ok(())
@@ -234,6 +239,7 @@ impl State {
 
     /// The other side learns that a lane is over, and why.
     pub(super) fn put_reset(&mut self, id: u32, code: Code) {
+        self.resets = self.resets.saturating_add(1);
         self.put_reply(Kind::RstStream, 0, id, &[0, 0, 0, code as u8]);
     }
 
@@ -260,7 +266,26 @@ impl State {
             && !std::mem::replace(&mut half.is_counted_out, true)
         {
             self.active -= 1;
+            self.turns.done(id, &mut half.turn);
+            self.give_turns();
             self.admit();
+        }
+    }
+
+    /// How many bytes of DATA may be queued now, on all lanes together.
+    pub(super) fn room(&self) -> usize {
+        let window = usize::try_from(self.send_window).unwrap_or(0);
+        SEND_QUEUE_BYTES.saturating_sub(self.out.len()).min(window)
+    }
+
+    /// Wakes those whose turn it is to send.
+    pub(super) fn give_turns(&mut self) {
+        let room = self.room();
+        while let Some(id) = self.turns.next(room) {
+            if let Some(half) = self.by_id.get_mut(&id) {
+                half.turn = Turn::Has;
+                half.wake();
+            }
         }
     }
 

@@ -3,6 +3,9 @@
 /// What either side may not do.
 mod rules;
 
+/// Lanes that want to send more than there is room for.
+mod turns;
+
 use super::*;
 use crate::http::h2::frame::{self, PREFACE, WINDOW_MAX};
 use crate::http::h2::limits::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
@@ -11,6 +14,7 @@ use crate::peer::stream::Reader;
 use frame::{ACK, END_HEADERS, END_STREAM, PADDED, PRIORITY};
 use std::collections::BTreeMap;
 use std::pin::pin;
+use std::task::{Context, Poll};
 
 /// `GET http://a/` and `POST http://a/`.
 const GET: &[u8] = &[0x82, 0x86, 0x84, 0x01, 1, b'a'];
@@ -324,4 +328,51 @@ fn settings_change_what_was_opened_before() {
         assert_eq!(first.map(|(.., block)| block[0]), Some(expected));
         drop(lane);
     }
+}
+
+#[test]
+fn only_answers_that_nobody_takes_keep_us_from_reading() {
+    let head = |out: &mut Vec<u8>| {
+        out.resize(out.len() + 60_000, 0x82);
+        Ok(())
+    };
+    let client = End::begun(Side::Client);
+    let open = || client.lanes.open(true, false, head);
+    let asked: Vec<_> = (0..10).map(|_| open().expect("room")).collect();
+    assert!(!client.lanes.is_clogged(), "an app may answer some first");
+    drop(asked);
+    let mut server = End::begun(Side::Server);
+    for id in (1..20).step_by(2) {
+        server.hears(&get(id)).expect("a request");
+        server.accepted[&id].send_head(true, head).expect("open");
+    }
+    assert!(server.lanes.is_clogged());
+}
+
+#[test]
+fn who_waits_for_settings_waits_once_and_not_longer() {
+    let mut client = End::new(Side::Client);
+    let context = Context::from_waker(Waker::noop());
+    let places: Vec<_> = (0..3)
+        .map(|_| queue::Settling::new(&client.lanes))
+        .collect();
+    let settled = || {
+        let polled = places
+            .iter()
+            .map(|place| place.poll_takes_connect(&context));
+        polled.collect::<Vec<_>>()
+    };
+    for _ in 0..10 {
+        assert_eq!(settled(), [Poll::Pending; 3]);
+    }
+    let waiting = || client.lanes.state.borrow().settling.len();
+    assert_eq!(waiting(), 3);
+    let hasty = queue::Settling::new(&client.lanes);
+    assert!(hasty.poll_takes_connect(&context).is_pending());
+    drop(hasty);
+    assert_eq!(waiting(), 3);
+    client.hears(&setting(8, 1)).expect("settings");
+    assert_eq!(settled(), [Poll::Ready(true); 3]);
+    let late = queue::Settling::new(&client.lanes);
+    assert_eq!(late.poll_takes_connect(&context), Poll::Ready(true));
 }
