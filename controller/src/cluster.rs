@@ -27,6 +27,9 @@ mod bundle;
 /// The roots, for the API server.
 mod hooks;
 
+/// Whether the API server knows us.
+pub(crate) mod known;
+
 /// Labels of namespaces.
 pub(crate) mod labels;
 

@@ -115,6 +115,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         strangers: Arc::default(),
     });
     let (first, read) = oneshot::channel();
+    let (reachable, reached) = oneshot::channel();
     let model = Model {
         publisher: publisher.clone(),
         trust_domain: config.trust_domain.clone(),
@@ -131,6 +132,8 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         Surroundings::Directory(home) => {
             let follow = source::follow(home.source_dir, metrics, states, stop.clone());
             tasks.spawn(follow);
+            // Nobody but proxies calls.
+            let _ = reachable.send(());
         }
         Surroundings::Cluster(cluster) => {
             webhook_address = Some(cluster.webhook_listener.local_addr()?);
@@ -142,13 +145,13 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
                 snapshots: snapshots.clone(),
                 metrics,
             };
-            cluster.spawn(shared, states, &mut tasks, &stop)?;
+            cluster.spawn(shared, states, reachable, &mut tasks, &stop)?;
         }
     }
     tasks.spawn(model.follow(source, first, stop.clone()));
     tasks.spawn(upkeep.run(tls, wait, snapshots, stop.clone()));
     tasks.spawn(keep_keys(opened.attestor, stop.clone()));
-    let let_in = let_in(read, pages.clone(), opened.listener, front, stop);
+    let let_in = let_in(read, reached, pages.clone(), opened.listener, front, stop);
     tasks.spawn(let_in);
     Ok(Running {
         address,
@@ -194,20 +197,26 @@ async fn keep_keys(attestor: Arc<Attestor>, stop: Stop) {
     }
 }
 
-/// Serves proxies once there is something to serve.
+/// Serves proxies once there is something to serve; we are ready when the API server knows us, too.
 async fn let_in(
     read: oneshot::Receiver<()>,
+    reached: oneshot::Receiver<()>,
     pages: Arc<Pages>,
     listener: TcpListener,
     front: Arc<Front>,
     stop: Stop,
 ) {
-    // An error means that we stop before that.
-    if read.await.is_ok() {
-        pages.ready.store(true, Ordering::Release);
-        info!("ready");
-        serve::serve(listener, front, stop).await;
+    // An error means that we stop before that, here and below.
+    if read.await.is_err() {
+        return;
     }
+    let ready = async {
+        if reached.await.is_ok() {
+            pages.ready.store(true, Ordering::Release);
+            info!("ready");
+        }
+    };
+    tokio::join!(ready, serve::serve(listener, front, stop));
 }
 
 impl Running {

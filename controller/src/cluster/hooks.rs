@@ -1,13 +1,14 @@
 //! The roots, for the API server: `caBundle` of our webhook configurations. The chart renders none, so that two renders
 //! are the same; whoever applies the chart again takes nothing away, and if something does, it is put back at once.
 
+use std::fmt::{self, Display, Formatter};
 use std::pin::pin;
 
 use k8s_openapi::ByteString;
-use kube::Api;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, Event, watcher};
+use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 use tokio_stream::StreamExt;
@@ -17,18 +18,50 @@ use super::lead::{Desk, FIELD_MANAGER, RETRY};
 use crate::metrics::Written;
 
 /// Our configurations, each of its kind.
-const CONFIGURATIONS: [(&str, &str, &str); 2] = [
-    (
-        "MutatingWebhookConfiguration",
-        "mutatingwebhookconfigurations",
-        "ringmail-injector",
-    ),
-    (
-        "ValidatingWebhookConfiguration",
-        "validatingwebhookconfigurations",
-        "ringmail-validator",
-    ),
+pub(super) const CONFIGURATIONS: [Configuration; 2] = [
+    Configuration {
+        kind: "MutatingWebhookConfiguration",
+        plural: "mutatingwebhookconfigurations",
+        name: "ringmail-injector",
+    },
+    Configuration {
+        kind: "ValidatingWebhookConfiguration",
+        plural: "validatingwebhookconfigurations",
+        name: "ringmail-validator",
+    },
 ];
+
+/// One of them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Configuration {
+    kind: &'static str,
+    plural: &'static str,
+    name: &'static str,
+}
+
+impl Configuration {
+    pub(super) fn api(self, client: &Client) -> Api<DynamicObject> {
+        let resource = ApiResource {
+            group: "admissionregistration.k8s.io".into(),
+            version: "v1".into(),
+            api_version: "admissionregistration.k8s.io/v1".into(),
+            kind: self.kind.into(),
+            plural: self.plural.into(),
+        };
+        Api::all_with(client.clone(), &resource)
+    }
+
+    /// It alone.
+    pub(super) fn selected(self) -> Config {
+        Config::default().fields(&format!("metadata.name={}", self.name))
+    }
+}
+
+impl Display for Configuration {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        write!(out, "{} {}", self.kind, self.name)
+    }
+}
 
 pub(super) struct Hooks {
     desk: Desk,
@@ -44,17 +77,9 @@ impl Hooks {
         tokio::join!(self.keep(mutating), self.keep(validating));
     }
 
-    async fn keep(&self, (kind, plural, name): (&str, &str, &str)) {
-        let resource = ApiResource {
-            group: "admissionregistration.k8s.io".into(),
-            version: "v1".into(),
-            api_version: "admissionregistration.k8s.io/v1".into(),
-            kind: kind.into(),
-            plural: plural.into(),
-        };
-        let api = Api::<DynamicObject>::all_with(self.desk.client.clone(), &resource);
-        let which = Config::default().fields(&format!("metadata.name={name}"));
-        let mut events = pin!(watcher(api.clone(), which).default_backoff());
+    async fn keep(&self, which: Configuration) {
+        let api = which.api(&self.desk.client);
+        let mut events = pin!(watcher(api.clone(), which.selected()).default_backoff());
         let mut snapshots = self.desk.snapshots.clone();
         let mut latest: Option<DynamicObject> = None;
         loop {
@@ -67,15 +92,17 @@ impl Hooks {
                     field_manager: Some(FIELD_MANAGER.into()),
                     ..PatchParams::default()
                 };
-                let outcome = api.patch(name, &params, &Patch::Strategic(patch)).await;
+                let outcome = api
+                    .patch(which.name, &params, &Patch::Strategic(patch))
+                    .await;
                 self.desk.count(Written::CaBundle, &outcome);
                 match outcome {
                     Ok(written) => {
-                        info!("caBundle of {kind} {name} written");
+                        info!("caBundle of {which} written");
                         latest = Some(written);
                     }
                     Err(e) => {
-                        warn!("cannot write caBundle of {kind} {name}: {e}");
+                        warn!("cannot write caBundle of {which}: {e}");
                         failed = true;
                     }
                 }
@@ -85,7 +112,7 @@ impl Hooks {
                     Some(Ok(Event::Apply(one) | Event::InitApply(one))) => latest = Some(one),
                     Some(Ok(Event::Delete(_))) => latest = None,
                     Some(Ok(Event::Init | Event::InitDone)) => {}
-                    Some(Err(e)) => warn!("watch of {kind} {name} broken: {e}"),
+                    Some(Err(e)) => warn!("watch of {which} broken: {e}"),
                     None => return,
                 },
                 Ok(()) = snapshots.changed() => {}
