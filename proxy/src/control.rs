@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
 
 use crate::config::Config;
 use crate::error::Error;
@@ -24,6 +25,8 @@ use crate::snapshot::Snapshot;
 /// Between attempts to reach the controller.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// For one name of the controller while there is another, which has its time within a call's.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
 /// For one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -83,12 +86,25 @@ fn is_refusal(error: &Error) -> bool {
     })
 }
 
-/// TCP to the controller, tried at each address its name has.
+/// TCP to the controller, tried at each address that each of its names has.
 async fn dial(config: &Config) -> std::io::Result<TcpStream> {
     let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
-    for address in tokio::net::lookup_host(&config.controller_address).await? {
-        match crate::listen::connect(address, crate::listen::Party::Mesh, config.socket_mark).await
-        {
+    for (index, name) in config.controller_addresses.iter().enumerate() {
+        let is_last = index + 1 == config.controller_addresses.len();
+        let limit = if is_last { CALL_TIMEOUT } else { DIAL_TIMEOUT };
+        match timeout(limit, dial_one(name, config.socket_mark)).await {
+            Ok(Ok(socket)) => return Ok(socket),
+            Ok(Err(error)) => last = error,
+            Err(elapsed) => last = elapsed.into(),
+        }
+    }
+    Err(last)
+}
+
+async fn dial_one(name: &str, mark: Option<u32>) -> std::io::Result<TcpStream> {
+    let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
+    for address in tokio::net::lookup_host(name).await? {
+        match crate::listen::connect(address, crate::listen::Party::Mesh, mark).await {
             Ok(socket) => return Ok(socket),
             Err(error) => last = error,
         }

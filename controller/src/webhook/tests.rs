@@ -1,7 +1,5 @@
 //! Reviews as the API server sends them, through the parser and back.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
 use super::review::Question;
@@ -112,7 +110,7 @@ fn a_pod_of_a_namespace_that_is_not_known_is_not_made_without_what_that_says() {
     };
     let refused = pods::answer(&question, None, &settings);
     assert!(refused.denied.is_some_and(|why| why.contains("shop")));
-    let known = pods::answer(&question, Some(&BTreeMap::new()), &settings);
+    let known = pods::answer(&question, Some(&Surroundings::default()), &settings);
     assert_eq!(known.denied, None);
     assert!(!known.patch.is_empty());
 }
