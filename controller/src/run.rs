@@ -66,8 +66,8 @@ struct Opened {
 
 /// Where objects come from.
 enum Surroundings {
-    Directory(DirectoryHome),
-    Cluster(Cluster),
+    Directory(Box<DirectoryHome>),
+    Cluster(Box<Cluster>),
 }
 
 /// Starts a controller.
@@ -174,11 +174,19 @@ async fn open(config: &Config, metrics: &Metrics) -> anyhow::Result<Opened> {
                 .context("cannot open the certificate authority")?;
             let attestor = Attestor::local(home, &config.trust_domain, metrics)
                 .context("cannot open the credentials")?;
-            (authority, attestor, Surroundings::Directory(home.clone()))
+            (
+                authority,
+                attestor,
+                Surroundings::Directory(home.clone().into()),
+            )
         }
         Home::Cluster(home) => {
             let (authority, attestor, cluster) = Cluster::open(config, home).await?;
-            (authority, attestor, Surroundings::Cluster(cluster))
+            (
+                authority,
+                attestor,
+                Surroundings::Cluster(Box::new(cluster)),
+            )
         }
     };
     Ok(Opened {

@@ -142,6 +142,7 @@ impl Cluster {
             snapshots: shared.snapshots,
             issuer_trouble,
             issuer_secret,
+            excluded: self.home.excluded.into(),
             evict: self.home.evict,
             metrics: shared.metrics,
         };

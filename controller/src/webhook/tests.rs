@@ -91,7 +91,7 @@ fn an_answer_names_its_question_and_carries_its_patch() {
     let patch: k8s_openapi::ByteString =
         serde_json::from_value(answer["response"]["patch"].clone()).expect("base64");
     let patch: Value = serde_json::from_slice(&patch.0).expect("JSON");
-    assert_eq!(patch[1]["value"], "enabled");
+    assert_eq!(patch[2]["value"], "enabled");
     for bad in ["", "{}", "[]", "{\"request\": {}}", "{\"request\": 7}"] {
         assert!(Question::read(bad.as_bytes()).is_err(), "{bad}");
     }
