@@ -87,12 +87,12 @@ fn is_refusal(error: &Error) -> bool {
 }
 
 /// TCP to the controller, tried at each address that each of its names has.
-async fn dial(config: &Config) -> std::io::Result<TcpStream> {
+async fn dial(names: &[String], mark: Option<u32>) -> std::io::Result<TcpStream> {
     let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
-    for (index, name) in config.controller_addresses.iter().enumerate() {
-        let is_last = index + 1 == config.controller_addresses.len();
+    for (index, name) in names.iter().enumerate() {
+        let is_last = index + 1 == names.len();
         let limit = if is_last { CALL_TIMEOUT } else { DIAL_TIMEOUT };
-        match timeout(limit, dial_one(name, config.socket_mark)).await {
+        match timeout(limit, dial_one(name, mark)).await {
             Ok(Ok(socket)) => return Ok(socket),
             Ok(Err(error)) => last = error,
             Err(elapsed) => last = elapsed.into(),
@@ -110,4 +110,28 @@ async fn dial_one(name: &str, mark: Option<u32>) -> std::io::Result<TcpStream> {
         }
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_controller_is_found_at_its_second_address() {
+        let there = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let at = |one: &std::net::TcpListener| one.local_addr().expect("bound").to_string();
+        let (there_at, gone_at) = (at(&there), at(&gone));
+        drop(gone);
+        let rows = [
+            (vec![there_at.clone()], true),
+            (vec![gone_at.clone(), there_at.clone()], true),
+            (vec!["nowhere.invalid:1".to_owned(), there_at], true),
+            (vec![gone_at], false),
+        ];
+        for (addresses, wanted) in rows {
+            let found = dial(&addresses, None).await;
+            assert_eq!(found.is_ok(), wanted, "{addresses:?}: {found:?}");
+        }
+    }
 }
