@@ -166,7 +166,13 @@ async fn renewals(plane: &ControlPlane) -> anyhow::Result<()> {
         ensure!(refused.starts_with(wanted), "{pod}: {refused}");
     }
 
+    let known = replica.status().await?["workloads"].as_u64();
     objects.delete_pod(namespace, "cart-1").await?;
+    replica
+        .shows("the pod is gone", |status| {
+            status["workloads"].as_u64() < known
+        })
+        .await?;
     for (pod, token) in [("cart-1", Some(&token)), ("cart-1", None), ("cart-2", None)] {
         let refused = ask(pod, certificate(), token.map(String::as_str)).await?;
         ensure!(
