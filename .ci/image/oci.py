@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Writes an image: an OCI layout in a tar, which containerd, Docker and registries' tools read.
 
-    oci.py OUT.tar NAME:TAG --user UID [--label KEY=VALUE]... PROGRAM...
+    oci.py OUT.tar NAME:TAG --user UID [--label KEY=VALUE]... [--link NAME=PROGRAM]... PROGRAM...
     oci.py OUT.tar NAME:TAG --user UID DIRECTORY
 
-Each program lies in the root of the image, and the first is the entrypoint; or the files under a directory are the image.
+Each program lies in the root of the image, and the first is the entrypoint; a link is another name of a program there. Or
+the files under a directory are the image.
 The same files give the same bytes: names are sorted, times are zero, everything belongs to root.
 """
 
@@ -29,8 +30,8 @@ def path_of(digest: str) -> str:
     return "blobs/" + digest.replace(":", "/")
 
 
-def tar_of(files: dict[str, tuple[int, bytes]]) -> bytes:
-    """A tar of files by name, each with its mode."""
+def tar_of(files: dict[str, tuple[int, bytes]], links: dict[str, str] = {}) -> bytes:
+    """A tar of files by name, each with its mode, then of symbolic links."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, (mode, content) in sorted(files.items()):
@@ -38,6 +39,10 @@ def tar_of(files: dict[str, tuple[int, bytes]]) -> bytes:
             entry.mode = mode
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
+        for name, target in sorted(links.items()):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname, entry.mode = tarfile.SYMTYPE, target, 0o777
+            tar.addfile(entry)
     return out.getvalue()
 
 
@@ -70,9 +75,9 @@ def content_of(paths: list[pathlib.Path]) -> tuple[dict[str, tuple[int, bytes]],
     return {path.name: (0o755, path.read_bytes()) for path in paths}, {"Entrypoint": ["/" + first.name]}
 
 
-def image(name: str, user: str, labels: dict[str, str], paths: list[pathlib.Path]) -> Layout:
+def image(name: str, user: str, labels: dict[str, str], links: dict[str, str], paths: list[pathlib.Path]) -> Layout:
     files, start = content_of(paths)
-    layer = tar_of(files)
+    layer = tar_of(files, links)
     platform_of_image = {"architecture": ARCHITECTURES[platform.machine()], "os": "linux"}
     layout = Layout()
     layer_blob = layout.blob("layer.v1.tar+gzip", gzip.compress(layer, 9, mtime=0))
@@ -118,10 +123,11 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--user", required=True)
     parser.add_argument("--label", action="append", default=[])
+    parser.add_argument("--link", action="append", default=[])
     parser.add_argument("paths", nargs="+", type=pathlib.Path)
     said = parser.parse_args()
-    labels = dict(label.split("=", 1) for label in said.label)
-    layout = image(said.name, said.user, labels, said.paths)
+    labels, links = (dict(pair.split("=", 1) for pair in pairs) for pairs in (said.label, said.link))
+    layout = image(said.name, said.user, labels, links, said.paths)
     said.out.write_bytes(tar_of({name: (0o644, content) for name, content in layout.files.items()}))
 
 

@@ -1,8 +1,9 @@
 //! Which identity a credential proves. Never one derived from an address.
 //!
-//! Off Kubernetes: a join token, once; or a JWT of the configured issuer. In a cluster: a token that the API server vouches
-//! for, bound to the pod by name and UID, and nothing else. Afterwards the certificate of the caller's connection, while
-//! it is valid. Who shows bad tokens may do so at `BAD_TOKENS` only: each costs the API server a question.
+//! Off Kubernetes: a join token, once; or a JWT of the configured issuer. Afterwards the certificate of the caller's
+//! connection, while it is valid. In a cluster: a token that the API server vouches for, bound to the pod by name and UID,
+//! each time and beside a certificate too, or the key of a pod that is gone could be renewed for ever. Who shows bad tokens
+//! may do so at `BAD_TOKENS` only: each costs the API server a question.
 
 use std::io;
 use std::net::IpAddr;
@@ -20,7 +21,7 @@ use crate::config::DirectoryHome;
 use crate::metrics::{Credential, Metrics};
 use crate::pace::{Pace, Paces};
 
-/// Bad tokens of one address: 20 at once, then one a second. A node's pods of the host network share its address.
+/// Bad tokens of one payer: 20 at once, then one a second.
 const BAD_TOKENS: Pace = Pace {
     burst: 20,
     refill: Duration::from_secs(1),
@@ -60,6 +61,9 @@ pub enum Denied {
     /// The keys cannot be had.
     #[error("keys of the JWT issuer are not available")]
     Jwks,
+    /// In a cluster no certificate is enough.
+    #[error("a certificate is renewed beside the pod's token, and there is none")]
+    NoToken,
     /// The connection has outlived its certificate.
     #[error("client certificate has expired")]
     Expired,
@@ -78,7 +82,7 @@ pub enum Denied {
     #[error("the API server cannot be asked about tokens")]
     Review,
     /// Too many bad tokens.
-    #[error("too many bad tokens from this address; wait {0:?}")]
+    #[error("too many bad tokens; wait {0:?}")]
     TooOften(Duration),
     /// Tokens cannot be read.
     #[error("cannot read the state directory")]
@@ -89,8 +93,17 @@ pub enum Denied {
 #[derive(Debug)]
 pub(crate) struct Attestor {
     accepted: Accepted,
-    /// By the address of the caller: it proves nothing, but every caller has one.
-    bad_tokens: Mutex<Paces<IpAddr>>,
+    bad_tokens: Mutex<Paces<Payer>>,
+}
+
+/// Who pays for a bad token.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Payer {
+    /// The pod that the token says it is of, by its UID, when we know that pod by it: strangers hardly do, so whoever
+    /// shares its address with one who shows bad tokens, as pods behind a node may, pays for nobody else.
+    Pod(String),
+    /// Everybody else by address: it proves nothing, but every caller has one.
+    Address(IpAddr),
 }
 
 /// What is accepted beside certificates.
@@ -123,7 +136,19 @@ pub(crate) struct Asking<'a> {
     pub(crate) address: IpAddr,
     /// The pod that it claims to be.
     pub(crate) workload: &'a WorkloadName,
+    /// The UID of that pod, when it is known.
+    pub(crate) pod_uid: Option<&'a str>,
     pub(crate) now: UnixTime,
+}
+
+impl Asking<'_> {
+    /// Who pays if the token is bad.
+    fn payer(&self, token: &str) -> Payer {
+        match jwt::claimed_uid(token) {
+            Some(claimed) if Some(claimed.as_str()) == self.pod_uid => Payer::Pod(claimed),
+            Some(_) | None => Payer::Address(self.address),
+        }
+    }
 }
 
 impl Attestor {
@@ -180,6 +205,12 @@ impl Attestor {
                 })
             }
             (Some(JoinToken(_)), Accepted::Cluster(_)) => Err(Denied::JoinToken),
+            // A file that nobody refreshes may be long over, the certificate beside it is not.
+            (Some(Jwt(_)), Accepted::Local { .. })
+                if asking.peer.is_some_and(|svid| is_valid(svid, asking.now)) =>
+            {
+                renewed(asking)
+            }
             (Some(Jwt(token)), Accepted::Local { verifier, .. }) => {
                 let verifier = verifier.as_ref().ok_or(Denied::NoJwtIssuer)?;
                 let claims = verifier.verify(&token).await?;
@@ -187,15 +218,13 @@ impl Attestor {
                 Ok(Proof::of(claims.identity))
             }
             (Some(Jwt(token)), Accepted::Cluster(reviewer)) => {
-                self.reviewed(reviewer, token, asking).await
+                let proof = self.reviewed(reviewer, token, asking).await?;
+                // Nobody is two.
+                asking.peer.map_or(Ok(()), |svid| proof.check(&svid.id))?;
+                Ok(proof)
             }
-            (None, _) => {
-                let svid = asking.peer.ok_or(Denied::NoCredential)?;
-                if u64::try_from(svid.not_after).unwrap_or(0) <= asking.now.as_secs() {
-                    return Err(Denied::Expired);
-                }
-                Ok(Proof::of(svid.id.clone()))
-            }
+            (None, Accepted::Cluster(_)) if asking.peer.is_some() => Err(Denied::NoToken),
+            (None, _) => renewed(asking),
         }
     }
 
@@ -209,8 +238,9 @@ impl Attestor {
             let paces = self.bad_tokens.lock();
             paces.unwrap_or_else(PoisonError::into_inner)
         };
+        let payer = asking.payer(&token);
         paces()
-            .wait(&asking.address, Instant::now())
+            .wait(&payer, Instant::now())
             .map_err(Denied::TooOften)?;
         let bound = match reviewer.review(token).await {
             Ok(bound) if bound.pod == *asking.workload => Ok(bound),
@@ -225,11 +255,24 @@ impl Attestor {
             }),
             Err(denied) => {
                 // Refusing this one says enough.
-                let _ = paces().take(&asking.address, Instant::now());
+                let _ = paces().take(&payer, Instant::now());
                 Err(denied)
             }
         }
     }
+}
+
+/// By the certificate before.
+fn renewed(asking: Asking<'_>) -> Result<Proof, Denied> {
+    let svid = asking.peer.ok_or(Denied::NoCredential)?;
+    match is_valid(svid, asking.now) {
+        true => Ok(Proof::of(svid.id.clone())),
+        false => Err(Denied::Expired),
+    }
+}
+
+fn is_valid(svid: &Svid, now: UnixTime) -> bool {
+    u64::try_from(svid.not_after).unwrap_or(0) > now.as_secs()
 }
 
 impl Proof {
@@ -279,5 +322,42 @@ pub(crate) fn shown(
 impl From<Invalid> for Denied {
     fn from(invalid: Invalid) -> Self {
         Self::Jwt(format!("claim {invalid}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn who_names_a_pod_that_is_known_pays_by_it() {
+        let token = |claims: serde_json::Value| {
+            let key = jsonwebtoken::EncodingKey::from_secret(b"anybody's");
+            let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
+            jsonwebtoken::encode(&header, &claims, &key).expect("signed")
+        };
+        let of = |uid: &str| token(json!({"kubernetes.io": {"pod": {"name": "a", "uid": uid}}}));
+        let address = IpAddr::from([10, 0, 0, 1]);
+        let workload = WorkloadName::new("shop", "cart-1").expect("a name");
+        let rows = [
+            (of("u1"), Some("u1"), Payer::Pod("u1".into())),
+            (of("u1"), Some("u2"), Payer::Address(address)),
+            (of("u1"), None, Payer::Address(address)),
+            (token(json!({})), Some("u1"), Payer::Address(address)),
+            ("e30.e30.e30".into(), Some("u1"), Payer::Address(address)),
+            (String::new(), None, Payer::Address(address)),
+        ];
+        for (token, pod_uid, wanted) in rows {
+            let asking = Asking {
+                peer: None,
+                address,
+                workload: &workload,
+                pod_uid,
+                now: UnixTime::now(),
+            };
+            assert_eq!(asking.payer(&token), wanted, "{token} {pod_uid:?}");
+        }
     }
 }

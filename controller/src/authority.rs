@@ -337,6 +337,17 @@ impl Authority {
         self.succeeded.subscribe()
     }
 
+    /// Whether what is signed now is good for somebody who trusts these roots and no others.
+    pub(crate) fn verifies_under(
+        &self,
+        roots: Vec<CertificateDer<'static>>,
+        now: UnixTime,
+    ) -> bool {
+        bundle_of(&self.trust_domain, roots)
+            .and_then(|bundle| prove(&self.trust_domain, &self.signing.load(), &bundle, now))
+            .is_ok()
+    }
+
     fn trusts(&self, roots: &[CertificateDer<'_>]) -> bool {
         let bundle = self.bundle.load();
         let known = bundle.certificates(&self.trust_domain);

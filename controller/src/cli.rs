@@ -4,6 +4,9 @@
 //! question could not be answered. Everything is read with the rights of whoever asks, through the API server; nothing
 //! here changes a cluster.
 
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -33,10 +36,13 @@ mod inject;
 
 use report::Format;
 
+/// What a program is called that answers; `ringmail-controller` too, so that one file serves as both.
+const NAME: &str = "ringmail";
+
 /// Ringmail: what a mesh is like.
 #[derive(Debug, Parser)]
-#[command(name = "ringmail", version)]
-pub struct Cli {
+#[command(name = NAME, version)]
+struct Cli {
     /// How answers look.
     #[arg(long, short, global = true, default_value = "table")]
     output: Format,
@@ -95,11 +101,32 @@ struct Where {
     namespace: Option<String>,
 }
 
-/// Answers one question on standard output.
-///
-/// # Errors
-/// When it cannot be answered.
-pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+/// Whether a program that was called by this name (`argv[0]`) is the command line.
+#[must_use]
+pub fn is_called_by(name: Option<&OsString>) -> bool {
+    name.and_then(|name| Path::new(name).file_name())
+        .is_some_and(|name| name == NAME)
+}
+
+/// Answers the question that the arguments of this process ask, on standard output.
+#[must_use]
+pub fn main() -> ExitCode {
+    let outcome = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(run(Cli::parse())));
+    match outcome {
+        Ok(code) => code,
+        Err(e) => {
+            // Nobody may read it.
+            let _ = writeln!(std::io::stderr(), "{NAME}: {e:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let (format, system) = (cli.output, cli.system_namespace.as_str());
     let is_well = match cli.command {
         Command::Check { pre } => check::run(format, system, pre).await?,
@@ -116,4 +143,26 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_says_which_program_it_is() {
+        let rows = [
+            (Some("/ringmail"), true),
+            (Some("ringmail"), true),
+            (Some("bin/../ringmail"), true),
+            (Some("/ringmail-controller"), false),
+            (Some("/ringmail/ringmail-controller"), false),
+            (Some(""), false),
+            (None, false),
+        ];
+        for (name, wanted) in rows {
+            let found = is_called_by(name.map(OsString::from).as_ref());
+            assert_eq!(found, wanted, "{name:?}");
+        }
+    }
 }

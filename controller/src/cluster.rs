@@ -25,7 +25,10 @@ pub(crate) mod lead;
 mod bundle;
 
 /// The roots, for the API server.
-mod hooks;
+pub(crate) mod hooks;
+
+/// Whether the API server knows us.
+pub(crate) mod known;
 
 /// Labels of namespaces.
 pub(crate) mod labels;

@@ -84,6 +84,8 @@ pub struct ClusterHome {
     pub webhook_listen: SocketAddr,
     /// The Secret of an authority made elsewhere.
     pub issuer_secret: Option<String>,
+    /// Namespaces whose pods no webhook is called for.
+    pub excluded: Vec<String>,
     /// Whether running pods that should have a sidecar and have none are evicted.
     pub evict: bool,
     /// What pods are given.
@@ -242,6 +244,12 @@ fn cluster_home(flags: &RunFlags) -> Result<ClusterHome, BadSetting> {
         webhook_listen: flags.webhook_listen,
         // A chart that has no value says it empty.
         issuer_secret: flags.issuer_secret.clone().filter(|name| !name.is_empty()),
+        excluded: flags
+            .excluded_namespaces
+            .iter()
+            .filter(|name| !name.is_empty())
+            .cloned()
+            .collect(),
         evict: flags.evict,
         sidecar: sidecar(
             &flags.sidecar,

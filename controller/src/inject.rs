@@ -2,10 +2,12 @@
 //! the two volumes they need. Pure: the same for the webhook, `ringmail inject` and the tests; the same again for a pod
 //! that has it.
 //!
-//! Of the pod's own containers it touches nothing but probes that the proxy has to make for the kubelet. A pod that would not be captured, or in which somebody else would be
-//! taken for the proxy, is refused with the field, or left alone with a reason: it is never half meshed.
+//! Of the pod's own containers it touches nothing but probes that the proxy has to make for the kubelet. A pod that would
+//! not be captured, or in which somebody else would be taken for the proxy, is refused with the field, or left alone with a
+//! reason: it is never half meshed.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use ringmail_proto::Invalid;
 use ringmail_proto::identity::TrustDomain;
@@ -25,8 +27,9 @@ mod sidecar;
 /// Documents with a pod in them, whole files of them.
 pub mod manifest;
 
-use options::Options;
 pub use options::is_quantity;
+use options::{Options, exceeds};
+use sidecar::Said;
 pub use sidecar::{INIT, PROXY};
 
 /// The user that the proxy runs as, and nobody else in the pod.
@@ -52,6 +55,15 @@ pub struct Settings {
     pub resources: Resources,
 }
 
+/// Where a pod is made.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// The annotations of its namespace.
+    pub inherited: BTreeMap<String, String>,
+    /// The address of the controller's Service, where that is known.
+    pub controller: Option<IpAddr>,
+}
+
 /// Kubernetes quantities; none where absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]
@@ -74,14 +86,13 @@ pub enum Outcome {
 /// What people are told, whatever became of it.
 pub type Warnings = Vec<String>;
 
-/// Puts a sidecar into `pod`: an object with `metadata` and `spec`, such as a Pod or a pod template. `inherited` are the
-/// annotations of its namespace.
+/// Puts a sidecar into `pod`: an object with `metadata` and `spec`, such as a Pod or a pod template.
 ///
 /// # Errors
 /// The field for which this pod cannot have one.
 pub fn inject(
     pod: &mut Value,
-    inherited: &BTreeMap<String, String>,
+    around: &Surroundings,
     settings: &Settings,
 ) -> Result<(Outcome, Warnings), Invalid> {
     let own = annotations(pod)?;
@@ -107,15 +118,26 @@ pub fn inject(
         return Ok((Outcome::Skipped("windows"), warnings));
     }
     check(spec)?;
-    let options = Options::read(&own, inherited, &settings.resources).map_err(|e| {
+    let options = Options::read(&own, &around.inherited, &settings.resources).map_err(|e| {
         if own.contains_key(&e.field) {
             return e;
         }
         Invalid::new(format!("{} of the namespace", e.field), e.problem)
     })?;
-    let grace = spec["terminationGracePeriodSeconds"].as_u64();
     let (containers, inits, taken) = probed(spec);
-    let parts = sidecar::parts(settings, &options, grace, &taken);
+    let said = Said {
+        options: &options,
+        grace: spec["terminationGracePeriodSeconds"].as_u64(),
+        probes: &taken,
+        controller: around.controller.filter(|_| !resolves(spec)),
+    };
+    if said.controller.is_none() && !resolves(spec) {
+        let policy = spec["dnsPolicy"].as_str().unwrap_or_default();
+        warnings.push(format!(
+            "dnsPolicy is {policy}: the sidecar waits until the name of the controller's Service resolves"
+        ));
+    }
+    let parts = sidecar::parts(settings, &said);
 
     let volumes = spec["volumes"].as_array().cloned().unwrap_or_default();
 
@@ -140,13 +162,18 @@ pub fn inject(
         put(pod, &path, all);
     }
     for (path, (existing, ours)) in [
-        ("/spec/initContainers", (inits, parts.containers)),
+        ("/spec/initContainers", (in_front(inits), parts.containers)),
         ("/spec/volumes", (volumes, parts.volumes)),
     ] {
         put(pod, path, merged(existing, ours));
     }
     put(pod, "/spec/containers", containers.into());
     Ok((Outcome::Injected(patch), warnings))
+}
+
+/// Whether the pod asks the cluster's DNS.
+fn resolves(spec: &Value) -> bool {
+    !matches!(spec["dnsPolicy"].as_str(), Some("Default" | "None"))
 }
 
 /// Whether pods of a namespace with these annotations could have a sidecar, as far as that is for the namespace to say.
@@ -206,6 +233,15 @@ fn probed(spec: &Value) -> (Vec<Value>, Vec<Value>, Vec<Value>) {
     (containers, inits, taken)
 }
 
+/// Ours before all others: an init container that another injector put in front would run without capture.
+fn in_front(mut inits: Vec<Value>) -> Vec<Value> {
+    inits.sort_by_key(|one| {
+        let rank = [INIT, PROXY].iter().position(|name| one["name"] == *name);
+        rank.unwrap_or(usize::MAX)
+    });
+    inits
+}
+
 /// A list with ours in it, each once by its name: where it is, else in front of all others, for containers start in
 /// order. What is there by one of our names becomes exactly ours, so that nobody's variable, mount or privilege gets
 /// into the proxy; but a LimitRange's amounts stay, for it refuses pods that have lost them.
@@ -221,7 +257,7 @@ fn merged(mut all: Vec<Value>, ours: Vec<Value>) -> Value {
     Value::Array(all)
 }
 
-/// Ours, with what others ask for of which we say nothing.
+/// Ours, with what others ask for of which we say nothing; a request that is more than a limit of theirs becomes that.
 fn with_amounts(mut part: Value, there: &Value) -> Value {
     for kind in ["requests", "limits"] {
         for (name, amount) in there[kind].as_object().into_iter().flatten() {
@@ -229,6 +265,15 @@ fn with_amounts(mut part: Value, there: &Value) -> Value {
             if ours.is_null() {
                 *ours = amount.clone();
             }
+        }
+    }
+    for name in ["cpu", "memory"] {
+        let limit = part.pointer(&format!("/resources/limits/{name}")).cloned();
+        let request = part.pointer_mut(&format!("/resources/requests/{name}"));
+        if let (Some(request), Some(limit)) = (request, limit)
+            && exceeds(request.as_str(), limit.as_str())
+        {
+            *request = limit;
         }
     }
     part

@@ -1,4 +1,5 @@
-//! The binary: reads flags, starts the controller, stops it on SIGTERM or SIGINT.
+//! The binary: reads flags, starts the controller, stops it on SIGTERM or SIGINT. Called as `ringmail` it is the command
+//! line, so that an image holds the code of both once.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -6,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use ringmail_controller::attest::join_token::JoinTokens;
+use ringmail_controller::cli;
 use ringmail_controller::config::{
     Cli, Command, Config, JoinTokenConfig, JoinTokenFlags, LogFormat, RunFlags,
 };
@@ -15,6 +17,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
 fn main() -> ExitCode {
+    if cli::is_called_by(std::env::args_os().next().as_ref()) {
+        return cli::main();
+    }
     let cli = Cli::parse();
     log_to_stderr(cli.log_format);
     let outcome = match cli.command {

@@ -67,8 +67,8 @@ struct Opened {
 
 /// Where objects come from.
 enum Surroundings {
-    Directory(DirectoryHome),
-    Cluster(Cluster),
+    Directory(Box<DirectoryHome>),
+    Cluster(Box<Cluster>),
 }
 
 /// Starts a controller.
@@ -116,6 +116,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         strangers: Arc::default(),
     });
     let (first, read) = oneshot::channel();
+    let (reachable, reached) = oneshot::channel();
     let model = Model {
         publisher: publisher.clone(),
         defaults: Defaults {
@@ -136,6 +137,8 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         Surroundings::Directory(home) => {
             let follow = source::follow(home.source_dir, metrics, states, stop.clone());
             tasks.spawn(follow);
+            // Nobody but proxies calls.
+            let _ = reachable.send(());
         }
         Surroundings::Cluster(cluster) => {
             webhook_address = Some(cluster.webhook_listener.local_addr()?);
@@ -147,13 +150,13 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
                 snapshots: snapshots.clone(),
                 metrics,
             };
-            cluster.spawn(shared, states, &mut tasks, &stop)?;
+            cluster.spawn(shared, states, reachable, &mut tasks, &stop)?;
         }
     }
     tasks.spawn(model.follow(source, first, stop.clone()));
     tasks.spawn(upkeep.run(tls, wait, snapshots, stop.clone()));
     tasks.spawn(keep_keys(opened.attestor, stop.clone()));
-    let let_in = let_in(read, pages.clone(), opened.listener, front, stop);
+    let let_in = let_in(read, reached, pages.clone(), opened.listener, front, stop);
     tasks.spawn(let_in);
     Ok(Running {
         address,
@@ -176,11 +179,19 @@ async fn open(config: &Config, metrics: &Metrics) -> anyhow::Result<Opened> {
                 .context("cannot open the certificate authority")?;
             let attestor = Attestor::local(home, &config.trust_domain, metrics)
                 .context("cannot open the credentials")?;
-            (authority, attestor, Surroundings::Directory(home.clone()))
+            (
+                authority,
+                attestor,
+                Surroundings::Directory(home.clone().into()),
+            )
         }
         Home::Cluster(home) => {
             let (authority, attestor, cluster) = Cluster::open(config, home).await?;
-            (authority, attestor, Surroundings::Cluster(cluster))
+            (
+                authority,
+                attestor,
+                Surroundings::Cluster(Box::new(cluster)),
+            )
         }
     };
     Ok(Opened {
@@ -199,20 +210,26 @@ async fn keep_keys(attestor: Arc<Attestor>, stop: Stop) {
     }
 }
 
-/// Serves proxies once there is something to serve.
+/// Serves proxies once there is something to serve; we are ready when the API server knows us, too.
 async fn let_in(
     read: oneshot::Receiver<()>,
+    reached: oneshot::Receiver<()>,
     pages: Arc<Pages>,
     listener: TcpListener,
     front: Arc<Front>,
     stop: Stop,
 ) {
-    // An error means that we stop before that.
-    if read.await.is_ok() {
-        pages.ready.store(true, Ordering::Release);
-        info!("ready");
-        serve::serve(listener, front, stop).await;
+    // An error means that we stop before that, here and below.
+    if read.await.is_err() {
+        return;
     }
+    let ready = async {
+        if reached.await.is_ok() {
+            pages.ready.store(true, Ordering::Release);
+            info!("ready");
+        }
+    };
+    tokio::join!(ready, serve::serve(listener, front, stop));
 }
 
 impl Running {

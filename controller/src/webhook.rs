@@ -26,7 +26,8 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
-use crate::inject::Settings;
+use crate::config::CONTROLLER_ACCOUNT;
+use crate::inject::{Settings, Surroundings};
 use crate::metrics::{Metrics, Reviewed, Webhook, WebhookLabels};
 use crate::source::State;
 use crate::stop::Stop;
@@ -254,17 +255,23 @@ impl Front {
 
     /// A namespace that was made a moment ago may not have been seen yet, and its annotations count.
     async fn pod(&self, question: &Question) -> Answer {
-        let annotations = |state: &Option<Arc<State>>| {
-            let namespace = state.as_ref()?.objects.namespace(&question.namespace)?;
-            Some(namespace.metadata.annotations.clone().unwrap_or_default())
+        let around = |state: &Option<Arc<State>>| {
+            let objects = &state.as_ref()?.objects;
+            let namespace = objects.namespace(&question.namespace)?;
+            let own = objects.service(&self.sidecar.namespace, CONTROLLER_ACCOUNT);
+            let address = own.and_then(|one| one.spec.as_ref()?.cluster_ip.as_ref()?.parse().ok());
+            Some(Surroundings {
+                inherited: namespace.metadata.annotations.clone().unwrap_or_default(),
+                controller: address,
+            })
         };
         let mut states = self.states.clone();
-        let seen = states.wait_for(|state| annotations(state).is_some());
-        let inherited = match timeout(NAMESPACE_WAIT, seen).await {
-            Ok(Ok(state)) => annotations(&state),
+        let seen = states.wait_for(|state| around(state).is_some());
+        let around = match timeout(NAMESPACE_WAIT, seen).await {
+            Ok(Ok(state)) => around(&state),
             Ok(Err(_)) | Err(_) => None,
         };
-        pods::answer(question, inherited.as_ref(), &self.sidecar)
+        pods::answer(question, around.as_ref(), &self.sidecar)
     }
 }
 

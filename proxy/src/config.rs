@@ -44,8 +44,8 @@ const WORKERS_MAX: usize = 256;
 pub struct Config {
     /// The pod this proxy serves.
     pub(crate) workload: WorkloadName,
-    /// Host and port of the controller.
-    pub(crate) controller_address: String,
+    /// Hosts and ports of the controller, in the order in which they are tried.
+    pub(crate) controller_addresses: Vec<String>,
     /// Who answers there.
     pub(crate) controller_identity: SpiffeId,
     pub(crate) trust_domain: TrustDomain,
@@ -113,7 +113,7 @@ impl Config {
         let explicit: Vec<Explicit> = list(lookup, "RINGMAIL_OUTBOUND_LISTENERS")?;
         Ok(Self {
             workload: required(lookup, "RINGMAIL_WORKLOAD")?,
-            controller_address: host_and_port(lookup, "RINGMAIL_CONTROLLER_ADDRESS")?,
+            controller_addresses: hosts_and_ports(lookup, "RINGMAIL_CONTROLLER_ADDRESS")?,
             controller_identity,
             trust_domain,
             bootstrap_roots: required(lookup, "RINGMAIL_BOOTSTRAP_ROOTS_FILE")?,
@@ -205,16 +205,15 @@ fn workers(lookup: Lookup<'_>) -> Result<NonZeroUsize, ConfigError> {
     }
 }
 
-fn host_and_port(lookup: Lookup<'_>, name: &'static str) -> Result<String, ConfigError> {
+fn hosts_and_ports(lookup: Lookup<'_>, name: &'static str) -> Result<Vec<String>, ConfigError> {
     let value: String = required(lookup, name)?;
-    match value.rsplit_once(':') {
-        Some((host, port))
-            if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) =>
-        {
-            Ok(value)
-        }
-        _ => Err(refuse(name, "is not host:port")),
-    }
+    let all = value.split(',').map(str::trim).map(|one| {
+        let (host, port) = one.rsplit_once(':')?;
+        let is_port = port.parse::<u16>().is_ok_and(|port| port > 0);
+        (!host.is_empty() && is_port).then(|| one.to_owned())
+    });
+    let all: Option<Vec<_>> = all.collect();
+    all.ok_or_else(|| refuse(name, "is not host:port, or a list of them"))
 }
 
 impl FromStr for Explicit {
@@ -313,12 +312,27 @@ mod tests {
     }
 
     #[test]
+    fn a_controller_may_have_several_addresses() {
+        let list = "10.96.0.7:15012, [fd00::7]:15012,controller.system.svc:15012";
+        let config = with(&[("RINGMAIL_CONTROLLER_ADDRESS", list)]).expect("valid");
+        assert_eq!(
+            config.controller_addresses,
+            [
+                "10.96.0.7:15012",
+                "[fd00::7]:15012",
+                "controller.system.svc:15012"
+            ]
+        );
+    }
+
+    #[test]
     fn a_bad_value_is_refused_with_its_name() {
         let rows = [
             ("RINGMAIL_TRUST_DOMAIN", ""),
             ("RINGMAIL_TRUST_DOMAIN", "Mesh"),
             ("RINGMAIL_WORKLOAD", "cart-0"),
             ("RINGMAIL_CONTROLLER_ADDRESS", "controller"),
+            ("RINGMAIL_CONTROLLER_ADDRESS", "controller:1,"),
             ("RINGMAIL_CONTROLLER_IDENTITY", "controller"),
             ("RINGMAIL_WORKERS", "0"),
             ("RINGMAIL_WORKERS", "1000"),

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
 
 use crate::config::Config;
 use crate::error::Error;
@@ -24,6 +25,8 @@ use crate::snapshot::Snapshot;
 /// Between attempts to reach the controller.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// For one name of the controller while there is another, which has its time within a call's.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
 /// For one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -83,15 +86,52 @@ fn is_refusal(error: &Error) -> bool {
     })
 }
 
-/// TCP to the controller, tried at each address its name has.
-async fn dial(config: &Config) -> std::io::Result<TcpStream> {
+/// TCP to the controller, tried at each address that each of its names has.
+async fn dial(names: &[String], mark: Option<u32>) -> std::io::Result<TcpStream> {
     let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
-    for address in tokio::net::lookup_host(&config.controller_address).await? {
-        match crate::listen::connect(address, crate::listen::Party::Mesh, config.socket_mark).await
-        {
+    for (index, name) in names.iter().enumerate() {
+        let is_last = index + 1 == names.len();
+        let limit = if is_last { CALL_TIMEOUT } else { DIAL_TIMEOUT };
+        match timeout(limit, dial_one(name, mark)).await {
+            Ok(Ok(socket)) => return Ok(socket),
+            Ok(Err(error)) => last = error,
+            Err(elapsed) => last = elapsed.into(),
+        }
+    }
+    Err(last)
+}
+
+async fn dial_one(name: &str, mark: Option<u32>) -> std::io::Result<TcpStream> {
+    let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
+    for address in tokio::net::lookup_host(name).await? {
+        match crate::listen::connect(address, crate::listen::Party::Mesh, mark).await {
             Ok(socket) => return Ok(socket),
             Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_controller_is_found_at_its_second_address() {
+        let there = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let at = |one: &std::net::TcpListener| one.local_addr().expect("bound").to_string();
+        let (there_at, gone_at) = (at(&there), at(&gone));
+        drop(gone);
+        let rows = [
+            (vec![there_at.clone()], true),
+            (vec![gone_at.clone(), there_at.clone()], true),
+            (vec!["nowhere.invalid:1".to_owned(), there_at], true),
+            (vec![gone_at], false),
+        ];
+        for (addresses, wanted) in rows {
+            let found = dial(&addresses, None).await;
+            assert_eq!(found.is_ok(), wanted, "{addresses:?}: {found:?}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use ringmail_proto::tls::ALPN_RINGMAIL;
 use tokio::net::TcpStream;
 
 use crate::app::Session;
-use crate::error::{Error, Reason};
+use crate::error::{Blamed, Error, Reason};
 use crate::metrics::Direction;
 use crate::peer::connection;
 use crate::peer::frame;
@@ -56,11 +56,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream) -> Result<(), E
 
 async fn handshake(worker: &Worker, socket: TcpStream) -> Result<TlsStream, Error> {
     let ourselves = worker.snapshot.identity()?;
-    let stranger = worker
-        .strangers
-        .acquire()
-        .await
-        .map_err(|closed| Reason::Draining.because(closed))?;
+    let from = socket.peer_addr().blame(Reason::PeerGone)?.ip();
+    let stranger = worker.handshakes.place(from).await?;
     let begun = Instant::now();
     let tls = TlsStream::accept(socket, ourselves.server.clone()).await;
     drop(stranger);

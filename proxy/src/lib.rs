@@ -69,6 +69,9 @@ mod drain;
 /// Connections that wait.
 mod idle;
 
+/// Connections of nobody knows whom.
+mod strangers;
+
 /// What the tasks of one worker share.
 mod worker;
 

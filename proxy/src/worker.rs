@@ -4,8 +4,6 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
-
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::http::h1::forward::Apps;
@@ -14,12 +12,10 @@ use crate::idle::Idlers;
 use crate::metrics::Metrics;
 use crate::policy::Policies;
 use crate::snapshot::Snapshot;
+use crate::strangers::Strangers;
 use crate::upstream::mirror::Mirroring;
 use crate::upstream::peers::Peers;
 use crate::upstream::services::Services;
-
-/// Connections that did not prove who they are yet, of one worker; more wait for their turn.
-const STRANGERS_MAX: usize = 256;
 
 /// One worker.
 #[derive(Debug)]
@@ -44,8 +40,10 @@ pub(crate) struct Worker {
     pub(crate) app_sessions: AppSessions,
     /// Requests under way of HTTP/2 clients.
     pub(crate) held: Held,
-    /// Connections that may be between accept and knowing whose they are: each holds a buffer for whoever it is.
-    pub(crate) strangers: Semaphore,
+    /// Connections of peers between accept and the end of their handshake.
+    pub(crate) handshakes: Strangers,
+    /// Plaintext connections of which is not known yet whether they are probes.
+    pub(crate) plaintext: Strangers,
 }
 
 impl Worker {
@@ -68,7 +66,8 @@ impl Worker {
             apps: Apps::default(),
             app_sessions: AppSessions::default(),
             held: Held::default(),
-            strangers: Semaphore::new(STRANGERS_MAX),
+            handshakes: Strangers::default(),
+            plaintext: Strangers::default(),
         })
     }
 }

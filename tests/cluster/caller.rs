@@ -1,4 +1,5 @@
-//! A proxy's first call: a token and a public key in, a certificate out, over TLS that pins the controller by name.
+//! A proxy's calls for a certificate: a token, a public key and perhaps the certificate before in, a certificate out, over
+//! TLS that pins the controller by name.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,8 +17,10 @@ use ringmail_proto::pb::certificate_service_client::CertificateServiceClient;
 use ringmail_proto::pb::certify_request::Credential;
 use ringmail_proto::svid::Svid;
 use ringmail_proto::tls::{ALPN_H2, client_config};
+use rustls::crypto::aws_lc_rs::sign::any_ecdsa_type;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::sign::CertifiedKey;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::body::Body;
@@ -32,6 +35,15 @@ pub(crate) struct Certified {
     pub(crate) identity: String,
     /// How many roots came with it.
     pub(crate) roots: usize,
+    /// To be shown at the next call.
+    pub(crate) certificate: Arc<CertifiedKey>,
+}
+
+/// What a caller shows.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Shown {
+    pub(crate) certificate: Option<Arc<CertifiedKey>>,
+    pub(crate) token: Option<String>,
 }
 
 /// Asks `replica` for a certificate as `pod` (`namespace/name`); the refusal as `Code: text`.
@@ -42,12 +54,27 @@ pub(crate) async fn certify(
     pod: (&str, &str),
     token: &str,
 ) -> anyhow::Result<Result<Certified, String>> {
+    let shown = Shown {
+        token: Some(token.into()),
+        ..Shown::default()
+    };
+    certify_by(mesh, replica, root, pod, shown).await
+}
+
+/// The same, whatever is shown.
+pub(crate) async fn certify_by(
+    mesh: &Mesh<'_>,
+    replica: &Replica,
+    root: &str,
+    pod: (&str, &str),
+    shown: Shown,
+) -> anyhow::Result<Result<Certified, String>> {
     let roots: Vec<_> =
         CertificateDer::pem_slice_iter(root.as_bytes()).collect::<Result<_, _>>()?;
     let domain = TRUST_DOMAIN.parse()?;
     let expected = SpiffeId::new(&domain, &mesh.namespace, "ringmail-controller")?;
     let bundle = Arc::new(TrustBundle::single(domain.clone(), roots)?);
-    let tls = client_config(bundle, expected, None, ALPN_H2)?;
+    let tls = client_config(bundle, expected, shown.certificate, ALPN_H2)?;
     let socket = TcpStream::connect(replica.address).await?;
     let name = ServerName::IpAddress(replica.address.ip().into());
     let stream = TlsConnector::from(Arc::new(tls))
@@ -65,7 +92,7 @@ pub(crate) async fn certify(
                 namespace: pod.0.into(),
                 name: pod.1.into(),
             }),
-            credential: Some(Credential::Jwt(token.into())),
+            credential: shown.token.map(Credential::Jwt),
         })
         .await;
     driver.abort();
@@ -73,11 +100,15 @@ pub(crate) async fn certify(
         Ok(answer) => answer.into_inner(),
         Err(status) => return Ok(Err(format!("{:?}: {}", status.code(), status.message()))),
     };
-    let leaf = CertificateDer::from(answer.certificate_chain[0].clone());
+    let chain = answer.certificate_chain.into_iter();
+    let chain: Vec<_> = chain.map(CertificateDer::from).collect();
+    let identity = Svid::read(&chain[0])?.id.to_string();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let bundle = TrustBundle::try_from(answer.trust_bundle.unwrap_or_default())?;
     Ok(Ok(Certified {
-        identity: Svid::read(&leaf)?.id.to_string(),
+        identity,
         roots: bundle.certificates(&domain).len(),
+        certificate: Arc::new(CertifiedKey::new(chain, any_ecdsa_type(&key)?)),
     }))
 }
 

@@ -27,6 +27,9 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("injection::a_controller_that_is_away", |plane| {
         plane.runtime.block_on(away(plane))
     }),
+    ("injection::a_sidecar_fits_its_surroundings", |plane| {
+        plane.runtime.block_on(surroundings(plane))
+    }),
 ];
 
 /// Makes a pod, or would: what it is then.
@@ -203,6 +206,44 @@ async fn told(plane: &ControlPlane) -> anyhow::Result<()> {
     let made = create(plane, &pod, true).await?;
     let limit = &made["spec"]["initContainers"][1]["resources"]["limits"]["cpu"];
     ensure!(limit == "3", "{limit}");
+    replica.terminate()
+}
+
+/// What the cluster has for a pod: amounts of a LimitRange, and no DNS of its own.
+async fn surroundings(plane: &ControlPlane) -> anyhow::Result<()> {
+    let (mesh, replica, shop) = bed(plane).await?;
+    let range = json!({"apiVersion": "v1", "kind": "LimitRange",
+        "metadata": {"name": "small", "namespace": shop},
+        "spec": {"limits": [{"type": "Container", "default": {"cpu": "5m", "memory": "16Mi"},
+            "defaultRequest": {"cpu": "1m", "memory": "1Mi"}, "max": {"cpu": "1", "memory": "1Gi"}}]}});
+    mesh.objects.apply(&range).await?;
+    let bounded = eventually("the LimitRange counts", || async {
+        let made = create(plane, &plain_pod(&shop, "bounded"), true).await;
+        let made = made.ok()?;
+        let app = &made["spec"]["containers"][0]["resources"];
+        (app["limits"]["cpu"] == "5m").then(|| made["spec"]["initContainers"].clone())
+    });
+    let containers = bounded.await.with_context(|| replica.log())?;
+    for container in containers.as_array().into_iter().flatten() {
+        let wanted = json!({"limits": {"cpu": "5m", "memory": "16Mi"},
+            "requests": {"cpu": "5m", "memory": "16Mi"}});
+        ensure!(container["resources"] == wanted, "{container}");
+    }
+
+    let mut pod = plain_pod(&shop, "no-dns");
+    pod["spec"]["dnsPolicy"] = json!("Default");
+    let made = create(plane, &pod, true).await?;
+    let variables = made["spec"]["initContainers"][1]["env"].clone();
+    let mut all = variables.as_array().into_iter().flatten();
+    let address = all.find(|one| one["name"] == "RINGMAIL_CONTROLLER_ADDRESS");
+    let both = format!(
+        "{}:15012,ringmail-controller.{}.svc:15012",
+        mesh.service, mesh.namespace
+    );
+    ensure!(
+        address.context("a variable")?["value"] == both,
+        "{variables}"
+    );
     replica.terminate()
 }
 

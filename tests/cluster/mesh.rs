@@ -88,14 +88,19 @@ impl<'plane> Mesh<'plane> {
         mesh.helm("install", values)?;
         let deployments = Api::<Deployment>::namespaced(plane.client.clone(), &mesh.namespace);
         mesh.deployment = json!(deployments.get(CONTROLLER).await?);
-        let services = Api::<Service>::namespaced(plane.client.clone(), &mesh.namespace);
+        mesh.find().await?;
+        Ok(mesh)
+    }
+
+    /// What is new with each install: the address of the Service, and the account that controllers have their tokens of.
+    pub(crate) async fn find(&mut self) -> anyhow::Result<()> {
+        let services = Api::<Service>::namespaced(self.plane.client.clone(), &self.namespace);
         let spec = services.get(CONTROLLER).await?.spec.unwrap_or_default();
-        mesh.service = spec
+        self.service = spec
             .cluster_ip
             .context("a Service has an address")?
             .parse()?;
-        mesh.kubeconfig().await?;
-        Ok(mesh)
+        self.kubeconfig().await
     }
 
     /// `helm install` or `helm upgrade`.
@@ -124,7 +129,7 @@ impl<'plane> Mesh<'plane> {
     }
 
     /// A controller's way to the API server: a token of the chart's service account, and nothing else.
-    pub(crate) async fn kubeconfig(&self) -> anyhow::Result<()> {
+    async fn kubeconfig(&self) -> anyhow::Result<()> {
         let (plane, namespace) = (self.plane, &self.namespace);
         let audience = "https://kubernetes.default.svc";
         let token = self.objects.token_of(namespace, CONTROLLER, audience, None);

@@ -1,7 +1,10 @@
 //! The chart's life: upgraded, taken away, and installed again, by Helm.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, ensure};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret};
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::Api;
@@ -21,6 +24,9 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
         plane.runtime.block_on(uninstall(plane))
     }),
 ];
+
+/// For a fresh replica to lead and to be known to the API server: less than the life of a Lease.
+const REINSTALL_LIMIT: Duration = Duration::from_secs(10);
 
 async fn upgrade(plane: &ControlPlane) -> anyhow::Result<()> {
     let mesh = Mesh::new(plane).await?;
@@ -52,7 +58,7 @@ async fn upgrade(plane: &ControlPlane) -> anyhow::Result<()> {
 }
 
 async fn uninstall(plane: &ControlPlane) -> anyhow::Result<()> {
-    let mesh = Mesh::new(plane).await?;
+    let mut mesh = Mesh::new(plane).await?;
     let replica = mesh.serve("controller-1").await?;
     let root = mesh.root().await?;
     let shop = mesh.meshed(&replica, "shop").await?;
@@ -92,9 +98,35 @@ async fn uninstall(plane: &ControlPlane) -> anyhow::Result<()> {
     ensure!(json!(labels)["ringmail.io/inject"] == "enabled");
     let secrets = Api::<Secret>::namespaced(plane.client.clone(), &mesh.namespace);
     secrets.get("ringmail-root").await?;
-    mesh.helm("install", &[])?;
-    mesh.kubeconfig().await?;
-    let replica = mesh.start("controller-2").await?;
+    reinstall(&mut mesh, &shop).await?;
     ensure!(mesh.root().await? == root, "another root");
+    Ok(())
+}
+
+/// The Lease is still there, as nothing collects what has no owner here, and it names a replica that ended a moment ago.
+async fn reinstall(mesh: &mut Mesh<'_>, shop: &str) -> anyhow::Result<()> {
+    let leases = Api::<Lease>::namespaced(mesh.plane.client.clone(), &mesh.namespace);
+    let lease = leases.get(CONTROLLER).await?;
+    let holder = lease.spec.and_then(|spec| spec.holder_identity);
+    ensure!(holder.as_deref() == Some("controller-1"), "{holder:?}");
+    let owners = lease.metadata.owner_references.unwrap_or_default();
+    ensure!(owners.iter().any(|one| one.kind == "ServiceAccount"));
+
+    mesh.helm("install", &[])?;
+    mesh.find().await?;
+    let begun = Instant::now();
+    let replica = mesh.serve("controller-2").await?;
+    let took = begun.elapsed();
+    ensure!(took < REINSTALL_LIMIT, "ready after {took:?}");
+    // Whoever waited for a ready replica may make pods, but for the moment in which the API server reads what we saw.
+    let pods = Api::<Pod>::namespaced(mesh.plane.client.clone(), shop);
+    let pod: Pod = serde_json::from_value(plain_pod(shop, "again"))?;
+    let made = eventually("a pod is made", || async {
+        pods.create(&PostParams::default(), &pod).await.ok()
+    });
+    let init = made.await?.spec.and_then(|spec| spec.init_containers);
+    ensure!(init.is_some_and(|all| !all.is_empty()), "no sidecar");
+    let took = begun.elapsed();
+    ensure!(took < REINSTALL_LIMIT, "a pod after {took:?}");
     replica.terminate()
 }

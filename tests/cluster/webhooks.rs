@@ -4,8 +4,9 @@ use anyhow::{Context, ensure};
 use hyper::Request;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::events::v1::Event;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::Test;
@@ -17,6 +18,10 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     (
         "webhooks::the_annotation_becomes_the_label_at_once",
         |plane| plane.runtime.block_on(label(plane)),
+    ),
+    (
+        "webhooks::a_configuration_that_is_gone_is_told_of",
+        |plane| plane.runtime.block_on(missing(plane)),
     ),
     ("webhooks::our_reading_warns_at_admission", |plane| {
         plane.runtime.block_on(warn(plane))
@@ -109,9 +114,41 @@ async fn label(plane: &ControlPlane) -> anyhow::Result<()> {
 
     replica.kill();
     // Ignore: nobody is held up by a controller that is away.
-    plain["metadata"]["name"] = json!(mesh.objects.own("other"));
-    ensure!(label_of(plain).await?.is_none());
-    Ok(())
+    let mut other = plain.clone();
+    other["metadata"]["name"] = json!(mesh.objects.own("other"));
+    ensure!(label_of(other).await?.is_none());
+    // What is said meanwhile is found later.
+    ensure!(label_of(plain).await?.as_deref() == Some("enabled"));
+    let replica = mesh.serve("controller-2").await?;
+    eventually("the label goes after its annotation", || async {
+        let metadata = api.get(&shop).await.ok()?.metadata;
+        let annotations = metadata.annotations.unwrap_or_default();
+        let is_gone = !metadata.labels?.contains_key("ringmail.io/inject");
+        (is_gone && !annotations.contains_key("ringmail.io/labelled")).then_some(())
+    })
+    .await
+    .with_context(|| replica.log())?;
+    replica.terminate()
+}
+
+/// Somebody deletes a configuration: pods get no sidecars, and nobody would notice.
+async fn missing(plane: &ControlPlane) -> anyhow::Result<()> {
+    let mesh = Mesh::new(plane).await?;
+    let replica = mesh.start("controller-1").await?;
+    let hooks = Api::<MutatingWebhookConfiguration>::all(plane.client.clone());
+    hooks
+        .delete("ringmail-injector", &DeleteParams::default())
+        .await?;
+    let events = Api::<Event>::namespaced(plane.client.clone(), "default");
+    let about = ListParams::default().fields("regarding.name=ringmail-injector");
+    let said = eventually("an event says so", || async {
+        let all = events.list(&about).await.ok()?;
+        let mut all = all.items.into_iter();
+        all.find(|one| one.reason.as_deref() == Some("Missing"))
+    });
+    let said = said.await.with_context(|| replica.log())?;
+    ensure!(said.type_.as_deref() == Some("Warning"), "{said:?}");
+    replica.terminate()
 }
 
 async fn warn(plane: &ControlPlane) -> anyhow::Result<()> {

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use ringmail_proxy::capture::{self, Plan as Rules, Settings};
@@ -20,6 +20,10 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("interception::own_addresses", own_addresses),
     ("interception::strict_and_permissive", strict_and_permissive),
     ("interception::declared_probes_pass", declared_probes_pass),
+    (
+        "interception::strangers_hold_up_nobody_else",
+        strangers_hold_up_nobody_else,
+    ),
     (
         "interception::flushed_rules_end_readiness",
         flushed_rules_end_readiness,
@@ -267,6 +271,46 @@ fn declared_probes_pass(bed: Bed) -> anyhow::Result<()> {
             "{heard:?}, {ending:?}"
         );
         wait::until(LIMIT, || refused() > before).context("not counted")
+    })
+}
+
+/// Half a handshake on each of many connections, and as many that never say anything, all of one pod: they wait behind
+/// each other. The kubelet is answered within its second, and a peer that comes for the first time gets in.
+fn strangers_hold_up_nobody_else(bed: Bed) -> anyhow::Result<()> {
+    /// More than a worker has places for.
+    const STRANGERS: usize = 1_200;
+    /// How long a kubelet waits by default.
+    const PROBE_LIMIT: Duration = Duration::from_secs(1);
+    let server = Workload::new("shop", "server")
+        .containing("livenessProbe: {httpGet: {path: /status/200, port: 8080}}");
+    let plan = Plan {
+        server,
+        ..Plan::default()
+    };
+    play(bed, &plan, |shop| {
+        let intruder = shop.node.pod(INTRUDER)?;
+        let kubelet = shop.node.pod("kubelet")?;
+        // The head of a record of a handshake, of which nothing follows.
+        let half = [0x16, 3, 1, 2, 0];
+        let mut held = Vec::new();
+        for _ in 0..STRANGERS {
+            let mut stream = dial(&intruder, shop.server_at(15008))?;
+            stream.write_all(&half)?;
+            held.push(stream);
+            held.push(dial(&intruder, shop.server_at(8080))?);
+        }
+        for _ in 0..3 {
+            let begun = Instant::now();
+            let reply = get(&kubelet, shop.server_at(8080), "/status/200")?;
+            ensure!(reply.status == 200, "{reply:?}");
+            ensure!(begun.elapsed() < PROBE_LIMIT, "{:?}", begun.elapsed());
+        }
+        let begun = Instant::now();
+        let reply = shop.get(WEB, "/")?;
+        ensure!(reply.status == 200, "{reply:?}");
+        ensure!(begun.elapsed() < LIMIT, "{:?}", begun.elapsed());
+        drop(held);
+        shop.assert_wire_unread()
     })
 }
 

@@ -24,6 +24,10 @@
   value: {{ .Values.controller.drainTimeout | quote }}
 - name: RINGMAIL_LOG_FORMAT
   value: {{ .Values.controller.logFormat | quote }}
+{{- with .Values.webhooks.excludedNamespaces }}
+- name: RINGMAIL_EXCLUDED_NAMESPACES
+  value: {{ join "," . | quote }}
+{{- end }}
 - name: RINGMAIL_EVICT
   value: {{ .Values.controller.evict | quote }}
 {{- with .Values.controller.issuerSecret }}

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -11,6 +12,7 @@ use serde::Serialize;
 use super::fleet;
 use super::report::{self, Format};
 use crate::cluster::client;
+use crate::cluster::hooks::INJECTOR;
 use crate::cluster::labels::{ENABLED, EXEMPT};
 use crate::source::annotations::INJECT;
 
@@ -52,16 +54,34 @@ pub(super) async fn rows(
         .into_iter()
         .filter_map(|one| Some((one.metadata.name.clone()?, is_enabled(&one))))
         .collect();
+    let excluded = excluded(client).await;
     let pods = fleet::pods(client, namespace).await?;
     let rows = pods
         .iter()
         .filter(|pod| !fleet::is_over(pod))
         .filter_map(|pod| {
             let namespace = pod.metadata.namespace.as_deref()?;
-            let is_exempt = namespace == system || EXEMPT.contains(&namespace);
+            let is_exempt = namespace == system
+                || EXEMPT.contains(&namespace)
+                || excluded.iter().any(|one| one == namespace);
             row(pod, !is_exempt && *enabled.get(namespace)?)
         });
     Ok(rows.collect())
+}
+
+/// Namespaces that the injector is not called for, as its configuration says; none where that may not be read.
+async fn excluded(client: &Client) -> Vec<String> {
+    let all = Api::<MutatingWebhookConfiguration>::all(client.clone());
+    let found = all.get_opt(INJECTOR).await.ok().flatten();
+    let webhooks = found.and_then(|one| one.webhooks).unwrap_or_default();
+    let selectors = webhooks
+        .into_iter()
+        .filter_map(|one| one.namespace_selector);
+    selectors
+        .flat_map(|one| one.match_expressions.unwrap_or_default())
+        .filter(|one| one.key == "kubernetes.io/metadata.name" && one.operator == "NotIn")
+        .flat_map(|one| one.values.unwrap_or_default())
+        .collect()
 }
 
 fn is_enabled(namespace: &Namespace) -> bool {

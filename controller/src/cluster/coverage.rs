@@ -15,7 +15,7 @@ use kube::api::{DeleteParams, EvictParams, Preconditions};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::labels::{ENABLED, EXEMPT, INJECT_LABEL, is_labelled};
+use super::labels::{ENABLED, INJECT_LABEL, is_labelled};
 use super::lead::{Desk, RESYNC};
 use crate::metrics::Written;
 use crate::source::annotations::INJECT;
@@ -30,7 +30,7 @@ pub(super) struct Coverage {
 }
 
 /// Running pods that should have a sidecar, in the order of their names.
-fn uncovered<'a>(objects: &'a Objects, own: &'a str) -> impl Iterator<Item = &'a Pod> {
+fn uncovered<'a>(objects: &'a Objects, desk: &'a Desk) -> impl Iterator<Item = &'a Pod> {
     let enabled: HashSet<&str> = objects
         .namespaces()
         .filter(|one| is_enabled(one))
@@ -38,7 +38,7 @@ fn uncovered<'a>(objects: &'a Objects, own: &'a str) -> impl Iterator<Item = &'a
         .collect();
     objects.pods().filter(move |pod| {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        namespace != own && !EXEMPT.contains(&namespace) && lacks(pod, enabled.contains(namespace))
+        !desk.is_exempt(namespace) && lacks(pod, enabled.contains(namespace))
     })
 }
 
@@ -121,10 +121,10 @@ impl Coverage {
         let mut is_due = false;
         loop {
             let state = self.desk.states.borrow_and_update().clone();
-            let own = self.desk.namespace.clone();
+            let desk = self.desk.clone();
             let missing: Vec<&Pod> = state
                 .iter()
-                .flat_map(|state| uncovered(&state.objects, &own))
+                .flat_map(|state| uncovered(&state.objects, &desk))
                 .collect();
             let count = i64::try_from(missing.len()).unwrap_or(i64::MAX);
             self.desk.metrics.pods_uncovered.set(count);

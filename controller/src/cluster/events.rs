@@ -22,10 +22,16 @@ const NOTE_BYTES_MAX: usize = 1000;
 
 pub(super) struct Events {
     desk: Desk,
+    voice: Voice,
+}
+
+/// Writes events.
+pub(super) struct Voice {
+    desk: Desk,
     recorder: Recorder,
 }
 
-impl Events {
+impl Voice {
     pub(super) fn new(desk: &Desk) -> Self {
         let reporter = Reporter {
             controller: format!("ringmail.io/{FIELD_MANAGER}"),
@@ -34,6 +40,33 @@ impl Events {
         Self {
             desk: desk.clone(),
             recorder: Recorder::new(desk.client.clone(), reporter),
+        }
+    }
+
+    /// False when it is to be tried again.
+    pub(super) async fn say(&self, about: &ObjectReference, reason: &str, note: &str) -> bool {
+        let event = Event {
+            type_: EventType::Warning,
+            reason: reason.into(),
+            note: Some(note[..note.floor_char_boundary(NOTE_BYTES_MAX)].into()),
+            action: "Read".into(),
+            secondary: None,
+        };
+        let outcome = self.recorder.publish(&event, about).await;
+        self.desk.count(Written::Event, &outcome);
+        if let Err(e) = &outcome {
+            warn!("cannot write an event: {e}");
+        }
+        // What the API server will not have is not tried for ever.
+        !matches!(outcome, Err(e) if !matches!(e, kube::Error::Api(_)))
+    }
+}
+
+impl Events {
+    pub(super) fn new(desk: &Desk) -> Self {
+        Self {
+            desk: desk.clone(),
+            voice: Voice::new(desk),
         }
     }
 
@@ -54,7 +87,7 @@ impl Events {
                 .filter(|(key, (_, note))| said.get(key) != Some(note));
             let new: Vec<_> = new.map(|(key, new)| ((*key).clone(), new)).collect();
             for (index, (key, (one, note))) in new.into_iter().enumerate() {
-                if index >= AT_ONCE || !self.say(&reference(one), "Refused", note).await {
+                if index >= AT_ONCE || !self.voice.say(&reference(one), "Refused", note).await {
                     is_behind = true;
                     break;
                 }
@@ -72,24 +105,6 @@ impl Events {
                 else => return,
             }
         }
-    }
-
-    /// False when it is to be tried again.
-    async fn say(&self, about: &ObjectReference, reason: &str, note: &str) -> bool {
-        let event = Event {
-            type_: EventType::Warning,
-            reason: reason.into(),
-            note: Some(note.into()),
-            action: "Read".into(),
-            secondary: None,
-        };
-        let outcome = self.recorder.publish(&event, about).await;
-        self.desk.count(Written::Event, &outcome);
-        if let Err(e) = &outcome {
-            warn!("cannot write an event: {e}");
-        }
-        // What the API server will not have is not tried for ever.
-        !matches!(outcome, Err(e) if !matches!(e, kube::Error::Api(_)))
     }
 
     async fn issuer(&self, trouble: Option<&str>) -> bool {
@@ -111,19 +126,17 @@ impl Events {
             uid,
             ..ObjectReference::default()
         };
-        self.say(&about, "IssuerRefused", trouble).await
+        self.voice.say(&about, "IssuerRefused", trouble).await
     }
 }
 
 /// What is said of a refused object.
 fn note(one: &ObjectStatus) -> Option<String> {
     let refused = one.refused.as_ref()?;
-    let mut note = format!(
+    Some(format!(
         "{}: {}; what it held before stays in force",
         refused.field, refused.problem
-    );
-    note.truncate(note.floor_char_boundary(NOTE_BYTES_MAX));
-    Some(note)
+    ))
 }
 
 fn reference(one: &ObjectStatus) -> ObjectReference {

@@ -1,8 +1,8 @@
 //! Labels of namespaces: `ringmail.io/inject=enabled` where the annotation of that name says so.
 //!
 //! Users annotate; webhooks are selected by label, since an API server selects by nothing else. The namespace webhook
-//! does the same at admission; this finds namespaces that were annotated while no webhook ran. What has a label and no
-//! annotation is left alone: somebody set it.
+//! does the same at admission; this finds namespaces that were annotated, or lost their annotation, while no webhook ran.
+//! Beside a label of ours is an annotation that says so: a label alone is somebody's, and is left alone.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::lead::{Desk, FIELD_MANAGER, RESYNC};
 use super::rounds::{Round, Rounds};
 use crate::metrics::Written;
-use crate::source::annotations::INJECT;
+use crate::source::annotations::{INJECT, LABELLED};
 
 /// The label by which webhooks are selected; its name is the annotation's.
 pub(crate) const INJECT_LABEL: &str = INJECT;
@@ -34,20 +34,21 @@ pub(super) fn is_labelled(namespace: &Namespace, label: &str) -> bool {
 }
 
 /// What the label should be, when it is not.
-fn wrong(namespace: &Namespace, own: &str) -> Option<Option<&'static str>> {
-    let name = namespace.metadata.name.as_deref()?;
-    if name == own || EXEMPT.contains(&name) || namespace.metadata.deletion_timestamp.is_some() {
+fn wrong(namespace: &Namespace) -> Option<Option<&'static str>> {
+    if namespace.metadata.deletion_timestamp.is_some() {
         return None;
     }
     let annotations = namespace.metadata.annotations.as_ref();
     let said = annotations.and_then(|all| all.get(INJECT));
+    let is_ours = annotations.is_some_and(|all| all.contains_key(LABELLED));
     match (
         said.map(String::as_str),
         is_labelled(namespace, INJECT_LABEL),
     ) {
         (Some(ENABLED), false) => Some(Some(ENABLED)),
         (Some("disabled"), true) => Some(None),
-        (Some(_), _) | (None, _) => None,
+        (None, true) if is_ours => Some(None),
+        (Some(_) | None, _) => None,
     }
 }
 
@@ -65,10 +66,12 @@ impl Labels {
             self.desk.snapshots.mark_unchanged();
             let state = self.desk.states.borrow_and_update().clone();
             let mut round = Round::Done;
-            let own = &self.desk.namespace;
             let all = state.iter().flat_map(|state| state.objects.namespaces());
-            let all =
-                all.filter_map(|one| Some((one.metadata.uid.as_deref()?, one, wrong(one, own)?)));
+            let all = all.filter(|one| {
+                let name = one.metadata.name.as_deref().unwrap_or_default();
+                !self.desk.is_exempt(name)
+            });
+            let all = all.filter_map(|one| Some((one.metadata.uid.as_deref()?, one, wrong(one)?)));
             let wrong: Vec<_> = all.collect();
             // What was seen to be right may become wrong again.
             written.retain(|uid, _| wrong.iter().any(|(other, ..)| other == uid));
@@ -80,6 +83,7 @@ impl Labels {
                 let patch = json!({"metadata": {
                     "uid": uid,
                     "labels": {INJECT_LABEL: value},
+                    "annotations": {LABELLED: value.map(|_| "true")},
                 }});
                 let params = PatchParams {
                     field_manager: Some(FIELD_MANAGER.into()),
@@ -114,32 +118,37 @@ mod tests {
     #[test]
     fn labels_follow_annotations() {
         let rows = [
-            ("shop", Some("enabled"), None, Some(Some("enabled"))),
+            (Some("enabled"), None, false, Some(Some("enabled"))),
             (
-                "shop",
                 Some("enabled"),
                 Some("disabled"),
+                false,
                 Some(Some("enabled")),
             ),
-            ("shop", Some("enabled"), Some("enabled"), None),
-            ("shop", Some("disabled"), Some("enabled"), Some(None)),
-            ("shop", Some("disabled"), None, None),
-            ("shop", Some("Enabled"), None, None),
-            ("shop", None, Some("enabled"), None),
-            ("shop", None, None, None),
-            ("kube-system", Some("enabled"), None, None),
-            ("ringmail-system", Some("enabled"), None, None),
+            (Some("enabled"), Some("enabled"), false, None),
+            (Some("enabled"), Some("enabled"), true, None),
+            (Some("disabled"), Some("enabled"), false, Some(None)),
+            (Some("disabled"), None, false, None),
+            (Some("Enabled"), None, false, None),
+            (Some("Enabled"), Some("enabled"), true, None),
+            (None, Some("enabled"), false, None),
+            (None, Some("enabled"), true, Some(None)),
+            (None, None, true, None),
+            (None, None, false, None),
         ];
-        for (name, annotation, label, wanted) in rows {
+        for (annotation, label, is_ours, wanted) in rows {
             let one = |value: Option<&str>| {
                 value.map(|value| BTreeMap::from([(INJECT.to_owned(), value.to_owned())]))
             };
             let mut namespace = Namespace::default();
-            namespace.metadata.name = Some(name.into());
-            namespace.metadata.annotations = one(annotation);
+            let mut annotations = one(annotation).unwrap_or_default();
+            if is_ours {
+                annotations.insert(LABELLED.into(), "true".into());
+            }
+            namespace.metadata.annotations = Some(annotations);
             namespace.metadata.labels = one(label);
-            let found = wrong(&namespace, "ringmail-system");
-            assert_eq!(found, wanted, "{name} {annotation:?} {label:?}");
+            let row = (annotation, label, is_ours);
+            assert_eq!(wrong(&namespace), wanted, "{row:?}");
         }
     }
 }

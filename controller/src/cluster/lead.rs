@@ -14,7 +14,7 @@ use super::bundle::Bundles;
 use super::coverage::Coverage;
 use super::events::Events;
 use super::hooks::Hooks;
-use super::labels::Labels;
+use super::labels::{EXEMPT, Labels};
 use super::status::Statuses;
 use crate::metrics::{Metrics, WriteLabels, WriteOutcome, Written};
 use crate::publish::Snapshots;
@@ -45,6 +45,8 @@ pub(crate) struct Desk {
     /// Why the Secret of the issuer or of the root is refused, and its name.
     pub(crate) issuer_trouble: watch::Receiver<Option<String>>,
     pub(crate) issuer_secret: String,
+    /// Namespaces whose pods are never injected, beside ours and the cluster's own.
+    pub(crate) excluded: Arc<[String]>,
     /// Whether pods that lack a sidecar are evicted.
     pub(crate) evict: bool,
     pub(crate) metrics: Arc<Metrics>,
@@ -83,6 +85,13 @@ pub(crate) async fn run(desk: Desk, mut leads: watch::Receiver<bool>, mut stop: 
 }
 
 impl Desk {
+    /// Whether pods of that namespace are never injected.
+    pub(super) fn is_exempt(&self, namespace: &str) -> bool {
+        namespace == self.namespace
+            || EXEMPT.contains(&namespace)
+            || self.excluded.iter().any(|one| one == namespace)
+    }
+
     /// Counts a write.
     pub(super) fn count<T>(&self, object: Written, outcome: &Result<T, kube::Error>) {
         let outcome = match outcome {

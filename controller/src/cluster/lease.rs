@@ -4,11 +4,15 @@
 //! own clock from when it saw the lease change last: nobody's clock is compared with another's. Every write names the
 //! version it is based on, so of two that take a lease one fails. A holder that cannot renew stops leading at latest
 //! `RENEW_DEADLINE` and one `REQUEST_TIMEOUT` after its last renewal, before anybody may take over.
+//!
+//! A lease belongs to our ServiceAccount: it goes when the mesh is uninstalled, and until then one of an account that is
+//! not there any more is taken at once. Its holder can write nothing: tokens of a former account are refused.
 
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
@@ -16,6 +20,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use crate::config::CONTROLLER_ACCOUNT;
 use crate::stop::Stop;
 
 /// The lease.
@@ -26,7 +31,9 @@ const DURATION_SECONDS: i32 = 15;
 const PERIOD: Duration = Duration::from_secs(2);
 /// So long after the last renewal the holder tries once more, then stops leading.
 const RENEW_DEADLINE: Duration = Duration::from_secs(9);
-/// One request.
+/// What owns it.
+const ACCOUNT_KIND: &str = "ServiceAccount";
+/// One turn.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The lease as it was seen last, and when that was new.
@@ -34,6 +41,15 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 struct Seen {
     spec: LeaseSpec,
     since: Instant,
+}
+
+/// Whose lease it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    /// Our account, or none that is named.
+    Ours,
+    /// An account of that name which is no more.
+    Former,
 }
 
 /// What is to be done about it.
@@ -48,17 +64,38 @@ enum Step {
 }
 
 /// Decides for `me`.
-fn step(seen: &Seen, me: &str, now: Instant) -> Step {
+fn step(seen: &Seen, owner: Owner, me: &str, now: Instant) -> Step {
     let holder = seen.spec.holder_identity.as_deref().unwrap_or_default();
     let seconds = seen.spec.lease_duration_seconds.unwrap_or(DURATION_SECONDS);
     let duration = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
     if holder == me {
         Step::Renew
-    } else if holder.is_empty() || now >= seen.since + duration {
+    } else if holder.is_empty() || owner == Owner::Former || now >= seen.since + duration {
         Step::Take
     } else {
         Step::Wait
     }
+}
+
+/// By the UID of our account.
+fn owner(owners: &[OwnerReference], account: &str) -> Owner {
+    let mut accounts = owners.iter().filter(|one| one.kind == ACCOUNT_KIND);
+    let is_former = accounts.next().is_some_and(|one| one.uid != account);
+    match is_former {
+        true => Owner::Former,
+        false => Owner::Ours,
+    }
+}
+
+/// The lease's owner: our account.
+fn owned_by(account: &str) -> Vec<OwnerReference> {
+    vec![OwnerReference {
+        api_version: "v1".into(),
+        kind: ACCOUNT_KIND.into(),
+        name: CONTROLLER_ACCOUNT.into(),
+        uid: account.into(),
+        ..OwnerReference::default()
+    }]
 }
 
 /// What the lease says when `me` takes or renews it.
@@ -81,6 +118,7 @@ fn held(before: &LeaseSpec, me: &str, now: Timestamp) -> LeaseSpec {
 /// One candidate.
 pub(crate) struct Election {
     api: Api<Lease>,
+    accounts: Api<ServiceAccount>,
     me: String,
     leads: watch::Sender<bool>,
     seen: Option<Seen>,
@@ -95,7 +133,8 @@ impl Election {
     ) -> (Self, watch::Receiver<bool>) {
         let (leads, receiver) = watch::channel(false);
         let election = Self {
-            api: Api::namespaced(client, namespace),
+            api: Api::namespaced(client.clone(), namespace),
+            accounts: Api::namespaced(client, namespace),
             me,
             leads,
             seen: None,
@@ -149,10 +188,14 @@ impl Election {
     /// One look, and one write if it is our turn; whether we lead then.
     async fn turn(&mut self) -> Result<bool, kube::Error> {
         let asked = Instant::now();
+        // As it is now: whoever may read it has a token of just this account.
+        let account = self.accounts.get_metadata(CONTROLLER_ACCOUNT).await?;
+        let account = account.metadata.uid.unwrap_or_default();
         let Some(mut lease) = self.api.get_opt(LEASE).await? else {
             let first = Lease {
                 metadata: ObjectMeta {
                     name: Some(LEASE.into()),
+                    owner_references: Some(owned_by(&account)),
                     ..ObjectMeta::default()
                 },
                 spec: Some(held(&LeaseSpec::default(), &self.me, Timestamp::now())),
@@ -168,13 +211,15 @@ impl Election {
                 since: asked,
             },
         };
-        let step = step(&seen, &self.me, asked);
+        let owners = lease.metadata.owner_references.take().unwrap_or_default();
+        let step = step(&seen, owner(&owners, &account), &self.me, asked);
         self.seen = Some(seen);
         if step == Step::Wait {
             return Ok(false);
         }
         // The lease names its version: a write of another in between makes this one fail.
         lease.spec = Some(held(&spec, &self.me, Timestamp::now()));
+        lease.metadata.owner_references = Some(owned_by(&account));
         lease.metadata.managed_fields = None;
         let replaced = self
             .api
@@ -235,25 +280,46 @@ mod tests {
     #[test]
     fn a_lease_is_taken_when_nobody_holds_it() {
         let rows = [
-            (spec("me", 15), 0, Step::Renew),
+            (spec("me", 15), 0, Owner::Ours, Step::Renew),
             // Ours although it ran out: if another took it, the write fails.
-            (spec("me", 15), 60, Step::Renew),
-            (spec("other", 15), 0, Step::Wait),
-            (spec("other", 15), 14, Step::Wait),
-            (spec("other", 15), 15, Step::Take),
-            (spec("", 15), 0, Step::Take),
-            (spec("other", 1), 1, Step::Take),
-            (spec("other", -3), 0, Step::Take),
-            (LeaseSpec::default(), 0, Step::Take),
+            (spec("me", 15), 60, Owner::Ours, Step::Renew),
+            (spec("me", 15), 0, Owner::Former, Step::Renew),
+            (spec("other", 15), 0, Owner::Ours, Step::Wait),
+            (spec("other", 15), 14, Owner::Ours, Step::Wait),
+            (spec("other", 15), 15, Owner::Ours, Step::Take),
+            (spec("other", 15), 0, Owner::Former, Step::Take),
+            (spec("", 15), 0, Owner::Ours, Step::Take),
+            (spec("other", 1), 1, Owner::Ours, Step::Take),
+            (spec("other", -3), 0, Owner::Ours, Step::Take),
+            (LeaseSpec::default(), 0, Owner::Ours, Step::Take),
         ];
         let start = Instant::now();
-        for (spec, after, wanted) in rows {
+        for (spec, after, owner, wanted) in rows {
             let seen = Seen {
                 spec: spec.clone(),
                 since: start,
             };
             let now = start + Duration::from_secs(after);
-            assert_eq!(step(&seen, "me", now), wanted, "{spec:?} after {after} s");
+            let found = step(&seen, owner, "me", now);
+            assert_eq!(found, wanted, "{spec:?} of {owner:?} after {after} s");
+        }
+    }
+
+    #[test]
+    fn a_lease_is_of_a_former_account_by_its_uid() {
+        let other = OwnerReference {
+            kind: "Deployment".into(),
+            uid: "old".into(),
+            ..OwnerReference::default()
+        };
+        let rows = [
+            (owned_by("new"), Owner::Ours),
+            (owned_by("old"), Owner::Former),
+            (vec![other], Owner::Ours),
+            (vec![], Owner::Ours),
+        ];
+        for (owners, wanted) in rows {
+            assert_eq!(owner(&owners, "new"), wanted, "{owners:?}");
         }
     }
 

@@ -74,6 +74,9 @@ pub struct RunFlags {
     /// of a self-made root.
     #[arg(long, env = "RINGMAIL_ISSUER_SECRET")]
     pub issuer_secret: Option<String>,
+    /// With --kubernetes: namespaces that the webhook configurations exclude, besides our own and the cluster's.
+    #[arg(long, env = "RINGMAIL_EXCLUDED_NAMESPACES", value_delimiter = ',')]
+    pub excluded_namespaces: Vec<String>,
     /// With --kubernetes: evict running pods that should have a sidecar and have none, one by one.
     #[arg(long, env = "RINGMAIL_EVICT", value_parser = BoolishValueParser::new(), num_args = 0..=1,
         default_value = "false", default_missing_value = "true")]

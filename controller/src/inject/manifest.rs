@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use ringmail_proto::Invalid;
 use serde_json::Value;
 
-use super::{Outcome, Settings, annotations, inject};
+use super::{Outcome, Settings, Surroundings, annotations, inject};
 
 /// What became of one pod of a file, by the object it is in.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,9 +80,12 @@ fn of(
     let pod = object
         .pointer_mut(path)
         .ok_or_else(|| Invalid::new(&name, "has no pod template"))?;
-    let none = BTreeMap::new();
-    let inherited = namespaces.get(&namespace).unwrap_or(&none);
-    let (outcome, warnings) = inject(pod, inherited, settings).map_err(|e| e.inside(&name))?;
+    let around = Surroundings {
+        inherited: namespaces.get(&namespace).cloned().unwrap_or_default(),
+        // A file may be applied to any cluster.
+        controller: None,
+    };
+    let (outcome, warnings) = inject(pod, &around, settings).map_err(|e| e.inside(&name))?;
     found.push(Injection {
         object: name,
         outcome,

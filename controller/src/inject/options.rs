@@ -86,12 +86,31 @@ impl Options {
             Some((key, text)) => thousandths(key, text).map(|_| Some(text.clone())),
             None => Ok(default.clone()),
         };
-        let resources = Resources {
+        let mut resources = Resources {
             cpu_request: quantity(CPU_REQUEST, &defaults.cpu_request)?,
             memory_request: quantity(MEMORY_REQUEST, &defaults.memory_request)?,
             cpu_limit: quantity(CPU_LIMIT, &defaults.cpu_limit)?,
             memory_limit: quantity(MEMORY_LIMIT, &defaults.memory_limit)?,
         };
+        let Resources {
+            cpu_request,
+            memory_request,
+            cpu_limit,
+            memory_limit,
+        } = &mut resources;
+        for (key, request, limit) in [
+            (CPU_REQUEST, cpu_request, cpu_limit),
+            (MEMORY_REQUEST, memory_request, memory_limit),
+        ] {
+            if !exceeds(request.as_deref(), limit.as_deref()) {
+                continue;
+            }
+            // A default gives way; what somebody asked for is not made less behind his back.
+            match said(key) {
+                Some(_) => return Err(Invalid::new(key, "is more than the limit")),
+                None => request.clone_from(limit),
+            }
+        }
         Ok(Self {
             variables,
             workers: workers(&resources)?,
@@ -112,6 +131,12 @@ fn workers(resources: &Resources) -> Result<u32, Invalid> {
         reason = "between 1 and 256"
     )]
     Ok(cpus.clamp(1.0, WORKERS_MAX) as u32)
+}
+
+/// Whether a request is more than a limit, which Kubernetes refuses.
+pub(super) fn exceeds(request: Option<&str>, limit: Option<&str>) -> bool {
+    let amount = |text: Option<&str>| thousandths("", text?).ok();
+    matches!((amount(request), amount(limit)), (Some(request), Some(limit)) if request > limit)
 }
 
 /// Whether it is a quantity of Kubernetes.
@@ -235,6 +260,26 @@ mod tests {
             if let Err(refused) = found {
                 assert_eq!(refused.field, key);
             }
+        }
+    }
+
+    #[test]
+    fn a_default_request_gives_way_to_a_limit() {
+        let rows = [
+            (&[(CPU_LIMIT, "5m")][..], Ok("5m")),
+            (&[(CPU_LIMIT, "0.01")], Ok("10m")),
+            (&[(CPU_LIMIT, "1")], Ok("10m")),
+            (&[(CPU_REQUEST, "2"), (CPU_LIMIT, "1")], Err(CPU_REQUEST)),
+            (&[(CPU_REQUEST, "1"), (CPU_LIMIT, "1000m")], Ok("1")),
+        ];
+        for (own, wanted) in rows {
+            let found = read(own, &[]).map(|options| options.resources.cpu_request);
+            let wanted = wanted.map(|request| Some(request.to_owned()));
+            assert_eq!(
+                found.map_err(|e| e.field),
+                wanted.map_err(str::to_owned),
+                "{own:?}"
+            );
         }
     }
 

@@ -3,6 +3,8 @@
 //! The init container alone is root and has `NET_ADMIN`: it programs the capture and proves that it works, or the pod
 //! does not start. The proxy has no privilege at all, and no token but one of our audience.
 
+use std::net::{IpAddr, SocketAddr};
+
 use serde_json::{Map, Value, json};
 
 use super::{PROXY_UID, Resources, Settings};
@@ -22,8 +24,11 @@ const BUNDLE_PATH: &str = "/var/run/secrets/ringmail.io/bundle";
 const TOKEN_SECONDS: u32 = 3600;
 /// Kubernetes' own default.
 const GRACE_SECONDS: u64 = 30;
-/// Seconds that a proxy may take to get its certificate, before it is started again.
-const STARTUP_SECONDS: u32 = 120;
+/// Seconds that a proxy may take to get its certificate, before it is started again: an outage of the controller is
+/// waited for, since a restart helps nobody and the pauses between restarts grow to minutes.
+const STARTUP_SECONDS: u32 = 3600;
+/// Where the controller answers.
+const CONTROLLER_PORT: u16 = 15012;
 
 /// The port that Prometheus and the kubelet ask; Kubernetes takes names of 15 characters at most.
 const STATUS_PORT: &str = "ringmail-status";
@@ -55,17 +60,19 @@ pub(super) fn probes(inits: &[Value]) -> Vec<Value> {
         .unwrap_or_default()
 }
 
-pub(super) fn parts(
-    settings: &Settings,
-    options: &Options,
-    grace: Option<u64>,
-    probes: &[Value],
-) -> Parts {
+/// What a pod says, as far as it is for its sidecar.
+pub(super) struct Said<'a> {
+    pub(super) options: &'a Options,
+    pub(super) grace: Option<u64>,
+    /// Those that the proxy makes.
+    pub(super) probes: &'a [Value],
+    /// The address of the controller's Service, for a pod that cannot resolve its name.
+    pub(super) controller: Option<IpAddr>,
+}
+
+pub(super) fn parts(settings: &Settings, said: &Said<'_>) -> Parts {
     Parts {
-        containers: vec![
-            init(settings, options),
-            proxy(settings, options, grace, probes),
-        ],
+        containers: vec![init(settings, said.options), proxy(settings, said)],
         volumes: vec![
             json!({
                 "name": TOKEN,
@@ -101,7 +108,13 @@ fn init(settings: &Settings, options: &Options) -> Value {
     })
 }
 
-fn proxy(settings: &Settings, options: &Options, grace: Option<u64>, probes: &[Value]) -> Value {
+fn proxy(settings: &Settings, said: &Said<'_>) -> Value {
+    let Said {
+        options,
+        grace,
+        probes,
+        ..
+    } = *said;
     let Settings {
         namespace,
         trust_domain,
@@ -119,7 +132,7 @@ fn proxy(settings: &Settings, options: &Options, grace: Option<u64>, probes: &[V
         plain("RINGMAIL_TRUST_DOMAIN", trust_domain.to_string()),
         plain(
             "RINGMAIL_CONTROLLER_ADDRESS",
-            format!("ringmail-controller.{namespace}.svc:15012"),
+            controller(namespace, said.controller),
         ),
         plain(
             "RINGMAIL_CONTROLLER_IDENTITY",
@@ -162,7 +175,7 @@ fn proxy(settings: &Settings, options: &Options, grace: Option<u64>, probes: &[V
         "env": variables(options, own),
         "ports": [{"name": STATUS_PORT, "containerPort": 15020, "protocol": "TCP"}],
         "startupProbe": get("/ready", 1, STARTUP_SECONDS),
-        "readinessProbe": get("/ready", 2, 1),
+        "readinessProbe": get("/ready", 2, 3),
         "livenessProbe": get("/live", 10, 3),
         "resources": resources(&options.resources),
         "securityContext": {
@@ -179,6 +192,15 @@ fn proxy(settings: &Settings, options: &Options, grace: Option<u64>, probes: &[V
             {"name": BUNDLE, "mountPath": BUNDLE_PATH, "readOnly": true},
         ],
     })
+}
+
+/// Its name; the address first where a search for the name may last longer than a call.
+fn controller(namespace: &str, address: Option<IpAddr>) -> String {
+    let name = format!("ringmail-controller.{namespace}.svc:{CONTROLLER_PORT}");
+    match address {
+        Some(address) => format!("{},{name}", SocketAddr::new(address, CONTROLLER_PORT)),
+        None => name,
+    }
 }
 
 /// Those of one container, then those that both have.

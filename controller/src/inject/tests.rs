@@ -22,7 +22,7 @@ fn settings() -> Settings {
 }
 
 fn into(pod: &mut Value) -> Result<(Outcome, Warnings), Invalid> {
-    inject(pod, &BTreeMap::new(), &settings())
+    inject(pod, &Surroundings::default(), &settings())
 }
 
 /// A pod with one container and what else its spec says.
@@ -112,17 +112,53 @@ fn others_may_come_before_or_after() {
     let mut pod = pod(json!({}));
     into(&mut pod).expect("injected");
     let stranger = json!({"name": "other-init", "image": "other:1"});
-    for index in [0, 3] {
+    for index in [0, 1, 2] {
+        let mut pod = pod.clone();
         let containers = pod["spec"]["initContainers"]
             .as_array_mut()
             .expect("a list");
         containers.insert(index, stranger.clone());
-        let before = pod.clone();
+        into(&mut pod).expect("injected");
+        let names = pod["spec"]["initContainers"].as_array().expect("a list");
+        let names: Vec<_> = names.iter().map(|one| one["name"].as_str()).collect();
+        assert_eq!(names[..2], [Some(INIT), Some(PROXY)], "uncaptured");
+        assert_eq!(names[2], Some("other-init"), "from {index}");
         assert_eq!(
             into(&mut pod).expect("injected").0,
-            Outcome::Injected(Vec::new())
+            Outcome::Injected(Vec::new()),
+            "again"
         );
-        assert_eq!(pod, before, "nobody fights for a place");
+    }
+}
+
+#[test]
+fn who_does_not_ask_the_cluster_s_dns_is_told_the_address() {
+    let known = Surroundings {
+        controller: Some("10.96.0.7".parse().expect("an address")),
+        ..Surroundings::default()
+    };
+    let name = "ringmail-controller.ringmail-system.svc:15012";
+    let both = format!("10.96.0.7:15012,{name}");
+    let rows = [
+        (json!({}), &known, name, 0),
+        (json!({"dnsPolicy": "ClusterFirst"}), &known, name, 0),
+        (json!({"dnsPolicy": "Default"}), &known, &both, 0),
+        (json!({"dnsPolicy": "None"}), &known, &both, 0),
+        (
+            json!({"dnsPolicy": "None"}),
+            &Surroundings::default(),
+            name,
+            1,
+        ),
+    ];
+    for (spec, around, wanted, warned) in rows {
+        let mut pod = pod(spec);
+        let (_, warnings) = inject(&mut pod, around, &settings()).expect("injected");
+        assert_eq!(warnings.len(), warned, "{warnings:?}");
+        let variables = pod["spec"]["initContainers"][1]["env"].as_array();
+        let mut all = variables.expect("a list").iter();
+        let address = all.find(|one| one["name"] == "RINGMAIL_CONTROLLER_ADDRESS");
+        assert_eq!(address.expect("there")["value"], wanted);
     }
 }
 
@@ -171,6 +207,24 @@ fn what_a_limit_range_gave_the_sidecar_stays_and_a_mounted_token_does_not() {
         expected["resources"] = given.clone();
         assert_eq!(pod["spec"]["initContainers"][index], expected, "{name}");
     }
+}
+
+#[test]
+fn a_limit_of_a_limit_range_is_more_than_our_request() {
+    let mut pod = pod(json!({}));
+    into(&mut pod).expect("injected");
+    for container in pod["spec"]["initContainers"]
+        .as_array_mut()
+        .expect("a list")
+    {
+        container["resources"]["limits"] = json!({"cpu": "5m", "memory": "1Gi"});
+    }
+    into(&mut pod).expect("injected");
+    let wanted = json!({
+        "requests": {"cpu": "5m", "memory": "24Mi"},
+        "limits": {"cpu": "5m", "memory": "1Gi"},
+    });
+    assert_eq!(pod["spec"]["initContainers"][1]["resources"], wanted);
 }
 
 #[test]
@@ -235,7 +289,11 @@ fn pods_that_could_not_be_captured_are_refused_by_field() {
 #[test]
 fn what_the_namespace_got_wrong_is_said_to_be_its_own() {
     let inherited = BTreeMap::from([("config.ringmail.io/log-level".into(), "loud".into())]);
-    let refused = inject(&mut pod(json!({})), &inherited, &settings()).expect_err("refused");
+    let around = Surroundings {
+        inherited,
+        controller: None,
+    };
+    let refused = inject(&mut pod(json!({})), &around, &settings()).expect_err("refused");
     assert_eq!(
         refused.field,
         "config.ringmail.io/log-level of the namespace"

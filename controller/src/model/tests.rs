@@ -288,6 +288,13 @@ spec:
     livenessProbe: {httpGet: {path: //./li%76e, port: 8080}}
     readinessProbe: {httpGet: {path: no-slash, port: 8080}}
     startupProbe: {exec: {command: [ls]}}
+    lifecycle:
+      postStart: {httpGet: {path: /started, port: 8081}}
+      preStop: {httpGet: {path: /live, port: 8080}}
+  - name: third
+    lifecycle:
+      postStart: {exec: {command: [ls]}}
+      preStop: {httpGet: {path: /stop, port: 8443, scheme: HTTPS}}
 status: {podIP: 10.1.0.1}
 ";
     let workload = mesh(yaml)
@@ -309,7 +316,7 @@ status: {podIP: 10.1.0.1}
             )
         })
         .collect();
-    assert_eq!(probes, ["8080/live", "9000/", "9000"]);
+    assert_eq!(probes, ["8080/live", "9000/", "9000", "8081/started"]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use kube::Client;
 use rustls::pki_types::UnixTime;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -19,7 +19,7 @@ use crate::cluster::lead::{self, Desk, States};
 use crate::cluster::lease::Election;
 use crate::cluster::review::Reviewer;
 use crate::cluster::secret::Kept;
-use crate::cluster::{client, secret};
+use crate::cluster::{client, known, secret};
 use crate::config::{ClusterHome, Config};
 use crate::metrics::Metrics;
 use crate::publish::{Publisher, Snapshots};
@@ -68,10 +68,12 @@ impl Cluster {
         Ok((authority, Attestor::cluster(reviewer), cluster))
     }
 
+    /// Fires `reachable` once the API server knows this replica.
     pub(super) fn spawn(
         self,
         shared: Shared<'_>,
         states: watch::Sender<Option<Arc<State>>>,
+        reachable: oneshot::Sender<()>,
         tasks: &mut JoinSet<()>,
         stop: &Stop,
     ) -> anyhow::Result<()> {
@@ -106,6 +108,12 @@ impl Cluster {
         tasks.spawn(upkeep.run(tls, wait, stop.clone()));
         tasks.spawn(webhook::serve(self.webhook_listener, front, stop.clone()));
 
+        tasks.spawn(tell(
+            client.clone(),
+            shared.authority.clone(),
+            reachable,
+            stop.clone(),
+        ));
         let (trouble, issuer_trouble) = watch::channel(None);
         let issuer_secret = self.home.issuer_secret;
         let issuer_secret = issuer_secret.unwrap_or_else(|| secret::ROOT_SECRET.to_owned());
@@ -134,11 +142,26 @@ impl Cluster {
             snapshots: shared.snapshots,
             issuer_trouble,
             issuer_secret,
+            excluded: self.home.excluded.into(),
             evict: self.home.evict,
             metrics: shared.metrics,
         };
         tasks.spawn(lead::run(desk, leads, stop.clone()));
         Ok(())
+    }
+}
+
+/// Says when the API server knows us.
+async fn tell(
+    client: Client,
+    authority: Arc<Authority>,
+    reachable: oneshot::Sender<()>,
+    mut stop: Stop,
+) {
+    tokio::select! {
+        () = stop.stopped() => {}
+        // Nobody waits when we stop.
+        () = known::wait(&client, &authority) => drop(reachable.send(())),
     }
 }
 

@@ -140,11 +140,13 @@ impl Parts {
             .ok_or_else(|| Invalid::new("workload", "is missing"))?;
         let name = WorkloadName::try_from(name).map_err(|e| e.inside("workload"))?;
         let now = UnixTime::now();
+        let known = self.snapshots.borrow().clone();
         // Nobody learns which pods exist without a credential.
         let asking = Asking {
             peer,
             address,
             workload: &name,
+            pod_uid: known.mesh.pod_uid(&name),
             now,
         };
         let proof = self.attestor.prove(request.credential, asking).await?;
@@ -221,6 +223,7 @@ impl From<Refused> for Status {
                 Denied::NoCredential
                 | Denied::JoinToken
                 | Denied::NoJwtIssuer
+                | Denied::NoToken
                 | Denied::Jwt(_)
                 | Denied::Expired => Self::unauthenticated(text),
                 Denied::WrongIdentity { .. } | Denied::WrongPod(_) => Self::permission_denied(text),

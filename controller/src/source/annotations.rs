@@ -57,9 +57,13 @@ pub const LOG_LEVEL: &str = "config.ringmail.io/log-level";
 /// On a pod with a sidecar: the version it was injected by. On its labels too, to be selected by.
 pub const INJECTED: &str = "ringmail.io/injected";
 
-/// Keys for the injector, whose values are not read here.
-const OTHERS: [&str; 10] = [
+/// On a namespace: its label `ringmail.io/inject` is ours, and goes with the annotation of that name.
+pub const LABELLED: &str = "ringmail.io/labelled";
+
+/// Keys whose values are not read here.
+const OTHERS: [&str; 11] = [
     INJECTED,
+    LABELLED,
     SKIP_INBOUND_PORTS,
     SKIP_OUTBOUND_PORTS,
     SKIP_INBOUND_NETWORKS,

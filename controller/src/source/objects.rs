@@ -130,6 +130,20 @@ impl Objects {
         }
     }
 
+    /// The service of that name.
+    #[must_use]
+    pub fn service(&self, namespace: &str, name: &str) -> Option<&Service> {
+        let key = Key {
+            kind: Kind::Service,
+            namespace: namespace.into(),
+            name: name.into(),
+        };
+        match self.by_key.get(&key)? {
+            Object::Service(one) => Some(one),
+            _ => None,
+        }
+    }
+
     /// The object of that name.
     #[must_use]
     pub fn get(&self, key: &Key) -> Option<&Object> {

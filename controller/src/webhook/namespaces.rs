@@ -1,12 +1,13 @@
 //! `/namespaces`: the annotation `ringmail.io/inject` becomes the label of that name in the same admission, so that the
 //! pod webhook, which is selected by label, knows the namespace at once. The label goes with the annotation; one that
-//! somebody set without an annotation stays.
+//! somebody set without an annotation stays. Beside a label of ours is `ringmail.io/labelled`, for whoever sees the
+//! namespace later without the annotation.
 
 use serde_json::{Value, json};
 
 use super::review::{Answer, Operation, Question};
 use crate::cluster::labels::{ENABLED, INJECT_LABEL};
-use crate::source::annotations::INJECT;
+use crate::source::annotations::{INJECT, LABELLED};
 
 pub(super) fn answer(question: &Question) -> Answer {
     if !matches!(question.operation, Operation::Create | Operation::Update)
@@ -15,19 +16,20 @@ pub(super) fn answer(question: &Question) -> Answer {
         return Answer::allow();
     }
     let mut answer = Answer::allow();
-    let said = annotation(&question.object);
+    let said = annotation(&question.object, INJECT);
     let label = question
         .object
         .pointer("/metadata/labels")
         .and_then(|labels| labels.get(INJECT_LABEL))
         .and_then(Value::as_str);
-    let was_said = annotation(&question.old_object) == Some(ENABLED);
+    let is_ours = annotation(&question.old_object, INJECT) == Some(ENABLED)
+        || annotation(&question.object, LABELLED).is_some();
     match (said, label) {
         (Some(ENABLED), Some(ENABLED)) => {}
         (Some(ENABLED), _) => answer.patch = set(&question.object),
-        (Some("disabled"), Some(_)) => answer.patch = vec![remove()],
+        (Some("disabled"), Some(_)) => answer.patch = remove(&question.object),
         (Some("disabled") | None, None) => {}
-        (None, Some(_)) if was_said => answer.patch = vec![remove()],
+        (None, Some(_)) if is_ours => answer.patch = remove(&question.object),
         (None, Some(_)) => answer.warnings.push(format!(
             "label {INJECT_LABEL} without the annotation of that name"
         )),
@@ -38,15 +40,17 @@ pub(super) fn answer(question: &Question) -> Answer {
     answer
 }
 
-fn annotation(namespace: &Value) -> Option<&str> {
+fn annotation<'a>(namespace: &'a Value, key: &str) -> Option<&'a str> {
     namespace
         .pointer("/metadata/annotations")?
-        .get(INJECT)?
+        .get(key)?
         .as_str()
 }
 
 fn set(namespace: &Value) -> Vec<Value> {
-    let mut patch = Vec::new();
+    // Where the other annotation is.
+    let mut patch =
+        vec![json!({"op": "add", "path": path("annotations", LABELLED), "value": "true"})];
     // An operation may not name a member of what is not there.
     if !namespace
         .pointer("/metadata/labels")
@@ -54,17 +58,21 @@ fn set(namespace: &Value) -> Vec<Value> {
     {
         patch.push(json!({"op": "add", "path": "/metadata/labels", "value": {}}));
     }
-    patch.push(json!({"op": "add", "path": path(), "value": ENABLED}));
+    patch.push(json!({"op": "add", "path": path("labels", INJECT_LABEL), "value": ENABLED}));
     patch
 }
 
-fn remove() -> Value {
-    json!({"op": "remove", "path": path()})
+fn remove(namespace: &Value) -> Vec<Value> {
+    let is_marked = annotation(namespace, LABELLED).is_some();
+    let mark = is_marked.then(|| path("annotations", LABELLED));
+    let all = mark.into_iter().chain([path("labels", INJECT_LABEL)]);
+    all.map(|path| json!({"op": "remove", "path": path}))
+        .collect()
 }
 
 /// RFC 6901: a slash within a name is `~1`.
-fn path() -> String {
-    format!("/metadata/labels/{}", INJECT_LABEL.replace('/', "~1"))
+fn path(of: &str, name: &str) -> String {
+    format!("/metadata/{of}/{}", name.replace('/', "~1"))
 }
 
 #[cfg(test)]
@@ -132,7 +140,30 @@ mod tests {
                 assert_eq!(one["path"], "/metadata/labels/ringmail.io~1inject");
             }
             let makes_labels = label.is_none() && operation == Some(set);
-            assert_eq!(answer.patch.len() == 2, makes_labels, "{row:?}");
+            assert_eq!(answer.patch.len() == 3, makes_labels, "{row:?}");
         }
+    }
+
+    /// The annotation went while nobody was asked; somebody writes the namespace for another reason.
+    #[test]
+    fn a_label_of_ours_goes_later_too() {
+        let mut object = namespace(None, Some(ENABLED));
+        object["metadata"]["annotations"] = json!({LABELLED: "true"});
+        let question = Question {
+            uid: "u".into(),
+            kind: super::super::review::GroupKind {
+                group: String::new(),
+                kind: "Namespace".into(),
+            },
+            namespace: "shop".into(),
+            operation: Operation::Update,
+            old_object: object.clone(),
+            object,
+        };
+        let wanted = json!([
+            {"op": "remove", "path": "/metadata/annotations/ringmail.io~1labelled"},
+            {"op": "remove", "path": "/metadata/labels/ringmail.io~1inject"},
+        ]);
+        assert_eq!(json!(answer(&question).patch), wanted);
     }
 }

@@ -1,7 +1,5 @@
 //! Reviews as the API server sends them, through the parser and back.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
 use super::review::Question;
@@ -93,7 +91,7 @@ fn an_answer_names_its_question_and_carries_its_patch() {
     let patch: k8s_openapi::ByteString =
         serde_json::from_value(answer["response"]["patch"].clone()).expect("base64");
     let patch: Value = serde_json::from_slice(&patch.0).expect("JSON");
-    assert_eq!(patch[1]["value"], "enabled");
+    assert_eq!(patch[2]["value"], "enabled");
     for bad in ["", "{}", "[]", "{\"request\": {}}", "{\"request\": 7}"] {
         assert!(Question::read(bad.as_bytes()).is_err(), "{bad}");
     }
@@ -112,7 +110,7 @@ fn a_pod_of_a_namespace_that_is_not_known_is_not_made_without_what_that_says() {
     };
     let refused = pods::answer(&question, None, &settings);
     assert!(refused.denied.is_some_and(|why| why.contains("shop")));
-    let known = pods::answer(&question, Some(&BTreeMap::new()), &settings);
+    let known = pods::answer(&question, Some(&Surroundings::default()), &settings);
     assert_eq!(known.denied, None);
     assert!(!known.patch.is_empty());
 }

@@ -1,6 +1,7 @@
-//! Our certificate: the first, by a credential, and its successors, by their predecessors. A new key each time; renewed
-//! at half its life give or take a tenth; a failure keeps the valid one. Where the predecessor is refused, the credential
-//! proves us again: the mesh may have got another root while we were away.
+//! Our certificate: the first, by a credential, and its successors, by their predecessors and, where there is one, by a
+//! token as it is now, which says that our pod is still there. A new key each time; renewed at half its life give or take
+//! a tenth; a failure keeps the valid one. Where the predecessor is refused, the credential alone proves us again: the
+//! mesh may have got another root while we were away.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,7 +68,7 @@ async fn certify(control: &Control, by: Show) -> Result<Duration, Error> {
         .as_ref()
         .is_some_and(|current| current.check_lifetime().is_ok());
     let (show, credential) = match by {
-        Show::Certificate if renewable => (Show::Certificate, None),
+        Show::Certificate if renewable => (Show::Certificate, beside(&control.config.credential)),
         Show::Certificate | Show::Nothing => {
             (Show::Nothing, Some(credential(&control.config.credential)?))
         }
@@ -113,6 +114,16 @@ async fn certify(control: &Control, by: Show) -> Result<Duration, Error> {
         .set(identity.svid.not_after);
     control.snapshot.put_identity(identity);
     Ok(Duration::from_secs(answer.valid_for_seconds.into()))
+}
+
+/// What is shown beside a certificate: a join token is used up, and a file that cannot be read proves nothing.
+fn beside(config: &Credential) -> Option<WireCredential> {
+    match config {
+        Credential::JoinToken(_) => None,
+        Credential::Jwt(_) => credential(config)
+            .inspect_err(|error| tracing::warn!(?error, "renewing without the token"))
+            .ok(),
+    }
 }
 
 fn credential(credential: &Credential) -> Result<WireCredential, Error> {

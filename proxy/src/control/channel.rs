@@ -45,7 +45,7 @@ impl Control {
         let connect = tower::service_fn(move |_| {
             let (connector, target) = (connector.clone(), target.clone());
             async move {
-                let socket = dial(&target).await?;
+                let socket = dial(&target.controller_addresses, target.socket_mark).await?;
                 let name = ServerName::IpAddress(socket.peer_addr()?.ip().into());
                 let stream: TlsStream<_> = connector.connect(name, socket).await?;
                 io::Result::Ok(TokioIo::new(stream))

@@ -1,7 +1,7 @@
 //! Plaintext that was captured on its way to our app: refused, unless it is one of the kubelet's probes as declared in
 //! the pod, or the workload is permissive. Nobody has an identity here, whatever address they come from.
 //!
-//! Limits: [`PROBE_TIMEOUT`] and one buffer for a probe's request.
+//! Limits: [`FIRST_BYTE_TIMEOUT`], [`PROBE_TIMEOUT`] and one buffer for a probe's request, and a place among strangers.
 
 /// Clients of a permissive workload.
 mod permissive;
@@ -29,6 +29,8 @@ use crate::listen::original_destination;
 use crate::metrics::{Direction, NO_IDENTITY, Outcome, Protocol, Tls, Traffic};
 use crate::worker::Worker;
 
+/// For a probe to begin: the kubelet has sent all it says before we accept.
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(1);
 /// For a probe to say what it wants, and for the refusal of what is none.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// For the app to answer a probe; the kubelet's own limit is what counts.
@@ -72,11 +74,8 @@ async fn admit(
         return permissive::serve(worker, &workload, socket, app, traffic).await;
     }
     let mut input = Buffer::default();
-    let stranger = worker
-        .strangers
-        .acquire()
-        .await
-        .map_err(|closed| Reason::Draining.because(closed))?;
+    let from = socket.peer_addr().blame(Reason::ClientGone)?.ip();
+    let stranger = worker.plaintext.place(from).await?;
     let probing = timeout(
         PROBE_TIMEOUT,
         is_probe(&workload, app.port(), &mut socket, &mut input),
@@ -101,6 +100,10 @@ async fn is_probe(
     socket: &mut TcpStream,
     input: &mut Buffer,
 ) -> Result<bool, Error> {
+    match timeout(FIRST_BYTE_TIMEOUT, socket.readable()).await {
+        Ok(readable) => readable.blame(Reason::ClientGone)?,
+        Err(_) => return Ok(false),
+    }
     let mut declared = workload
         .probes
         .iter()

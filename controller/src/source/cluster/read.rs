@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
-    Container, Namespace, Pod, PodSpec, PodStatus, Service, ServiceAccount, ServiceSpec,
+    Container, Lifecycle, LifecycleHandler, Namespace, Pod, PodSpec, PodStatus, Service,
+    ServiceAccount, ServiceSpec,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -161,7 +162,24 @@ fn container(one: &Container) -> Container {
         liveness_probe: one.liveness_probe.clone(),
         readiness_probe: one.readiness_probe.clone(),
         startup_probe: one.startup_probe.clone(),
+        lifecycle: one.lifecycle.clone().map(hooks),
         ..Container::default()
+    }
+}
+
+/// Those that are called by HTTP: a command may be long, and is nobody's business here.
+fn hooks(one: Lifecycle) -> Lifecycle {
+    let get = |hook: Option<LifecycleHandler>| {
+        let http_get = hook?.http_get?;
+        Some(LifecycleHandler {
+            http_get: Some(http_get),
+            ..LifecycleHandler::default()
+        })
+    };
+    Lifecycle {
+        post_start: get(one.post_start),
+        pre_stop: get(one.pre_stop),
+        stop_signal: None,
     }
 }
 

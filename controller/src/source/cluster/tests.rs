@@ -119,6 +119,22 @@ fn a_refused_object_keeps_its_last_good_value() {
 }
 
 #[test]
+fn of_hooks_only_what_is_called_is_kept() {
+    let extra = json!({"spec": {"containers": [{"name": "app", "lifecycle": {
+        "postStart": {"exec": {"command": ["long"]}},
+        "preStop": {"httpGet": {"path": "/stop", "port": 8080}},
+    }}]}});
+    let Ok(Object::Pod(kept)) = of_pod(pod("a", "1", &extra)).object else {
+        unreachable!("refused");
+    };
+    let lifecycle = kept.spec.as_ref().expect("kept").containers[0]
+        .lifecycle
+        .clone();
+    let wanted = json!({"preStop": {"httpGet": {"path": "/stop", "port": 8080}}});
+    assert_eq!(json!(lifecycle), wanted);
+}
+
+#[test]
 fn a_pod_is_meshed_by_its_spec_and_trimmed() {
     let annotated = json!({"metadata": {"annotations": {"ringmail.io/inject": "enabled"}}});
     let sidecar = json!({"spec": {"initContainers": [{"name": "ringmail-proxy", "restartPolicy": "Always"}]}});
