@@ -32,6 +32,14 @@ pub mod route;
 )]
 pub mod policy;
 
+/// Revoked identities, as they are written and meant.
+#[allow(
+    unreachable_pub,
+    clippy::duplicated_attributes,
+    reason = "its derives repeat the types inside functions, and name columns one by one"
+)]
+pub mod revocation;
+
 /// What every object must keep to.
 mod check;
 
