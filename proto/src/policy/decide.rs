@@ -1,7 +1,7 @@
 //! The verdict, and what it rests on.
 
 use super::condition::Asked;
-use super::index::{Authorizer, Entry, Part};
+use super::index::{Authorizer, Entry, Made};
 use super::{Action, Mode};
 
 /// May they?
@@ -91,9 +91,9 @@ impl Authorizer {
         let (mut enforced, mut shadow) = (First::default(), First::default());
         self.candidates(asked, |at, entry| {
             let policy = &policies[entry.policy as usize];
-            let action = match entry.part {
-                Part::Whole => Action::Deny,
-                Part::Rule { .. } => policy.action,
+            let action = match entry.made {
+                Made::Whole => Action::Deny,
+                Made::Rule { .. } => policy.action,
             };
             let first = match policy.mode {
                 Mode::Enforce => enforced.of(action),
@@ -147,9 +147,9 @@ fn finding(first: First, has_allow: bool, without: impl FnOnce() -> Finding) -> 
 impl From<Entry> for By {
     fn from(entry: Entry) -> Self {
         let policy = entry.policy as usize;
-        match entry.part {
-            Part::Whole => Self::Policy { policy },
-            Part::Rule { rule, .. } => Self::Rule {
+        match entry.made {
+            Made::Whole => Self::Policy { policy },
+            Made::Rule { rule, .. } => Self::Rule {
                 policy,
                 rule: rule as usize,
             },

@@ -5,14 +5,16 @@
 //! Limits: [`FILINGS_MAX`] keys, beyond which entries are looked at for every request of their port.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 
-use super::condition::{Asked, Benefit, Http, bare};
-use super::{
-    Action, Authorization, Condition, ENTRIES_MAX, Host, Mode, Path, Policy, Posture, Rule,
-    Template,
-};
+use super::condition::{Asked, Benefit};
+use super::{Action, Authorization, Condition, ENTRIES_MAX, Mode, Policy, Posture, Rule};
 use crate::Invalid;
+
+/// What entries are filed under.
+mod key;
+
+use key::{ANY, Hashed, OPAQUE, Part, Shapes, key};
 
 /// Keys of all entries together.
 const FILINGS_MAX: usize = 262_144;
@@ -26,6 +28,7 @@ pub struct Authorizer {
     entries: Vec<Entry>,
     filed: HashMap<u64, Vec<u32>, BuildHasherDefault<Hashed>>,
     filings: usize,
+    shapes: Shapes,
     /// Elements of the longest prefix that anything is filed under: longer ones need no look-up.
     depth: usize,
     /// Ports that a rule about HTTP names.
@@ -70,11 +73,11 @@ impl Targeted {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
     pub(super) policy: u32,
-    pub(super) part: Part,
+    pub(super) made: Made,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Part {
+pub(super) enum Made {
     /// Without a rule, or none that can be evaluated.
     Whole,
     /// Indices of the rule, and of its alternatives, where it has any.
@@ -96,6 +99,7 @@ impl Authorizer {
             entries: Vec::new(),
             filed: HashMap::default(),
             filings: 0,
+            shapes: Shapes::default(),
             depth: 0,
             http_ports: Vec::new(),
             targeted: Default::default(),
@@ -164,10 +168,13 @@ impl Authorizer {
         if self.entries.is_empty() {
             return;
         }
-        let callers = caller_keys(asked);
-        let mut look_up = |leaf: u64| {
-            for port in [ANY, u64::from(asked.port)] {
-                for caller in callers {
+        let callers = self.shapes.callers(asked);
+        let mut look_up = |leaf: Part| {
+            for port in [None, Some(asked.port)] {
+                for caller in callers.into_iter().flatten() {
+                    if !self.shapes.has(port, caller.kind, leaf.kind) {
+                        continue;
+                    }
                     let found = self.filed.get(&key(port, caller, leaf));
                     for at in found.into_iter().flatten() {
                         look(*at, self.entries[*at as usize]);
@@ -178,33 +185,7 @@ impl Authorizer {
         look_up(ANY);
         match &asked.http {
             None => look_up(OPAQUE),
-            Some(http) => self.leaves(http, look_up),
-        }
-    }
-
-    /// Keys of a request's host and path.
-    fn leaves<F>(&self, http: &Http<'_, F>, mut look_up: impl FnMut(u64)) {
-        if let Some(host) = http.host {
-            look_up(text(Kind::Host, super::condition::without_port(host)));
-        }
-        look_up(text(Kind::Path, http.path));
-        let mut prefix = Text::new(Kind::Below);
-        look_up(prefix.key());
-        for element in http.path.split('/').skip(1).take(self.depth) {
-            prefix.add_element(element);
-            look_up(prefix.key());
-        }
-        if http.path.contains(';') {
-            let mut prefix = Text::new(Kind::Below);
-            let mut whole = Text::new(Kind::Path);
-            for (n, element) in http.path.split('/').skip(1).enumerate() {
-                whole.add_element(bare(element));
-                if n < self.depth {
-                    prefix.add_element(bare(element));
-                    look_up(prefix.key());
-                }
-            }
-            look_up(whole.key());
+            Some(http) => self.shapes.leaves(http, self.depth, look_up),
         }
     }
 
@@ -212,7 +193,7 @@ impl Authorizer {
         let policy_at = small(at);
         let whole = Entry {
             policy: policy_at,
-            part: Part::Whole,
+            made: Made::Whole,
         };
         let rules = match &policy.rules {
             Err(_) => return self.file(policy, whole, &[]),
@@ -228,7 +209,7 @@ impl Authorizer {
             };
             for from in choices(rule.from.len()) {
                 for to in choices(rule.to.len()) {
-                    let part = Part::Rule {
+                    let made = Made::Rule {
                         rule: small(rule_at),
                         from,
                         to,
@@ -238,7 +219,7 @@ impl Authorizer {
                         policy,
                         Entry {
                             policy: policy_at,
-                            part,
+                            made,
                         },
                         &conditions,
                     );
@@ -251,27 +232,28 @@ impl Authorizer {
         let at = small(self.entries.len());
         self.entries.push(entry);
         let needs_http = conditions.iter().any(|one| one.needs_http());
-        let ports = ports(policy, conditions);
+        let ports = key::ports(policy, conditions);
         if needs_http && policy.mode == Mode::Enforce {
-            let named = ports.iter().filter_map(|port| u16::try_from(*port).ok());
+            let named = ports.iter().flatten();
             self.http_ports
-                .extend(named.filter(|port| *port > 0 && policy.is_for(*port)));
+                .extend(named.filter(|port| policy.is_for(**port)));
         }
-        let mut callers = filed_callers(conditions);
-        let mut leaves = filed_leaves(conditions);
+        let mut callers = key::callers(conditions);
+        let mut leaves = key::leaves(conditions);
         if needs_http && policy.action == Action::Deny && leaves != [ANY] {
             leaves.push(OPAQUE);
         }
         if self.filings + ports.len() * callers.len() * leaves.len() > FILINGS_MAX {
             (callers, leaves) = (vec![ANY], vec![ANY]);
         }
-        self.depth = self.depth.max(depth(conditions));
+        self.depth = self.depth.max(key::depth(conditions));
         for port in ports {
-            for (caller, leaf) in callers
+            let places = callers
                 .iter()
-                .flat_map(|one| leaves.iter().map(move |leaf| (*one, *leaf)))
-            {
+                .flat_map(|caller| leaves.iter().map(move |leaf| (*caller, *leaf)));
+            for (caller, leaf) in places {
                 self.filings += 1;
+                self.shapes.add(port, caller.kind, leaf.kind);
                 let under = self.filed.entry(key(port, caller, leaf)).or_default();
                 if under.last() != Some(&at) {
                     under.push(at);
@@ -309,15 +291,15 @@ impl Entry {
     {
         let benefit = Benefit::of(policy.action);
         policy.is_for(asked.port)
-            && match (self.part, &policy.rules) {
-                (Part::Whole, _) => true,
-                (Part::Rule { rule, from, to }, Ok(rules)) => {
+            && match (self.made, &policy.rules) {
+                (Made::Whole, _) => true,
+                (Made::Rule { rule, from, to }, Ok(rules)) => {
                     rules.get(rule as usize).is_some_and(|rule| {
                         rule.conditions(from, to)
                             .all(|one| one.holds(asked, benefit))
                     })
                 }
-                (Part::Rule { .. }, Err(_)) => false,
+                (Made::Rule { .. }, Err(_)) => false,
             }
     }
 }
@@ -327,192 +309,6 @@ impl Policy {
     #[must_use]
     pub fn is_for(&self, port: u16) -> bool {
         self.ports.is_empty() || self.ports.iter().any(|one| one.get() == port)
-    }
-}
-
-/// In place of a part that is not literal.
-const ANY: u64 = 0;
-/// In place of path and host, for opaque connections: entries that deny and cannot be checked there.
-const OPAQUE: u64 = 1;
-
-/// What a text is; texts of two kinds have different keys.
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    Identity = 2,
-    ServiceAccount,
-    Namespace,
-    Host,
-    Path,
-    Below,
-}
-
-/// A text's key as it grows: FNV-1a.
-#[derive(Debug, Clone, Copy)]
-struct Text(u64);
-
-impl Text {
-    fn new(kind: Kind) -> Self {
-        Self(0xcbf2_9ce4_8422_2325 ^ kind as u64)
-    }
-
-    fn add(&mut self, text: &str) {
-        for byte in text.bytes() {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    fn add_element(&mut self, element: &str) {
-        self.add("/");
-        self.add(element);
-    }
-
-    fn key(self) -> u64 {
-        self.0
-    }
-}
-
-fn text(kind: Kind, text: &str) -> u64 {
-    let mut key = Text::new(kind);
-    key.add(text);
-    key.key()
-}
-
-/// Parts in order; the mixing is that of Fibonacci hashing.
-fn key(port: u64, caller: u64, leaf: u64) -> u64 {
-    let mix =
-        |key: u64, part: u64| (key.rotate_left(23) ^ part).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mix(mix(mix(0, port), caller), leaf)
-}
-
-/// Keys are hashes already.
-#[derive(Debug, Default)]
-struct Hashed(u64);
-
-impl Hasher for Hashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, key: u64) {
-        self.0 = key ^ (key >> 32);
-    }
-}
-
-/// What may be filed for a caller. Two equal ones find the same twice, which does no harm.
-fn caller_keys<F>(asked: &Asked<'_, F>) -> [u64; 4] {
-    match asked.caller.identity {
-        None => [ANY; 4],
-        Some(id) => {
-            let mut account = Text::new(Kind::ServiceAccount);
-            account.add(id.namespace());
-            account.add_element(id.service_account());
-            [
-                ANY,
-                text(Kind::Identity, id.as_str()),
-                account.key(),
-                text(Kind::Namespace, id.namespace()),
-            ]
-        }
-    }
-}
-
-fn ports(policy: &Policy, conditions: &[&Condition]) -> Vec<u64> {
-    let condition = conditions.iter().find_map(|one| match one {
-        Condition::Ports(any) => Some(any),
-        _ => None,
-    });
-    let named = condition.unwrap_or(&policy.ports);
-    if named.is_empty() && condition.is_none() {
-        vec![ANY]
-    } else {
-        named.iter().map(|port| port.get().into()).collect()
-    }
-}
-
-fn filed_callers(conditions: &[&Condition]) -> Vec<u64> {
-    let keys = |one: &&Condition| match one {
-        Condition::Identities(any) => {
-            let exact = any.iter().map(|one| match one {
-                super::Text::Exact(id) => Some(text(Kind::Identity, id)),
-                super::Text::Prefix(_) => None,
-            });
-            exact.collect::<Option<Vec<_>>>()
-        }
-        Condition::ServiceAccounts(any) => Some(
-            any.iter()
-                .map(|one| text(Kind::ServiceAccount, one))
-                .collect(),
-        ),
-        Condition::Namespaces(any) => {
-            Some(any.iter().map(|one| text(Kind::Namespace, one)).collect())
-        }
-        _ => None,
-    };
-    conditions
-        .iter()
-        .find_map(keys)
-        .unwrap_or_else(|| vec![ANY])
-}
-
-fn filed_leaves(conditions: &[&Condition]) -> Vec<u64> {
-    let paths = conditions.iter().find_map(|one| match one {
-        Condition::Paths(any) => Some(any.iter().map(path_key).collect()),
-        _ => None,
-    });
-    let hosts = || {
-        conditions.iter().find_map(|one| match one {
-            Condition::Hosts(any) => any.iter().map(host_key).collect(),
-            _ => None,
-        })
-    };
-    paths.or_else(hosts).unwrap_or_else(|| vec![ANY])
-}
-
-fn path_key(path: &Path) -> u64 {
-    match path {
-        Path::Exact(exact) => text(Kind::Path, exact),
-        Path::Prefix(prefix) => text(Kind::Below, prefix),
-        Path::Template(template) => {
-            let mut key = Text::new(Kind::Below);
-            template
-                .literal()
-                .for_each(|element| key.add_element(element));
-            key.key()
-        }
-    }
-}
-
-fn host_key(host: &Host) -> Option<u64> {
-    match host {
-        Host::Exact(host) => Some(text(Kind::Host, host)),
-        Host::Below(_) => None,
-    }
-}
-
-/// Elements of the longest prefix among them.
-fn depth(conditions: &[&Condition]) -> usize {
-    let paths = conditions.iter().filter_map(|one| match one {
-        Condition::Paths(any) => Some(any),
-        _ => None,
-    });
-    let elements = paths.flatten().map(|path| match path {
-        Path::Exact(_) => 0,
-        Path::Prefix(prefix) => prefix.matches('/').count(),
-        Path::Template(template) => template.literal().count(),
-    });
-    elements.max().unwrap_or(0)
-}
-
-impl Template {
-    /// The elements that are literal, up to the first that is not.
-    fn literal(&self) -> impl Iterator<Item = &str> {
-        self.elements.iter().map_while(Option::as_deref)
     }
 }
 
