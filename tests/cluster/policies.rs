@@ -1,16 +1,21 @@
 //! Authorization policies on a real API server: what its schema refuses, what the webhook refuses, and what becomes of the
 //! definition with the chart.
 
+use std::sync::Mutex;
+
 use anyhow::{Context, ensure};
+use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::Test;
 use super::control_plane::{ControlPlane, eventually};
-use super::mesh::Mesh;
+use super::mesh::{CONTROLLER_ADDRESS, Mesh};
+use super::objects::plain_pod;
+use super::sidecar::Sidecar;
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("policies::what_is_wrong_is_refused_by_name", |plane| {
@@ -18,6 +23,12 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     }),
     ("policies::the_definition_outlives_the_chart", |plane| {
         plane.runtime.block_on(definition(plane))
+    }),
+    ("policies::status_says_where_it_is_in_force", |plane| {
+        plane.runtime.block_on(applied(plane))
+    }),
+    ("policies::what_became_broken_says_so", |plane| {
+        plane.runtime.block_on(broken(plane))
     }),
 ];
 
@@ -144,4 +155,137 @@ async fn definition(plane: &ControlPlane) -> anyhow::Result<()> {
     established(plane).await?;
     ensure!(columns().await? == shipped);
     Ok(())
+}
+
+/// Waits until a policy's status, at its present generation, has a condition with this reason.
+async fn says(mesh: &Mesh<'_>, policy: &Value, reason: &str) -> anyhow::Result<Value> {
+    let last = Mutex::new(Value::Null);
+    let found = eventually(&format!("a condition says {reason}"), || async {
+        let live = mesh.objects.get(policy).await.ok()?;
+        let status = live.data["status"].clone();
+        *last.lock().ok()? = status.clone();
+        let mut conditions = status["conditions"].as_array()?.iter();
+        let is_current =
+            |one: &&Value| one["observedGeneration"] == json!(live.metadata.generation);
+        let is_said = conditions.any(|one| is_current(&one) && one["reason"] == reason);
+        is_said.then_some(status)
+    })
+    .await;
+    found.with_context(|| format!("{last:?}"))
+}
+
+/// The proxy watches one replica, and another leads.
+async fn applied(plane: &ControlPlane) -> anyhow::Result<()> {
+    let mesh = Mesh::new(plane).await?;
+    established(plane).await?;
+    let leader = mesh.start("controller-1").await?;
+    leader.counts("leader", 1.0).await?;
+    let replica = mesh.serve("controller-2").await?;
+    // What the cluster's own controllers would write of the Service.
+    mesh.objects
+        .apply(&json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"name": "ringmail-controller-1", "namespace": mesh.namespace,
+                "labels": {"kubernetes.io/service-name": "ringmail-controller"}},
+            "addressType": "IPv4", "ports": [{"name": "metrics", "port": 15014}],
+            "endpoints": [{"addresses": [CONTROLLER_ADDRESS.to_string()],
+                "targetRef": {"kind": "Pod", "name": "controller-2", "namespace": mesh.namespace}}]}))
+        .await?;
+    let shop = mesh.meshed(&replica, "shop").await?;
+    mesh.objects.account(&shop, "cart").await?;
+    let mut pod = plain_pod(&shop, "cart-1");
+    pod["spec"]["serviceAccountName"] = json!("cart");
+    let sidecar = Sidecar::start(&mesh, &pod, [10, 244, 1, 1].into()).await;
+    let sidecar = sidecar.with_context(|| replica.log())?;
+    // One whose proxy never comes.
+    mesh.objects
+        .pod(&shop, "cart-2", "cart", "10.244.1.2")
+        .await?;
+
+    let mut allow = policy(&shop, "orders", "allow", &json!([]));
+    mesh.objects.apply(&allow).await?;
+    let half = eventually("one of two has it", || async {
+        let status = mesh.objects.get(&allow).await.ok()?.data["status"].clone();
+        (status["applied"] == "1/2").then_some(status)
+    });
+    let half = half.await.with_context(|| leader.log())?;
+    ensure!(
+        half.to_string()
+            .contains(&format!("not yet on {shop}/cart-2")),
+        "{half}"
+    );
+    mesh.objects.delete_pod(&shop, "cart-2").await?;
+    let first = says(&mesh, &allow, "Applied").await;
+    let first = first.with_context(|| leader.log())?;
+    ensure!(first["applied"] == "1/1", "{first}");
+    allow["spec"]["rules"] = json!([{"to": [{"methods": ["GET"]}]}]);
+    mesh.objects.apply(&allow).await?;
+    let second = says(&mesh, &allow, "Applied").await;
+    let second = second.with_context(|| leader.log())?;
+    let since = |status: &Value| status["conditions"][0]["lastTransitionTime"].clone();
+    ensure!(since(&first) == since(&second), "{first} {second}");
+    let columns = ["get", "authz", "orders", "--namespace", &shop];
+    let shown = plane.kubectl(&columns, "")?.success()?;
+    ensure!(shown.contains("True") && shown.contains("1/1"), "{shown}");
+
+    // The other leads now, and knows it itself.
+    leader.terminate()?;
+    drop(sidecar);
+    let gone = says(&mesh, &allow, "Pending").await;
+    ensure!(gone.with_context(|| replica.log())?["applied"] == "0/1");
+    mesh.objects.delete_pod(&shop, "cart-1").await?;
+    ensure!(says(&mesh, &allow, "NoProxies").await?["applied"] == "0/0");
+    replica.terminate()
+}
+
+/// Without the webhook what is wrong is kept, and denies. Its author is told, and so is whoever names what is not there.
+async fn broken(plane: &ControlPlane) -> anyhow::Result<()> {
+    let mesh = Mesh::new(plane).await?;
+    established(plane).await?;
+    let shop = mesh.objects.own("shop");
+    mesh.objects.namespace(&shop, &Value::Null).await?;
+    plane
+        .kubectl(
+            &[
+                "delete",
+                "validatingwebhookconfiguration",
+                "ringmail-validator",
+            ],
+            "",
+        )?
+        .success()?;
+    let rules = json!([{"from": [{"networks": ["ten"]}]}]);
+    let wrong = policy(&shop, "wrong", "deny", &rules);
+    let mut lost = policy(&shop, "lost", "deny", &json!([]));
+    lost["spec"]["targetRefs"] = json!([{"kind": "Service", "name": "gone"}]);
+    for one in [&wrong, &lost] {
+        // The API server takes a moment to see that the webhook is gone.
+        eventually("it is kept", || async {
+            mesh.objects.apply(one).await.ok()
+        })
+        .await?;
+    }
+    // It leads, though it is not ready: that takes its webhooks.
+    let replica = mesh.launch("controller-1")?;
+    let events = Api::<Event>::namespaced(plane.client.clone(), &shop);
+    for (one, reason, text) in [
+        (&wrong, "Invalid", "ten is no network"),
+        (&lost, "TargetNotFound", "gone"),
+    ] {
+        let status = says(&mesh, one, reason).await;
+        let status = status.with_context(|| replica.log())?;
+        ensure!(status["conditions"][0]["status"] == "False", "{status}");
+        let message = status["conditions"][0]["message"].as_str();
+        ensure!(message.is_some_and(|said| said.contains(text)), "{status}");
+        eventually("an event says so", || async {
+            let all = events.list(&ListParams::default()).await.ok()?;
+            let mut all = all.items.into_iter();
+            all.find(|event| {
+                let note = event.note.as_deref().unwrap_or_default();
+                event.reason.as_deref() == Some(reason) && note.contains(text)
+            })
+        })
+        .await
+        .with_context(|| replica.log())?;
+    }
+    replica.terminate()
 }
