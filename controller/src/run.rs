@@ -85,6 +85,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let (stopper, stop) = stop::pair();
     let proxies = Arc::new(Proxies::default());
     let pages = Arc::new(Pages {
+        trust_domain: config.trust_domain.clone(),
         registry: metrics.registry(),
         ready: AtomicBool::new(false),
         source: source.clone(),

@@ -38,8 +38,12 @@ mod index;
 /// The verdict.
 mod decide;
 
+/// Why it is what it is.
+mod explain;
+
 pub use condition::{Asked, Caller, Claims, Http};
 pub use decide::{By, Decision, Finding, Verdict};
+pub use explain::Considered;
 pub use expression::Expression;
 pub use index::Authorizer;
 

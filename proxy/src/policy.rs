@@ -15,6 +15,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use ringmail_proto::policy::{Asked, By, Caller, Decision, Finding, Http, Verdict};
+use ringmail_proto::revocation::Revocations;
 use ringmail_proto::svid::Svid;
 
 use crate::error::{DecisionId, Error, Reason};
@@ -51,6 +52,7 @@ pub(crate) struct Policies {
     snapshot: Arc<Snapshot>,
     metrics: Arc<Metrics>,
     current: RefCell<Option<Current>>,
+    revocations: RefCell<Arc<Revocations>>,
     /// Counts changes: what was judged under another is judged again.
     generation: Cell<u64>,
     /// Connections whose streams are judged.
@@ -70,6 +72,7 @@ impl Policies {
             snapshot,
             metrics,
             current: RefCell::default(),
+            revocations: RefCell::default(),
             generation: Cell::default(),
             judged: RefCell::default(),
         }
@@ -77,20 +80,18 @@ impl Policies {
 
     /// Takes over what was learnt. Streams that are open are judged again.
     pub(crate) fn adopt(&self) {
-        let Some(learnt) = self.snapshot.authorization() else {
-            return;
-        };
-        if let Some(current) = &*self.current.borrow()
-            && Arc::ptr_eq(&current.authorized, &learnt)
+        let revocations = self.snapshot.revocations();
+        let mut is_news = !Arc::ptr_eq(&self.revocations.borrow(), &revocations);
+        *self.revocations.borrow_mut() = revocations;
+        if let Some(learnt) = self.snapshot.authorization()
+            && !self.is_current(&learnt)
         {
+            *self.current.borrow_mut() = Some(Current::new(learnt));
+            is_news = true;
+        }
+        if !is_news {
             return;
         }
-        // For each policy, and for none, by verdict, enforced or in shadow.
-        let counters = (learnt.authorizer.policies().len() + 1) * 4;
-        *self.current.borrow_mut() = Some(Current {
-            authorized: learnt,
-            counters: (0..counters).map(|_| OnceCell::new()).collect(),
-        });
         self.generation.set(self.generation.get() + 1);
         self.judged.borrow_mut().retain(|streams| {
             let streams = streams.upgrade();
@@ -99,6 +100,13 @@ impl Policies {
             }
             streams.is_some()
         });
+    }
+
+    fn is_current(&self, learnt: &Arc<Authorized>) -> bool {
+        let current = self.current.borrow();
+        current
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(&current.authorized, learnt))
     }
 
     /// Streams of this connection are woken when policies change.
@@ -123,6 +131,7 @@ impl Policies {
         if self.current.borrow().is_none() {
             self.adopt();
         }
+        self.trust(wanted)?;
         let current = self.current.borrow();
         let current = current.as_ref().ok_or(Reason::PolicyNotLoaded)?;
         let decision = current.decide(wanted);
@@ -135,9 +144,21 @@ impl Policies {
 
     /// Whether what was allowed still is.
     fn judge_again(&self, wanted: &Wanted<'_>) -> Result<(), Error> {
+        self.trust(wanted)?;
         let current = self.current.borrow();
         let current = current.as_ref().ok_or(Reason::PolicyNotLoaded)?;
         self.enforce(current, current.decide(wanted), wanted, Reason::PolicyCut)
+    }
+
+    /// Whether the client is one that was not revoked.
+    fn trust(&self, wanted: &Wanted<'_>) -> Result<(), Error> {
+        let svid = wanted.client.svid.as_ref();
+        let Some(svid) = svid.filter(|svid| self.snapshot.has_revoked(svid)) else {
+            return Ok(());
+        };
+        let id = DecisionId::random();
+        audit::revoked(svid, wanted, id);
+        Err(Error::from(Reason::IdentityRevoked).decided(Some(id)))
     }
 
     /// A refusal is told to the audit, and has a name by which it is found there.
@@ -196,6 +217,15 @@ impl Policies {
 }
 
 impl Current {
+    fn new(authorized: Arc<Authorized>) -> Self {
+        // For each policy, and for none, by verdict, enforced or in shadow.
+        let counters = (authorized.authorizer.policies().len() + 1) * 4;
+        Self {
+            authorized,
+            counters: (0..counters).map(|_| OnceCell::new()).collect(),
+        }
+    }
+
     fn decide(&self, wanted: &Wanted<'_>) -> Decision {
         self.authorized.authorizer.decide(&Asked {
             caller: Caller {

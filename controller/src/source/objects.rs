@@ -9,6 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::policy::Meant;
+use super::revocation::Revoked;
 use super::route::Route;
 
 /// Objects of one source.
@@ -35,6 +36,8 @@ pub enum Kind {
     TLSRoute,
     /// `ringmail.io/v1alpha1`.
     AuthorizationPolicy,
+    /// `ringmail.io/v1alpha1`; of no namespace.
+    IdentityRevocation,
 }
 
 impl Kind {
@@ -47,7 +50,7 @@ impl Kind {
 pub struct Key {
     /// Its kind.
     pub kind: Kind,
-    /// Its namespace; empty for a Namespace.
+    /// Its namespace; empty for a Namespace and an IdentityRevocation.
     pub namespace: Arc<str>,
     /// Its name.
     pub name: Arc<str>,
@@ -79,6 +82,8 @@ pub enum Object {
     Route(Arc<Route>),
     /// Who may do what.
     Policy(Arc<Meant>),
+    /// Whom nobody trusts.
+    Revocation(Arc<Revoked>),
 }
 
 impl Object {
@@ -93,6 +98,7 @@ impl Object {
             Self::EndpointSlice(one) => &one.metadata,
             Self::Route(one) => &one.metadata,
             Self::Policy(one) => &one.metadata,
+            Self::Revocation(one) => &one.metadata,
         }
     }
 }
@@ -199,6 +205,15 @@ impl Objects {
         self.of(Kind::AuthorizationPolicy)
             .filter_map(|one| match one {
                 Object::Policy(policy) => Some(&**policy),
+                _ => None,
+            })
+    }
+
+    /// All revocations, by name.
+    pub fn revocations(&self) -> impl Iterator<Item = &Revoked> {
+        self.of(Kind::IdentityRevocation)
+            .filter_map(|one| match one {
+                Object::Revocation(one) => Some(&**one),
                 _ => None,
             })
     }

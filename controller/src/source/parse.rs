@@ -15,6 +15,7 @@ use super::check::check;
 use super::directory::Refusal;
 use super::objects::{Key, Kind, Object};
 use super::policy::{self, Meant};
+use super::revocation;
 use super::route::{self, Route};
 
 /// Group and version of the Gateway API's routes.
@@ -143,6 +144,14 @@ fn one(
         (POLICIES, "AuthorizationPolicy") => {
             let policy = policy(document, warnings)?;
             (Kind::AuthorizationPolicy, Object::Policy(Arc::new(policy)))
+        }
+        (POLICIES, "IdentityRevocation") => {
+            let revoked = revocation::meant(read(document)?);
+            let revoked = revoked.map_err(|e| invalid(document, &e))?;
+            (
+                Kind::IdentityRevocation,
+                Object::Revocation(Arc::new(revoked)),
+            )
         }
         (_, "") => return Err(refusal(document.line, "kind", "is missing")),
         ("", _) => return Err(refusal(document.line, "apiVersion", "is missing")),
