@@ -67,9 +67,10 @@ fn applied(report: &PolicyReport, tally: &Tally, silent: usize) -> Condition {
     } else if applied == all {
         ("True", "Applied")
     } else if tally.refused.is_empty() {
-        let names = report.workloads.iter().map(ToString::to_string);
+        let names = report.workloads.iter();
         let open = names.filter(|name| !tally.applied.contains(name));
-        let open: Vec<String> = open.take(NAMED_MAX).collect();
+        let open = open.take(NAMED_MAX).map(ToString::to_string);
+        let open: Vec<String> = open.collect();
         message = format!("{message}; not yet on {}", open.join(", "));
         ("False", "Pending")
     } else {

@@ -32,9 +32,9 @@ struct Proxy {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     /// Workloads whose proxies have it in force.
-    pub(super) applied: BTreeSet<String>,
+    pub(super) applied: BTreeSet<WorkloadName>,
     /// Those whose proxies do not, with their reasons.
-    pub(super) refused: BTreeMap<String, String>,
+    pub(super) refused: BTreeMap<WorkloadName, String>,
 }
 
 /// Of the proxies that watch this replica.
@@ -117,25 +117,29 @@ pub(super) fn sum(reports: &[PolicyReport], said: &[Said]) -> Vec<Tally> {
             .iter()
             .map(|policy| places.get(policy).copied())
             .collect();
-        let ours = |theirs: usize| ours.get(theirs).copied().flatten();
         for proxy in &one.proxies {
-            for place in proxy.applied.iter().filter_map(|place| ours(*place)) {
-                tallies[place].applied.insert(proxy.workload.clone());
+            let Ok(name) = proxy.workload.parse::<WorkloadName>() else {
+                continue;
+            };
+            let meant = |theirs: usize| {
+                let place = ours.get(theirs).copied().flatten()?;
+                let workloads = &reports.get(place)?.workloads;
+                workloads.binary_search(&name).is_ok().then_some(place)
+            };
+            for place in proxy.applied.iter().filter_map(|place| meant(*place)) {
+                tallies[place].applied.insert(name.clone());
             }
             for (place, reason) in &proxy.refused {
-                if let Some(place) = ours(*place) {
+                if let Some(place) = meant(*place) {
                     let refused = &mut tallies[place].refused;
-                    refused.insert(proxy.workload.clone(), reason.clone());
+                    refused.insert(name.clone(), reason.clone());
                 }
             }
         }
     }
-    for (tally, report) in tallies.iter_mut().zip(reports) {
-        let meant: BTreeSet<String> = report.workloads.iter().map(ToString::to_string).collect();
-        tally.applied.retain(|name| meant.contains(name));
-        let applied = &tally.applied;
-        let is_open = |name: &String| meant.contains(name) && !applied.contains(name);
-        tally.refused.retain(|name, _| is_open(name));
+    for tally in &mut tallies {
+        let Tally { applied, refused } = tally;
+        refused.retain(|name, _| !applied.contains(name));
     }
     tallies
 }
