@@ -1,4 +1,4 @@
-//! Authorization policies on a real API server: what its schema refuses, what the webhook refuses, and what becomes of the
+//! Authorization policies, and revocations, on a real API server: what its schema refuses, what the webhook refuses, and what becomes of the
 //! definition with the chart.
 
 use std::sync::Mutex;
@@ -32,8 +32,10 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     }),
 ];
 
-/// Our definition.
+/// The definition of policies.
 const DEFINITION: &str = "authorizationpolicies.ringmail.io";
+/// All of ours.
+const DEFINITIONS: [&str; 2] = [DEFINITION, "identityrevocations.ringmail.io"];
 
 /// A policy for the whole of its namespace.
 pub(crate) fn policy(namespace: &str, name: &str, action: &str, rules: &Value) -> Value {
@@ -42,27 +44,37 @@ pub(crate) fn policy(namespace: &str, name: &str, action: &str, rules: &Value) -
         "spec": {"targetRefs": [{"kind": "Namespace"}], "action": action, "rules": rules}})
 }
 
-/// The API server takes policies.
+/// The API server takes policies and revocations.
 pub(crate) async fn established(plane: &ControlPlane) -> anyhow::Result<()> {
     let definitions = Api::<CustomResourceDefinition>::all(plane.client.clone());
-    eventually("the definition is established", || async {
-        let status = definitions.get(DEFINITION).await.ok()?.status?;
-        let mut all = status.conditions?.into_iter();
-        all.find(|one| one.type_ == "Established" && one.status == "True")
-    })
-    .await
-    .map(drop)
+    for definition in DEFINITIONS {
+        let established = eventually("the definition is established", || async {
+            let status = definitions.get(definition).await.ok()?.status?;
+            let mut all = status.conditions?.into_iter();
+            all.find(|one| one.type_ == "Established" && one.status == "True")
+        });
+        established.await.context(definition)?;
+    }
+    Ok(())
+}
+
+/// Whose certificates are to be trusted no more.
+fn revocation(name: &str, spec: &Value) -> String {
+    json!({"apiVersion": "ringmail.io/v1alpha1", "kind": "IdentityRevocation",
+        "metadata": {"name": name}, "spec": spec})
+    .to_string()
 }
 
 /// Who may do nothing for many reasons: the schema's, and ours.
-fn wrong(namespace: &str) -> Vec<(&'static str, Value)> {
+fn wrong(namespace: &str) -> Vec<(&'static str, String)> {
     let targets = |targets: Value| {
         let mut one = policy(namespace, "wrong", "allow", &json!([]));
         one["spec"]["targetRefs"] = targets;
-        one
+        one.to_string()
     };
-    let to = |to: Value| policy(namespace, "wrong", "allow", &json!([{"to": [to]}]));
-    let from = |from: Value| policy(namespace, "wrong", "deny", &json!([{"from": [from]}]));
+    let rules = |rules: Value| policy(namespace, "wrong", "deny", &rules).to_string();
+    let to = |to: Value| rules(json!([{"to": [to]}]));
+    let from = |from: Value| rules(json!([{"from": [from]}]));
     let many: Vec<Value> = (0..17).map(|_| json!({"kind": "Namespace"})).collect();
     vec![
         ("spec.targetRefs[0]", targets(json!([{"kind": "Service"}]))),
@@ -87,6 +99,17 @@ fn wrong(namespace: &str) -> Vec<(&'static str, Value)> {
             "rules[0].from.networks: ten",
             from(json!({"networks": ["ten"]})),
         ),
+        (
+            "size(self.identities)",
+            revocation("wrong", &json!({"until": "2030-01-01T00:00:00Z"})),
+        ),
+        (
+            "spec.until: is no time",
+            revocation(
+                "wrong",
+                &json!({"until": "on the first of May", "serials": ["00aa"]}),
+            ),
+        ),
     ]
 }
 
@@ -106,10 +129,22 @@ async fn refused(plane: &ControlPlane) -> anyhow::Result<()> {
     .with_context(|| replica.log())?;
     for (said, one) in wrong(&shop) {
         let arguments = ["create", "--validate=strict", "-f", "-"];
-        let ran = plane.kubectl(&arguments, &one.to_string())?;
+        let ran = plane.kubectl(&arguments, &one)?;
         ensure!(ran.code != Some(0), "{one} was taken");
         ensure!(ran.err.contains(said), "{said} of {one}: {}", ran.err);
     }
+    let end = json!({"until": "2030-01-01T00:00:00Z", "identities": ["spiffe://mesh.local/ns/shop/sa/x"]});
+    plane
+        .kubectl(&["create", "-f", "-"], &revocation("good", &end))?
+        .success()?;
+    let about = |verb| {
+        plane
+            .kubectl(&[verb, "identityrevocation", "good"], "")?
+            .success()
+    };
+    let shown = about("get")?;
+    ensure!(shown.contains("2030-01-01T00:00:00Z"), "{shown}");
+    about("delete")?;
     let columns = ["get", "authz", "good", "--namespace", &shop];
     let shown = plane.kubectl(&columns, "")?.success()?;
     for one in [
