@@ -107,7 +107,7 @@ fn wrong(namespace: &str) -> Vec<(&'static str, String)> {
             "spec.until: is no time",
             revocation(
                 "wrong",
-                &json!({"until": "on the first of May", "serials": ["00aa"]}),
+                &json!({"until": "on the first of May at noon", "serials": ["00aa"]}),
             ),
         ),
     ]
