@@ -1,4 +1,5 @@
-//! `/metrics`, `/ready`, `/live`, `/status`, `/workloads`: for people, probes and scrapers; never for proxies. Nothing here changes
+//! `/metrics`, `/ready`, `/live`, `/status`, `/workloads`: for people, probes and scrapers; `/applied`: for the replica
+//! that leads; never for proxies. Nothing here changes
 //! anything.
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::warn;
 
+use crate::applied::{self, PolicyState, Proxies};
 use crate::model::RouteStatus;
 use crate::publish::Snapshots;
 use crate::source;
@@ -33,6 +35,7 @@ pub(crate) struct Pages {
     pub(crate) ready: AtomicBool,
     pub(crate) source: watch::Receiver<Option<Arc<source::State>>>,
     pub(crate) snapshots: Snapshots,
+    pub(crate) proxies: Arc<Proxies>,
 }
 
 #[derive(Serialize)]
@@ -48,6 +51,8 @@ struct Status<'a> {
     noted: &'a [source::ObjectStatus],
     problems: &'a [String],
     routes: &'a [RouteStatus],
+    /// As far as this replica's proxies go.
+    policies: Vec<PolicyState>,
 }
 
 pub(crate) async fn serve(listener: TcpListener, pages: Arc<Pages>, mut stop: Stop) {
@@ -56,6 +61,7 @@ pub(crate) async fn serve(listener: TcpListener, pages: Arc<Pages>, mut stop: St
         .route("/ready", get(ready))
         .route("/live", get(|| async { "live\n" }))
         .route("/status", get(status))
+        .route("/applied", get(applied))
         .route("/workloads/{namespace}/{name}", get(workload))
         .with_state(pages);
     let serving =
@@ -148,9 +154,22 @@ async fn status(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
         noted: &source.noted,
         problems: snapshot.mesh.problems(),
         routes: snapshot.mesh.routes(),
+        policies: {
+            let reports = snapshot.mesh.policies();
+            let said = applied::say(&snapshot.mesh, &pages.proxies);
+            applied::states(reports, &[said], 0)
+        },
     };
     match serde_json::to_string_pretty(&status) {
         Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+async fn applied(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
+    let mesh = pages.snapshots.borrow().mesh.clone();
+    match serde_json::to_string(&applied::say(&mesh, &pages.proxies)) {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }

@@ -39,5 +39,11 @@ mod coverage;
 /// Status of routes.
 mod status;
 
+/// Status of policies.
+mod policies;
+
+/// What the other replicas know of their proxies.
+mod peers;
+
 /// What users must act on.
 mod events;

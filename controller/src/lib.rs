@@ -22,6 +22,9 @@ pub mod model;
 /// The current state of everything proxies are told, versioned.
 pub mod publish;
 
+/// Which proxies have which policies in force.
+mod applied;
+
 /// The Kubernetes API: client, Secrets, lease, and what the leader writes.
 pub mod cluster;
 

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::admin::{self, Pages};
+use crate::applied::Proxies;
 use crate::attest::Attestor;
 use crate::authority::Authority;
 use crate::config::{Config, DirectoryHome, Home};
@@ -82,12 +83,14 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let (publisher, snapshots) = Publisher::new(authority.bundle())?;
     let (states, source) = watch::channel(None);
     let (stopper, stop) = stop::pair();
+    let proxies = Arc::new(Proxies::default());
     let pages = Arc::new(Pages {
         trust_domain: config.trust_domain.clone(),
         registry: metrics.registry(),
         ready: AtomicBool::new(false),
         source: source.clone(),
         snapshots: snapshots.clone(),
+        proxies: proxies.clone(),
     });
     let upkeep = Upkeep {
         authority: authority.clone(),
@@ -106,6 +109,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let discovery = Discovery::new(
         config.trust_domain.clone(),
         snapshots.clone(),
+        proxies.clone(),
         metrics.clone(),
         stop.clone(),
     );
@@ -149,6 +153,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
                 publisher,
                 source: source.clone(),
                 snapshots: snapshots.clone(),
+                proxies,
                 metrics,
             };
             cluster.spawn(shared, states, reachable, &mut tasks, &stop)?;

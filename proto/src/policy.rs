@@ -61,6 +61,8 @@ pub const VALUES_MAX: usize = 256;
 pub const TEXT_BYTES_MAX: usize = 2048;
 /// Alternatives of `from` by alternatives of `to`, over all rules for one workload. What is beyond denies.
 pub const ENTRIES_MAX: usize = 65_536;
+/// Policies that a proxy names which it cannot act on; of what comes after the last of so many nothing is known.
+pub const DENIED_MAX: usize = 32;
 
 /// Bytes of all that is told of one workload.
 pub const AUTHORIZATION_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -63,6 +63,9 @@ mod cli;
 /// What the authors of routes are told.
 mod status;
 
+/// What policies are taken, and what their authors are told.
+mod policies;
+
 use control_plane::{ControlPlane, NETWORKS, Programs};
 
 /// A test: passes when it returns without an error.
@@ -100,7 +103,8 @@ fn main() -> ExitCode {
         .chain(coverage::TESTS)
         .chain(sidecar::TESTS)
         .chain(cli::TESTS)
-        .chain(status::TESTS);
+        .chain(status::TESTS)
+        .chain(policies::TESTS);
     let trials = all.map(|(name, test)| trial(name, *test, ground.as_ref().ok(), &shared));
     let exit_code = libtest_mimic::run(&arguments, trials.collect()).exit_code();
     // Here, so that its directory goes too.

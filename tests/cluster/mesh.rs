@@ -85,7 +85,8 @@ impl<'plane> Mesh<'plane> {
         mesh.objects
             .namespace(&mesh.namespace, &Value::Null)
             .await?;
-        mesh.helm("install", values)?;
+        // The definitions of the mesh before are kept, and were of a release in another namespace.
+        mesh.release(&["install", "--take-ownership"], values)?;
         let deployments = Api::<Deployment>::namespaced(plane.client.clone(), &mesh.namespace);
         mesh.deployment = json!(deployments.get(CONTROLLER).await?);
         mesh.find().await?;
@@ -105,8 +106,13 @@ impl<'plane> Mesh<'plane> {
 
     /// `helm install` or `helm upgrade`.
     pub(crate) fn helm(&self, verb: &str, values: &[&str]) -> anyhow::Result<()> {
+        self.release(&[verb], values)
+    }
+
+    fn release(&self, verb: &[&str], values: &[&str]) -> anyhow::Result<()> {
         let domain = format!("trustDomain={TRUST_DOMAIN}");
-        let mut arguments = vec![verb, RELEASE, "CHART", "--namespace", &self.namespace];
+        let mut arguments = verb.to_vec();
+        arguments.extend([RELEASE, "CHART", "--namespace", &self.namespace]);
         for value in [domain.as_str(), "controller.drainTimeout=2s"]
             .iter()
             .chain(values)

@@ -20,6 +20,10 @@ use crate::shop::{LIMIT, Plan, Shop, TALK, WEB, get, play, refusal};
 pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("authorization::by_rules", by_rules),
     (
+        "authorization::the_example_does_what_it_says",
+        the_example_does_what_it_says,
+    ),
+    (
         "authorization::refusals_explain_themselves",
         refusals_explain_themselves,
     ),
@@ -94,6 +98,34 @@ fn by_rules(bed: Bed) -> anyhow::Result<()> {
         until_status(shop, "/open/secret", 200)?;
         shop.mesh.remove("p")?;
         until_status(shop, "/", 200)
+    })
+}
+
+/// The first policy in README.md.
+fn example() -> anyhow::Result<&'static str> {
+    let mut blocks = include_str!("../../README.md").split("```");
+    let block = blocks.find(|one| one.starts_with("yaml\napiVersion: ringmail.io/"));
+    let block = block.and_then(|one| one.strip_prefix("yaml\n"));
+    block.context("no policy in README.md")
+}
+
+fn the_example_does_what_it_says(bed: Bed) -> anyhow::Result<()> {
+    play(bed, &Plan::default(), |shop| {
+        until_status(shop, "/", 200)?;
+        shop.mesh.put("p", example()?)?;
+        until_status(shop, "/", 403)?;
+        for (path, expected) in [
+            ("/orders/7", 200),
+            ("/orders/7/items", 403),
+            ("/orders/", 403),
+            ("/catalog", 200),
+            ("/catalog/shoes", 200),
+            ("/catalogue", 403),
+        ] {
+            let found = status(shop, path);
+            ensure!(found == expected, "{path}: {found}");
+        }
+        Ok(())
     })
 }
 

@@ -12,6 +12,10 @@
       fieldPath: metadata.name
 - name: RINGMAIL_TRUST_DOMAIN
   value: {{ .Values.trustDomain | quote }}
+- name: RINGMAIL_DEFAULT_POLICY
+  value: {{ .Values.defaultPolicy | quote }}
+- name: RINGMAIL_CLUSTER_NETWORKS
+  value: {{ join "," .Values.clusterNetworks | quote }}
 - name: RINGMAIL_LISTEN
   value: {{ printf "%s:15012" .Values.controller.listenAddress | quote }}
 - name: RINGMAIL_METRICS_LISTEN

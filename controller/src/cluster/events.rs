@@ -11,6 +11,7 @@ use tracing::warn;
 
 use super::lead::{Desk, FIELD_MANAGER, RETRY};
 use crate::metrics::Written;
+use crate::model::PolicyReport;
 use crate::source::ObjectStatus;
 use crate::source::cluster::resource;
 use crate::source::objects::{Key, Kind};
@@ -76,18 +77,24 @@ impl Events {
         loop {
             let state = self.desk.states.borrow_and_update().clone();
             let noted = state.map(|state| state.noted.clone()).unwrap_or_default();
-            let now: BTreeMap<_, _> = noted
+            let mesh = self.desk.snapshots.borrow_and_update().mesh.clone();
+            let refused = noted
                 .iter()
-                .filter_map(|one| Some((&one.object, (one, note(one)?))))
-                .collect();
+                .filter_map(|one| Some((&one.object, (&*one.uid, "Refused", note(one)?))));
+            let policies = mesh.policies().iter().filter_map(|report| {
+                let (reason, note) = policy_note(report)?;
+                Some((&report.key, (&*report.uid, reason, note)))
+            });
+            let now: BTreeMap<_, _> = policies.chain(refused).collect();
             said.retain(|key, _| now.contains_key(key));
             let mut is_behind = false;
             let new = now
                 .iter()
-                .filter(|(key, (_, note))| said.get(key) != Some(note));
+                .filter(|(key, (_, _, note))| said.get(key) != Some(note));
             let new: Vec<_> = new.map(|(key, new)| ((*key).clone(), new)).collect();
-            for (index, (key, (one, note))) in new.into_iter().enumerate() {
-                if index >= AT_ONCE || !self.voice.say(&reference(one), "Refused", note).await {
+            for (index, (key, (uid, reason, note))) in new.into_iter().enumerate() {
+                let about = reference(&key, uid);
+                if index >= AT_ONCE || !self.voice.say(&about, reason, note).await {
                     is_behind = true;
                     break;
                 }
@@ -100,6 +107,7 @@ impl Events {
             }
             tokio::select! {
                 Ok(()) = self.desk.states.changed() => {}
+                Ok(()) = self.desk.snapshots.changed() => {}
                 Ok(()) = self.desk.issuer_trouble.changed() => {}
                 () = sleep(RETRY), if is_behind => {}
                 else => return,
@@ -139,8 +147,17 @@ fn note(one: &ObjectStatus) -> Option<String> {
     ))
 }
 
-fn reference(one: &ObjectStatus) -> ObjectReference {
-    let key = &one.object;
+/// What is said of a policy that does not do what it says.
+fn policy_note(report: &PolicyReport) -> Option<(&'static str, String)> {
+    if let Some(broken) = &report.broken {
+        let note = format!("{broken}; it denies what it is for");
+        return Some(("Invalid", note));
+    }
+    let missing = report.missing.first()?;
+    Some(("TargetNotFound", format!("there is no {missing}")))
+}
+
+fn reference(key: &Key, uid: &str) -> ObjectReference {
     let api_version = match key.kind {
         Kind::Namespace | Kind::ServiceAccount | Kind::Service | Kind::Pod => "v1".into(),
         Kind::EndpointSlice => "discovery.k8s.io/v1".into(),
@@ -159,7 +176,7 @@ fn reference(one: &ObjectStatus) -> ObjectReference {
             "" => "default".into(),
             namespace => namespace.into(),
         }),
-        uid: Some(one.uid.clone()),
+        uid: Some(uid.to_owned()),
         ..ObjectReference::default()
     }
 }

@@ -15,7 +15,9 @@ use super::coverage::Coverage;
 use super::events::Events;
 use super::hooks::Hooks;
 use super::labels::{EXEMPT, Labels};
+use super::policies::Policies;
 use super::status::Statuses;
+use crate::applied::Proxies;
 use crate::metrics::{Metrics, WriteLabels, WriteOutcome, Written};
 use crate::publish::Snapshots;
 use crate::source::State;
@@ -42,6 +44,8 @@ pub(crate) struct Desk {
     pub(crate) trust_domain: TrustDomain,
     pub(crate) states: States,
     pub(crate) snapshots: Snapshots,
+    /// Those that watch this replica.
+    pub(crate) proxies: Arc<Proxies>,
     /// Why the Secret of the issuer or of the root is refused, and its name.
     pub(crate) issuer_trouble: watch::Receiver<Option<String>>,
     pub(crate) issuer_secret: String,
@@ -69,6 +73,7 @@ pub(crate) async fn run(desk: Desk, mut leads: watch::Receiver<bool>, mut stop: 
                 Hooks::new(&desk).run(),
                 Labels::new(&desk).run(),
                 Statuses::new(&desk).run(),
+                Policies::new(&desk).run(),
                 Events::new(&desk).run(),
                 Coverage::new(&desk).run(),
             )

@@ -235,7 +235,12 @@ fn merged(
     (merged != before).then_some(merged)
 }
 
-fn condition(one: &Condition, known: &[Value], generation: Option<i64>, now: Timestamp) -> Value {
+pub(super) fn condition(
+    one: &Condition,
+    known: &[Value],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Value {
     let same = known
         .iter()
         .find(|other| other.get("type") == Some(&json!(one.kind)))

@@ -144,6 +144,8 @@ pub struct WebhookLabels {
 pub enum Written {
     /// Status of routes.
     Status,
+    /// Status of policies.
+    PolicyStatus,
     /// The roots, as a ConfigMap.
     Bundle,
     /// The roots in a webhook configuration.
@@ -220,6 +222,7 @@ label_values!(
 label_values!(
     Written,
     Status = "status",
+    PolicyStatus = "policy_status",
     Bundle = "bundle",
     CaBundle = "ca_bundle",
     Label = "label",

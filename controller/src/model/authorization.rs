@@ -29,6 +29,8 @@ use crate::source::policy::{Meant, Selected, Target};
 pub struct PolicyReport {
     /// Which object.
     pub key: Key,
+    /// Of the object itself, in a cluster: another of that name is another.
+    pub uid: Box<str>,
     /// Which version of it this is about; a file has none.
     pub generation: Option<i64>,
     /// Why it denies instead of what it says.
@@ -191,6 +193,7 @@ fn report(policy: &Meant, missing: Vec<String>, workloads: Vec<WorkloadName>) ->
             namespace: namespace(policy).into(),
             name: policy.metadata.name.as_deref().unwrap_or_default().into(),
         },
+        uid: policy.metadata.uid.as_deref().unwrap_or_default().into(),
         generation: policy.metadata.generation,
         broken: broken.map(ToString::to_string),
         missing,

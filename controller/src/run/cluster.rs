@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::listen;
+use crate::applied::Proxies;
 use crate::attest::Attestor;
 use crate::authority::Authority;
 use crate::cluster::lead::{self, Desk, States};
@@ -46,6 +47,7 @@ pub(super) struct Shared<'a> {
     pub(super) publisher: Publisher,
     pub(super) source: States,
     pub(super) snapshots: Snapshots,
+    pub(super) proxies: Arc<Proxies>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -140,6 +142,7 @@ impl Cluster {
             trust_domain: shared.config.trust_domain.clone(),
             states: shared.source,
             snapshots: shared.snapshots,
+            proxies: shared.proxies,
             issuer_trouble,
             issuer_secret,
             excluded: self.home.excluded.into(),

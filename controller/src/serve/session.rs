@@ -62,8 +62,17 @@ pub(super) struct Session {
     settled: Option<Version>,
     /// Names that are new since `settled`.
     due: VecDeque<SocketAddr>,
-    outstanding: VecDeque<(String, Instant)>,
+    outstanding: VecDeque<Outstanding>,
     last_nonce: u64,
+}
+
+/// A response that is not answered yet.
+#[derive(Debug)]
+struct Outstanding {
+    nonce: String,
+    sent: Instant,
+    /// What it said of policies.
+    authorization: Option<Arc<Authorization>>,
 }
 
 impl Session {
@@ -107,12 +116,11 @@ impl Session {
         Ok(())
     }
 
-    /// An ack or a nack.
-    pub(super) fn answered(&mut self, nonce: &str) -> Result<(), Broken> {
-        let at = self.outstanding.iter().position(|(sent, _)| sent == nonce);
-        let at = at.ok_or(Broken::Nonce)?;
-        self.outstanding.remove(at);
-        Ok(())
+    /// An ack or a nack. Returns what was said of policies in the response that it answers.
+    pub(super) fn answered(&mut self, nonce: &str) -> Result<Option<Arc<Authorization>>, Broken> {
+        let at = self.outstanding.iter().position(|one| one.nonce == nonce);
+        let answered = at.and_then(|at| self.outstanding.remove(at));
+        Ok(answered.ok_or(Broken::Nonce)?.authorization)
     }
 
     pub(super) fn outstanding(&self) -> usize {
@@ -123,7 +131,7 @@ impl Session {
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.outstanding
             .front()
-            .map(|(_, sent)| *sent + ACK_TIMEOUT)
+            .map(|oldest| oldest.sent + ACK_TIMEOUT)
     }
 
     /// The next response, when there is something to tell and the proxy keeps up.
@@ -160,7 +168,11 @@ impl Session {
         }
         self.last_nonce += 1;
         let nonce = self.last_nonce.to_string();
-        self.outstanding.push_back((nonce.clone(), now));
+        self.outstanding.push_back(Outstanding {
+            nonce: nonce.clone(),
+            sent: now,
+            authorization: batch.authorization,
+        });
         Ok(Some(pb::WatchResponse {
             nonce,
             version: Some(snapshot.version.into()),
@@ -189,6 +201,7 @@ impl Session {
             && let Some(authorization) = authorization
         {
             batch.push(Kind::Authorization((&*authorization).into()));
+            batch.authorization = Some(authorization.clone());
             self.told_authorization = Some(authorization);
         }
     }
@@ -227,6 +240,7 @@ impl Session {
 struct Batch {
     resources: Vec<pb::Resource>,
     bytes: usize,
+    authorization: Option<Arc<Authorization>>,
 }
 
 impl Batch {

@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use super::Peer;
 use super::admission::Admission;
 use super::session::{Broken, OUTSTANDING_MAX, Session};
+use crate::applied::{Proxies, Seat};
 use crate::metrics::{Metrics, StreamEnd, StreamLabels};
 use crate::publish::Snapshots;
 use crate::stop::Stop;
@@ -39,6 +40,7 @@ pub(crate) struct Discovery(Arc<Parts>);
 struct Parts {
     trust_domain: TrustDomain,
     snapshots: Snapshots,
+    proxies: Arc<Proxies>,
     metrics: Arc<Metrics>,
     admission: Admission,
     stop: Stop,
@@ -73,12 +75,14 @@ impl Discovery {
     pub(crate) fn new(
         trust_domain: TrustDomain,
         snapshots: Snapshots,
+        proxies: Arc<Proxies>,
         metrics: Arc<Metrics>,
         stop: Stop,
     ) -> Self {
         Self(Arc::new(Parts {
             trust_domain,
             snapshots,
+            proxies,
             metrics,
             admission: Admission::new(Instant::now()),
             stop,
@@ -128,6 +132,12 @@ impl DiscoveryService for Discovery {
     }
 }
 
+/// One proxy, and what the leader is to know of it.
+struct Watcher {
+    session: Session,
+    seat: Seat,
+}
+
 type Out = mpsc::Sender<Result<pb::WatchResponse, Status>>;
 
 impl Parts {
@@ -149,22 +159,22 @@ impl Parts {
             () = stop.stopped() => return Ended::Draining,
             first = timeout(HELLO_TIMEOUT, inbound.message()) => first,
         };
-        let session = match first {
+        let admitted = match first {
             Err(_) => return Ended::NoHello,
             Ok(Err(_) | Ok(None)) => return Ended::Closed,
             Ok(Ok(Some(first))) => self.hello(first, peer),
         };
-        let mut session = match session {
-            Ok(session) => session,
+        let mut watcher = match admitted {
+            Ok(watcher) => watcher,
             Err(ended) => return ended,
         };
-        let ended = self.converse(&mut session, inbound, peer, out, stop).await;
-        let left = i64::try_from(session.outstanding()).unwrap_or(0);
+        let ended = self.converse(&mut watcher, inbound, peer, out, stop).await;
+        let left = i64::try_from(watcher.session.outstanding()).unwrap_or(0);
         self.metrics.outstanding.dec_by(left);
         ended
     }
 
-    fn hello(&self, first: pb::WatchRequest, peer: &Svid) -> Result<Session, Ended> {
+    fn hello(&self, first: pb::WatchRequest, peer: &Svid) -> Result<Watcher, Ended> {
         let Some(Message::Hello(hello)) = first.request else {
             return Err(Ended::Message("the first request is not hello"));
         };
@@ -184,12 +194,15 @@ impl Parts {
         }
         let version: String = hello.proxy_version.chars().take(64).collect();
         info!(pod = %name, version, "proxy watches");
-        Ok(Session::new(name, account))
+        Ok(Watcher {
+            seat: self.proxies.seat(name.clone()),
+            session: Session::new(name, account),
+        })
     }
 
     async fn converse(
         &self,
-        session: &mut Session,
+        watcher: &mut Watcher,
         inbound: &mut Streaming<pb::WatchRequest>,
         peer: &Svid,
         out: &Out,
@@ -198,15 +211,18 @@ impl Parts {
         let mut snapshots = self.snapshots.clone();
         let expiry = Instant::now() + life_left(peer, UnixTime::now());
         loop {
-            if let Err(ended) = self.tell(session, &mut snapshots, out) {
+            if let Err(ended) = self.tell(&mut watcher.session, &mut snapshots, out) {
                 return ended;
             }
-            let deadline = session.deadline().map_or(expiry, |at| at.min(expiry));
+            let deadline = watcher
+                .session
+                .deadline()
+                .map_or(expiry, |at| at.min(expiry));
             tokio::select! {
                 () = stop.stopped() => return Ended::Draining,
                 message = inbound.message() => match message {
                     Ok(Some(message)) => {
-                        if let Err(ended) = self.hear(session, message, peer) {
+                        if let Err(ended) = self.hear(watcher, message, peer) {
                             return ended;
                         }
                     }
@@ -244,24 +260,40 @@ impl Parts {
 
     fn hear(
         &self,
-        session: &mut Session,
+        watcher: &mut Watcher,
         message: pb::WatchRequest,
         peer: &Svid,
     ) -> Result<(), Ended> {
+        let Watcher { session, seat } = watcher;
         match message.request {
             Some(Message::Subscribe(names)) => session.subscribe(names)?,
             Some(Message::Unsubscribe(names)) => session.unsubscribe(names)?,
             Some(Message::Ack(ack)) => {
-                session.answered(&ack.nonce)?;
+                if let Some(told) = session.answered(&ack.nonce)? {
+                    seat.took(told, Vec::new());
+                }
                 self.metrics.outstanding.dec();
                 self.metrics.acks.inc();
             }
             Some(Message::Nack(nack)) => {
-                session.answered(&nack.nonce)?;
+                let told = session.answered(&nack.nonce)?;
                 self.metrics.outstanding.dec();
                 self.metrics.nacks.inc();
                 let reason: String = nack.reason.chars().take(REASON_CHARS_MAX).collect();
-                warn!(id = %peer.id, nonce = nack.nonce, reason, "a proxy refused a response and keeps what it had");
+                let (id, nonce) = (&peer.id, &nack.nonce);
+                match (told, nack.denied.is_empty()) {
+                    (told, true) => {
+                        warn!(%id, nonce, reason, "a proxy refused a response and keeps what it had");
+                        if told.is_some() {
+                            seat.refused(&reason);
+                        }
+                    }
+                    (Some(told), false) => {
+                        warn!(%id, nonce, reason, "a proxy cannot act on a policy and denies what it is for");
+                        seat.took(told, nack.denied);
+                    }
+                    (None, false) => return Err(Ended::Message("denied: no policy was told")),
+                }
             }
             Some(Message::Hello(_)) => return Err(Ended::Message("hello was said before")),
             None => {

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
     namespaced,
     shortname = "authz",
     category = "ringmail",
+    doc = "Who may do what with the workloads it targets.",
     status = "PolicyStatus",
     derive = "PartialEq",
     printcolumn(name = "Action", type_ = "string", json_path = ".spec.action"),
@@ -183,11 +184,10 @@ pub struct Operation {
 }
 
 /// A path, in the form in which it is decided on: one of these.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, KubeSchema)]
+// Not a rule in CEL: for as many as there may be of these, any is beyond what the API server lets one cost.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(
-    validation = "[has(self.exact), has(self.prefix), has(self.template)].filter(one, one).size() == 1"
-)]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
 pub struct PathMatch {
     /// This one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

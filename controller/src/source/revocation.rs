@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
     category = "ringmail",
     derive = "PartialEq",
     doc = "Identities and certificates that nobody trusts any more.",
-    printcolumn(name = "Until", type_ = "date", json_path = ".spec.until"),
+    printcolumn(name = "Until", type_ = "string", json_path = ".spec.until"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".spec.reason")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

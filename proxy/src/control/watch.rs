@@ -13,7 +13,7 @@ use ringmail_proto::destination::{BYTES_MAX, Destination, destination_name};
 use ringmail_proto::pb::discovery_service_client::DiscoveryServiceClient;
 use ringmail_proto::pb::resource::Resource;
 use ringmail_proto::pb::watch_request::Request;
-use ringmail_proto::policy::{Authorization, Authorizer};
+use ringmail_proto::policy::{Authorization, Authorizer, DENIED_MAX};
 use ringmail_proto::revocation::Revocations;
 use ringmail_proto::version::Version;
 use ringmail_proto::workload::Workload;
@@ -38,6 +38,8 @@ const NAMES_MAX: usize = 500;
 const ASKED_MAX: usize = 1024;
 /// Streams in a row that our certificate was refused, until another is asked for.
 const REFUSALS_MAX: u32 = 3;
+/// Characters of a policy's reason, as the controller is told.
+const REASON_CHARS_MAX: usize = 256;
 /// How often a live stream is noted: its pings say that the controller is there.
 const NOTE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -159,8 +161,8 @@ struct Update {
 struct Applied {
     /// Addresses that had to make room.
     forgotten: Vec<SocketAddr>,
-    /// What is in force only as a denial.
-    denied: Option<Invalid>,
+    /// Policies that are in force only as a denial.
+    denied: Vec<pb::DeniedPolicy>,
 }
 
 impl Control {
@@ -173,14 +175,16 @@ impl Control {
         let nonce = response.nonce.clone();
         let received = check(response, *version)
             .and_then(|(update, next)| Ok((self.apply(update, next)?, next)));
-        let (forgotten, refused) = match received {
+        let (forgotten, refused, denied) = match received {
             Ok((applied, next)) => {
                 *version = Some(next);
-                (applied.forgotten, applied.denied)
+                let first = applied.denied.first();
+                let reason = first.map(|one| format!("policy {}: {}", one.name, one.reason));
+                (applied.forgotten, reason, applied.denied)
             }
             Err(invalid) => {
                 tracing::error!(%invalid, "configuration refused; what was in force stays");
-                (Vec::new(), Some(invalid))
+                (Vec::new(), Some(invalid.to_string()), Vec::new())
             }
         };
         let answer = match refused {
@@ -188,10 +192,13 @@ impl Control {
                 self.metrics.updated("ack");
                 Request::Ack(pb::Ack { nonce })
             }
-            Some(invalid) => {
+            Some(reason) => {
                 self.metrics.updated("nack");
-                let reason = invalid.to_string();
-                Request::Nack(pb::Nack { nonce, reason })
+                Request::Nack(pb::Nack {
+                    nonce,
+                    reason,
+                    denied,
+                })
             }
         };
         (answer, forgotten)
@@ -217,7 +224,8 @@ impl Control {
         }
         let denied = update
             .authorization
-            .and_then(|authorization| self.apply_authorization(authorization, version));
+            .map(|authorization| self.apply_authorization(authorization, version))
+            .unwrap_or_default();
         let forgotten = match update.destinations.is_empty() {
             true => Vec::new(),
             false => self.snapshot.put_destinations(update.destinations),
@@ -225,21 +233,25 @@ impl Control {
         Ok(Applied { forgotten, denied })
     }
 
-    /// Puts all policies in force. One that this version cannot act on denies what it is for; the controller learns of
-    /// the first.
+    /// Puts all policies in force. Those that this version cannot act on deny what they are for; the controller learns
+    /// of the first `DENIED_MAX`.
     fn apply_authorization(
         &self,
         authorization: Authorization,
         version: Version,
-    ) -> Option<Invalid> {
+    ) -> Vec<pb::DeniedPolicy> {
         let authorizer = Authorizer::new(authorization);
-        let denied = authorizer.policies().iter().find_map(|policy| {
+        let denied = authorizer.policies().iter().filter_map(|policy| {
             let invalid = policy.rules.as_ref().err()?;
-            let inside = format!("policy {}", policy.name);
-            Some(invalid.clone().inside(&inside))
+            Some(pb::DeniedPolicy {
+                name: policy.name.to_string(),
+                reason: invalid.to_string().chars().take(REASON_CHARS_MAX).collect(),
+            })
         });
-        if let Some(invalid) = &denied {
-            tracing::error!(%invalid, "a policy cannot be acted on and denies what it is for");
+        let denied: Vec<_> = denied.take(DENIED_MAX).collect();
+        for one in &denied {
+            let (policy, reason) = (&one.name, &one.reason);
+            tracing::error!(%policy, %reason, "a policy cannot be acted on and denies what it is for");
         }
         self.snapshot.put_authorization(Authorized {
             authorizer,

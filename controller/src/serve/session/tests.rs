@@ -164,7 +164,7 @@ fn what_breaks_the_protocol_ends_the_stream() {
         .next(&good, world.now)
         .expect("goes on")
         .expect("first");
-    assert_eq!(session.answered(&response.nonce), Ok(()));
+    assert!(session.answered(&response.nonce).is_ok());
     assert_eq!(
         session.answered(&response.nonce),
         Err(Broken::Nonce),

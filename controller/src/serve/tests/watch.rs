@@ -53,6 +53,7 @@ async fn watching_full_then_deltas() {
     let nack = pb::Nack {
         nonce: delta.nonce,
         reason: "destination.service: made up".into(),
+        denied: Vec::new(),
     };
     watcher.say(Message::Nack(nack)).await;
     bed.says("/metrics", "ringmail_controller_watch_nacks_total 1")
@@ -148,4 +149,45 @@ async fn stopping_tells_watchers_and_is_quick() {
         .await
         .expect("in time")
         .expect("no panic");
+}
+
+/// What a proxy answers is in the policy's status.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_says_on_how_many_proxies_it_is_in_force() {
+    let bed = Bed::new().await;
+    let policy = |name: &str, service: &str| {
+        format!(
+            "{{apiVersion: ringmail.io/v1alpha1, kind: AuthorizationPolicy, metadata: {{name: {name}, namespace: shop}}, spec: {{targetRefs: [{service}], action: deny}}}}\n"
+        )
+    };
+    bed.write("policy.yaml", &policy("all", "{kind: Namespace}"));
+    bed.says("/status", "\"applied\": \"0/3\"").await;
+    let cart = bed.by_token("shop/cart-1", "cart").await;
+    let mut watcher = Watcher::new(&bed, Some(&cart), "shop/cart-1")
+        .await
+        .expect("admitted");
+    watcher.take().await;
+    bed.says("/status", "\"applied\": \"1/3\"").await;
+    bed.says("/applied", "\"workload\":\"shop/cart-1\",\"applied\":[0]")
+        .await;
+
+    bed.write(
+        "other.yaml",
+        &policy("other", "{kind: Service, name: gone}, {kind: Namespace}"),
+    );
+    let response = watcher.hear().await.expect("a response");
+    let denied = pb::DeniedPolicy {
+        name: "shop/all".into(),
+        reason: "rules[0]: is new to me".into(),
+    };
+    let nack = pb::Nack {
+        nonce: response.nonce,
+        reason: "policy shop/all: rules[0]: is new to me".into(),
+        denied: vec![denied],
+    };
+    watcher.say(Message::Nack(nack)).await;
+    bed.says("/status", "shop/cart-1 says: rules[0]: is new to me")
+        .await;
+    bed.says("/status", "there is no Service shop/gone").await;
+    bed.running.stop().await;
 }
