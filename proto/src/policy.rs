@@ -20,6 +20,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use authentication::Authentication;
+
 use crate::Invalid;
 use crate::identity::SpiffeId;
 
@@ -37,6 +39,9 @@ mod index;
 
 /// The verdict.
 mod decide;
+
+/// Whose JSON web tokens are good.
+pub mod authentication;
 
 pub use condition::{Asked, Caller, Claims, Http};
 pub use decide::{By, Decision, Finding, Verdict};
@@ -58,6 +63,9 @@ pub const TEXT_BYTES_MAX: usize = 2048;
 /// Alternatives of `from` by alternatives of `to`, over all rules for one workload. What is beyond denies.
 pub const ENTRIES_MAX: usize = 65_536;
 
+/// Objects about JSON web tokens that target one workload.
+pub const AUTHENTICATIONS_MAX: usize = 64;
+
 /// Bytes of all that is told of one workload.
 pub const AUTHORIZATION_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -70,6 +78,8 @@ pub struct Authorization {
     pub cluster_networks: Vec<IpNet>,
     /// When several decide alike, the first is named.
     pub policies: Vec<Policy>,
+    /// What is made of JSON web tokens.
+    pub authentications: Vec<Authentication>,
 }
 
 /// What becomes of a caller that no policy speaks of.

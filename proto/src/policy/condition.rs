@@ -152,7 +152,8 @@ pub(super) fn without_port(host: &str) -> &str {
     }
 }
 
-fn claim<'a>(claims: &'a Claims, name: &[String]) -> Option<&'a Value> {
+/// What the claims say under such a name, dots apart.
+pub(super) fn claim<'a>(claims: &'a Claims, name: &[String]) -> Option<&'a Value> {
     let (first, rest) = name.split_first()?;
     let mut value = claims.get(first)?;
     for part in rest {

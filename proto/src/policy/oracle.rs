@@ -229,9 +229,8 @@ fn holds(said: &str, request: &Request, deny: bool) -> Option<bool> {
 
 fn rule_holds(rule: &SaidRule, request: &Request, deny: bool) -> bool {
     let one = |said: &&str| holds(said, request, deny).unwrap_or(deny);
-    let any = |all: &[Vec<&'static str>]| {
-        all.is_empty() || all.iter().any(|all| all.iter().all(&one))
-    };
+    let any =
+        |all: &[Vec<&'static str>]| all.is_empty() || all.iter().any(|all| all.iter().all(&one));
     any(&rule.from) && any(&rule.to) && rule.when.iter().all(one)
 }
 
