@@ -43,7 +43,7 @@ mod decide;
 /// Whose JSON web tokens are good.
 pub mod authentication;
 
-pub use condition::{Asked, Caller, Claims, Http};
+pub use condition::{Asked, Caller, Claims, Http, claim_of};
 pub use decide::{By, Decision, Finding, Verdict};
 pub use expression::Expression;
 pub use index::Authorizer;

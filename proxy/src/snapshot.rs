@@ -11,6 +11,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ringmail_proto::destination::{Destination, DestinationKind};
 use ringmail_proto::policy::Authorizer;
+use ringmail_proto::policy::authentication::Authentication;
 use ringmail_proto::version::Version;
 use ringmail_proto::workload::Workload;
 use tokio::sync::{mpsc, watch};
@@ -33,6 +34,8 @@ type Destinations = HashMap<SocketAddr, Arc<Destination>>;
 #[derive(Debug)]
 pub(crate) struct Authorized {
     pub(crate) authorizer: Authorizer,
+    /// Whose tokens are good.
+    pub(crate) authentications: Vec<Authentication>,
     pub(crate) version: Version,
 }
 

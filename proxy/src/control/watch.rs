@@ -224,20 +224,28 @@ impl Control {
     /// the first.
     fn apply_authorization(
         &self,
-        authorization: Authorization,
+        mut authorization: Authorization,
         version: Version,
     ) -> Option<Invalid> {
+        let authentications = std::mem::take(&mut authorization.authentications);
         let authorizer = Authorizer::new(authorization);
         let denied = authorizer.policies().iter().find_map(|policy| {
             let invalid = policy.rules.as_ref().err()?;
             let inside = format!("policy {}", policy.name);
             Some(invalid.clone().inside(&inside))
         });
+        let refusing = authentications.iter().find_map(|one| {
+            let invalid = one.issuers.as_ref().err()?;
+            let inside = format!("authentication {}", one.name);
+            Some(invalid.clone().inside(&inside))
+        });
+        let denied = denied.or(refusing);
         if let Some(invalid) = &denied {
             tracing::error!(%invalid, "a policy cannot be acted on and denies what it is for");
         }
         self.snapshot.put_authorization(Authorized {
             authorizer,
+            authentications,
             version,
         });
         denied
