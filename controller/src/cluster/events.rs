@@ -144,9 +144,11 @@ fn reference(one: &ObjectStatus) -> ObjectReference {
     let api_version = match key.kind {
         Kind::Namespace | Kind::ServiceAccount | Kind::Service | Kind::Pod => "v1".into(),
         Kind::EndpointSlice => "discovery.k8s.io/v1".into(),
-        Kind::HTTPRoute | Kind::GRPCRoute | Kind::TLSRoute | Kind::AuthorizationPolicy => {
-            resource(key.kind).api_version
-        }
+        Kind::HTTPRoute
+        | Kind::GRPCRoute
+        | Kind::TLSRoute
+        | Kind::AuthorizationPolicy
+        | Kind::RequestAuthentication => resource(key.kind).api_version,
     };
     ObjectReference {
         api_version: Some(api_version),

@@ -25,6 +25,7 @@ use tokio_stream::StreamExt;
 use tracing::{info, warn};
 
 use super::State;
+use super::authentication::RequestAuthentication;
 use super::objects::Kind;
 use super::policy::AuthorizationPolicy;
 use crate::metrics::{Metrics, WatchLabels};
@@ -37,7 +38,8 @@ mod store;
 mod read;
 
 pub(crate) use read::{
-    Found, SAID, is_service, of_namespace, of_service, of_written_policy, of_written_route,
+    Found, SAID, is_service, of_namespace, of_service, of_written_authentication,
+    of_written_policy, of_written_route,
 };
 use read::{key_of, of_route};
 use store::{Change, Store};
@@ -59,7 +61,7 @@ const ROUTES_GROUP: &str = "gateway.networking.k8s.io";
 const ROUTES_VERSION: &str = "v1";
 
 /// The kinds that are watched.
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 10] = [
     Kind::Namespace,
     Kind::ServiceAccount,
     Kind::Service,
@@ -69,6 +71,7 @@ const KINDS: [Kind; 9] = [
     Kind::GRPCRoute,
     Kind::TLSRoute,
     Kind::AuthorizationPolicy,
+    Kind::RequestAuthentication,
 ];
 
 /// Follows the cluster until told to stop, and sends each state that differs from the one before.
@@ -114,6 +117,10 @@ pub(crate) async fn follow(
     let read = |one| Some(read::of_policy(one));
     let watch = watch_served(client.clone(), (kind, out.clone()), resource(kind), read);
     watches.spawn(watch);
+    let kind = Kind::RequestAuthentication;
+    let read = |one| Some(read::of_authentication(one));
+    let watch = watch_served(client.clone(), (kind, out.clone()), resource(kind), read);
+    watches.spawn(watch);
     drop(out);
 
     let mut store = Store::new(&KINDS);
@@ -151,6 +158,7 @@ pub(crate) async fn follow(
 pub(crate) fn resource(kind: Kind) -> ApiResource {
     let (kind, plural) = match kind {
         Kind::AuthorizationPolicy => return AuthorizationPolicy::api_resource(),
+        Kind::RequestAuthentication => return RequestAuthentication::api_resource(),
         Kind::GRPCRoute => ("GRPCRoute", "grpcroutes"),
         Kind::TLSRoute => ("TLSRoute", "tlsroutes"),
         // Only those are asked for.
