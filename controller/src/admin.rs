@@ -1,17 +1,21 @@
-//! `/metrics`, `/ready`, `/live`, `/status`: for people, probes and scrapers; never for proxies. Nothing here changes
+//! `/metrics`, `/ready`, `/live`, `/status`, `/workloads`: for people, probes and scrapers; never for proxies. Nothing here changes
 //! anything.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, Query, State};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use http::{StatusCode, header};
+use k8s_openapi::ByteString;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
-use serde::Serialize;
+use prost::Message;
+use ringmail_proto::identity::{SpiffeId, TrustDomain, WorkloadName};
+use ringmail_proto::pb;
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::warn;
@@ -25,6 +29,7 @@ use crate::stop::Stop;
 #[derive(Debug)]
 pub(crate) struct Pages {
     pub(crate) registry: Registry,
+    pub(crate) trust_domain: TrustDomain,
     pub(crate) ready: AtomicBool,
     pub(crate) source: watch::Receiver<Option<Arc<source::State>>>,
     pub(crate) snapshots: Snapshots,
@@ -51,6 +56,7 @@ pub(crate) async fn serve(listener: TcpListener, pages: Arc<Pages>, mut stop: St
         .route("/ready", get(ready))
         .route("/live", get(|| async { "live\n" }))
         .route("/status", get(status))
+        .route("/workloads/{namespace}/{name}", get(workload))
         .with_state(pages);
     let serving =
         axum::serve(listener, router).with_graceful_shutdown(async move { stop.stopped().await });
@@ -75,6 +81,55 @@ async fn ready(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
         (StatusCode::OK, "ready\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+    }
+}
+
+/// Which port of a Service, if it is one that is named.
+#[derive(Deserialize)]
+struct Port {
+    port: Option<u16>,
+}
+
+/// What the proxy of a pod is told of who may do what, as it is told; for the command line.
+#[derive(Serialize)]
+struct Told {
+    workload: String,
+    identity: String,
+    port: u16,
+    version: String,
+    /// `ringmail.v1.Authorization`.
+    authorization: ByteString,
+}
+
+async fn workload(
+    State(pages): State<Arc<Pages>>,
+    Path((namespace, name)): Path<(String, String)>,
+    Query(Port { port }): Query<Port>,
+) -> impl IntoResponse {
+    let snapshot = pages.snapshots.borrow().clone();
+    let told = WorkloadName::new(&namespace, &name).ok().and_then(|name| {
+        let (name, port) = snapshot.mesh.behind(&name, port.unwrap_or(0))?;
+        let workload = snapshot.mesh.workload(&name)?;
+        let account = &workload.service_account;
+        let identity = SpiffeId::new(&pages.trust_domain, &name.namespace, account).ok()?;
+        let authorization = snapshot.mesh.authorization(&name)?;
+        let authorization = pb::Authorization::from(&*authorization);
+        Some(Told {
+            workload: name.to_string(),
+            identity: identity.to_string(),
+            port,
+            version: snapshot.version.to_string(),
+            authorization: ByteString(authorization.encode_to_vec()),
+        })
+    });
+    match told {
+        Some(told) => axum::Json(told).into_response(),
+        None => {
+            let problem = format!(
+                "there is no pod and no Service {namespace}/{name} with that port, or nothing is behind it\n"
+            );
+            (StatusCode::NOT_FOUND, problem).into_response()
+        }
     }
 }
 

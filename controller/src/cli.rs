@@ -31,6 +31,9 @@ mod identity;
 /// `ringmail proxies`.
 mod proxies;
 
+/// `ringmail why`.
+mod why;
+
 /// `ringmail inject`.
 mod inject;
 
@@ -79,6 +82,8 @@ enum Command {
     },
     /// Every sidecar: version, state of its control stream, certificate, memory.
     Proxies(Where),
+    /// Would this be allowed, and by which rule? Or: what was this refusal?
+    Why(Box<why::Question>),
     /// Put sidecars into files, as the webhook would.
     Inject {
         /// A file of YAML, or - for standard input.
@@ -133,6 +138,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Coverage(asked) => coverage::run(format, system, asked.namespace).await?,
         Command::Identity { pod, namespace } => identity::run(format, &namespace, &pod).await?,
         Command::Proxies(asked) => proxies::run(format, asked.namespace).await?,
+        Command::Why(question) => why::run(format, system, *question).await?,
         Command::Inject {
             filename,
             trust_domain,

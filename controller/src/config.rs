@@ -14,7 +14,7 @@ use ringmail_proto::policy::Posture;
 /// What can be said on the command line.
 mod flags;
 
-pub use flags::{Cli, Command, JoinTokenFlags, LogFormat, RunFlags, SidecarFlags};
+pub use flags::{Cli, Command, JoinTokenFlags, LogFormat, PolicyFlags, RunFlags, SidecarFlags};
 
 /// The shortest life of a leaf: shorter would be renewed all the time.
 pub const LEAF_LIFETIME_MIN: Duration = Duration::from_secs(10);
@@ -186,8 +186,8 @@ impl TryFrom<RunFlags> for Config {
         };
         let config = Self {
             trust_domain: flags.trust_domain,
-            default_policy: flags.default_policy,
-            cluster_networks: flags.cluster_networks,
+            default_policy: flags.policy.default_policy,
+            cluster_networks: flags.policy.cluster_networks,
             home,
             listen: flags.listen,
             metrics_listen: flags.metrics_listen,

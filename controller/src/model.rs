@@ -15,6 +15,7 @@ use ringmail_proto::destination::{
 };
 use ringmail_proto::identity::{TrustDomain, WorkloadName};
 use ringmail_proto::policy::{Authorization, Posture};
+use ringmail_proto::revocation::{REVOKED_MAX, Revocations};
 use ringmail_proto::route::Routes;
 use ringmail_proto::workload::Workload;
 
@@ -74,6 +75,7 @@ pub struct Mesh {
     workloads: HashMap<WorkloadName, Arc<Workload>>,
     authorizations: HashMap<WorkloadName, Arc<Authorization>>,
     policies: Vec<PolicyReport>,
+    revocations: Arc<Revocations>,
     /// What `services` and `consumers` are made of.
     plain: services::Plain,
     services: HashMap<SocketAddr, Arc<Dialled>>,
@@ -109,6 +111,7 @@ impl Mesh {
             .iter()
             .map(|pod| (pod.name.clone(), Arc::new(pod.workload(&mut problems))))
             .collect();
+        let revocations = Arc::new(revocations(objects, &mut problems));
         problems.truncate(PROBLEMS_MAX);
         Self {
             meshed: entries
@@ -123,6 +126,7 @@ impl Mesh {
             workloads,
             authorizations: authorized.by_workload,
             policies: authorized.reports,
+            revocations,
             plain: routed.plain,
             services: routed.services,
             consumers: routed.consumers,
@@ -145,6 +149,23 @@ impl Mesh {
     #[must_use]
     pub fn authorization(&self, name: &WorkloadName) -> Option<Arc<Authorization>> {
         self.authorizations.get(name).cloned()
+    }
+
+    /// The pod of that name, or one behind the service of that name, and the port there.
+    pub(crate) fn behind(&self, name: &WorkloadName, port: u16) -> Option<(WorkloadName, u16)> {
+        if self.workloads.contains_key(name) {
+            return Some((name.clone(), port));
+        }
+        let served = [true, false].map(|v4| self.plain.get(&(name.clone(), port, v4)));
+        let mut endpoints = served.into_iter().flatten().flat_map(|one| &one.endpoints);
+        let first = endpoints.next()?;
+        Some((first.workload.clone(), first.address.port()))
+    }
+
+    /// Whom nobody trusts any more.
+    #[must_use]
+    pub fn revocations(&self) -> &Arc<Revocations> {
+        &self.revocations
     }
 
     /// What the authors of policies are told.
@@ -173,6 +194,7 @@ impl Mesh {
         for (name, workload) in &mut self.workloads {
             reuse(workload, previous.workloads.get(name));
         }
+        reuse(&mut self.revocations, Some(&previous.revocations));
         // Those that share one compare it once.
         let mut known: HashMap<*const Authorization, Arc<Authorization>> = HashMap::new();
         for (name, new) in &mut self.authorizations {
@@ -314,6 +336,27 @@ fn adopt(dialled: &mut Arc<Dialled>, plain: &services::Plain, v4: bool) {
             part.clone_from(plain);
         }
     }
+}
+
+/// All of them together; beyond the limit the rest is told nobody, which is said.
+fn revocations(objects: &Objects, problems: &mut Vec<String>) -> Revocations {
+    let mut all = Revocations::default();
+    for one in objects.revocations() {
+        if all.len() + one.identities.len() + one.serials.len() > REVOKED_MAX {
+            let name = one.metadata.name.as_deref().unwrap_or_default();
+            problems.push(format!(
+                "IdentityRevocation {name}: with it more than {REVOKED_MAX} would be revoked; it is NOT in force"
+            ));
+            continue;
+        }
+        for id in &one.identities {
+            all.add_identity(id.clone(), one.until);
+        }
+        for serial in &one.serials {
+            all.add_serial(serial.clone(), one.until);
+        }
+    }
+    all
 }
 
 fn reuse<T: Eq>(new: &mut Arc<T>, old: Option<&Arc<T>>) {

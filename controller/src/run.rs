@@ -84,6 +84,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let (states, source) = watch::channel(None);
     let (stopper, stop) = stop::pair();
     let pages = Arc::new(Pages {
+        trust_domain: config.trust_domain.clone(),
         registry: metrics.registry(),
         ready: AtomicBool::new(false),
         source: source.clone(),

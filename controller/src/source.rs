@@ -4,7 +4,7 @@
 //! file that cannot be accepted is refused whole, with file, line and field, an object of a cluster one by one; what was
 //! held before stays in force.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -39,6 +39,14 @@ pub mod policy;
     reason = "its derives repeat the types inside functions, and name columns one by one"
 )]
 pub mod authentication;
+
+/// Revoked identities, as they are written and meant.
+#[allow(
+    unreachable_pub,
+    clippy::duplicated_attributes,
+    reason = "its derives repeat the types inside functions, and name columns one by one"
+)]
+pub mod revocation;
 
 /// What every object must keep to.
 mod check;
@@ -104,6 +112,13 @@ pub struct ObjectStatus {
 
 fn as_text<S: Serializer>(key: &Key, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(key)
+}
+
+/// What a directory holds now.
+pub(crate) fn read_once(path: &Path) -> State {
+    let mut directory = Directory::new(path.to_owned());
+    directory.scan(SystemTime::now(), Duration::ZERO);
+    directory.state()
 }
 
 /// Follows a directory until told to stop, and sends each state that differs from the one before.

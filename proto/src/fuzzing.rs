@@ -6,6 +6,7 @@ use crate::bundle::TrustBundle;
 use crate::destination::Destination;
 use crate::identity::{SpiffeId, WorkloadName};
 use crate::policy::{Authorization, Authorizer};
+use crate::revocation::Revocations;
 use crate::workload::Workload;
 use crate::{Invalid, pb};
 
@@ -35,6 +36,7 @@ pub fn control(bytes: &[u8]) {
             Some(Resource::TrustBundle(wire)) => survives::<_, TrustBundle>(wire),
             Some(Resource::Workload(wire)) => survives::<_, Workload>(wire),
             Some(Resource::Destination(wire)) => survives::<_, Destination>(wire),
+            Some(Resource::Revocations(wire)) => survives::<_, Revocations>(wire),
             Some(Resource::Authorization(wire)) => authorization(wire),
             None => {}
         }

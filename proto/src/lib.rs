@@ -24,6 +24,9 @@ pub mod route;
 /// Who may do what with a workload.
 pub mod policy;
 
+/// Whom nobody trusts any more.
+pub mod revocation;
+
 /// The order of configuration states.
 pub mod version;
 

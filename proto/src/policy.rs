@@ -43,8 +43,12 @@ mod decide;
 /// Whose JSON web tokens are good.
 pub mod authentication;
 
+/// Why it is what it is.
+mod explain;
+
 pub use condition::{Asked, Caller, Claims, Http, claim_of};
 pub use decide::{By, Decision, Finding, Verdict};
+pub use explain::Considered;
 pub use expression::Expression;
 pub use index::Authorizer;
 

@@ -106,8 +106,9 @@ reasons! {
     42 PolicyNotLoaded     "policy_not_loaded"    Controller 503 14 "what is allowed here was not learnt yet"
     50 EgressDenied        "egress_denied"        Client     403 7  "the address is outside the mesh, and this namespace does not let anything out"
     51 PolicyDenied        "policy_denied"        Client     403 7  "the policy of the destination does not allow this"
+    53 IdentityRevoked     "identity_revoked"     Client     403 7  "the identity was revoked"
     52 PolicyCut           "policy_cut"           Client     403 7  "the policy of the destination does not allow this any more"
-    53 TokenInvalid        "token_invalid"        Client     401 16 "the request's token is not accepted here"
+    54 TokenInvalid        "token_invalid"        Client     401 16 "the request's token is not accepted here"
 }
 
 impl Reason {

@@ -69,6 +69,9 @@ mod drain;
 /// Connections that wait.
 mod idle;
 
+/// Streams that take turns.
+mod turns;
+
 /// Connections of nobody knows whom.
 mod strangers;
 

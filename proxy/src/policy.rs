@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use ringmail_proto::policy::authentication::Verified;
 use ringmail_proto::policy::{Asked, By, Caller, Decision, Finding, Http, Verdict};
+use ringmail_proto::revocation::Revocations;
 use ringmail_proto::svid::Svid;
 
 use crate::error::{DecisionId, Error, Reason};
@@ -61,6 +62,7 @@ pub(crate) struct Policies {
     snapshot: Arc<Snapshot>,
     metrics: Arc<Metrics>,
     current: RefCell<Option<Current>>,
+    revocations: RefCell<Arc<Revocations>>,
     /// Counts changes: what was judged under another is judged again.
     generation: Cell<u64>,
     /// Connections whose streams are judged.
@@ -82,6 +84,7 @@ impl Policies {
             snapshot,
             metrics,
             current: RefCell::default(),
+            revocations: RefCell::default(),
             generation: Cell::default(),
             judged: RefCell::default(),
         }
@@ -89,22 +92,19 @@ impl Policies {
 
     /// Takes over what was learnt. Streams that are open are judged again.
     pub(crate) fn adopt(&self) {
-        let Some(learnt) = self.snapshot.authorization() else {
-            return;
-        };
-        if let Some(current) = &*self.current.borrow()
-            && Arc::ptr_eq(&current.authorized, &learnt)
+        let revocations = self.snapshot.revocations();
+        let mut is_news = !Arc::ptr_eq(&self.revocations.borrow(), &revocations);
+        *self.revocations.borrow_mut() = revocations;
+        if let Some(learnt) = self.snapshot.authorization()
+            && !self.is_current(&learnt)
         {
+            let known = self.still_known(&learnt);
+            *self.current.borrow_mut() = Some(Current::new(learnt, known));
+            is_news = true;
+        }
+        if !is_news {
             return;
         }
-        // For each policy, and for none, by verdict, enforced or in shadow.
-        let counters = (learnt.authorizer.policies().len() + 1) * 4;
-        let known = self.still_known(&learnt);
-        *self.current.borrow_mut() = Some(Current {
-            authorized: learnt,
-            counters: (0..counters).map(|_| OnceCell::new()).collect(),
-            known: known.into(),
-        });
         self.generation.set(self.generation.get() + 1);
         self.judged.borrow_mut().retain(|streams| {
             let streams = streams.upgrade();
@@ -122,6 +122,13 @@ impl Policies {
             .as_ref()
             .filter(|current| current.authorized.authentications == learnt.authentications);
         same.map(|current| current.known.take()).unwrap_or_default()
+    }
+
+    fn is_current(&self, learnt: &Arc<Authorized>) -> bool {
+        let current = self.current.borrow();
+        current
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(&current.authorized, learnt))
     }
 
     /// Streams of this connection are woken when policies change.
@@ -172,6 +179,7 @@ impl Policies {
         if self.current.borrow().is_none() {
             self.adopt();
         }
+        self.trust(wanted)?;
         let current = self.current.borrow();
         let current = current.as_ref().ok_or(Reason::PolicyNotLoaded)?;
         let decision = current.decide(wanted);
@@ -184,6 +192,7 @@ impl Policies {
 
     /// Whether what was allowed still is.
     fn judge_again(&self, wanted: &Wanted<'_>) -> Result<(), Error> {
+        self.trust(wanted)?;
         let current = self.current.borrow();
         let current = current.as_ref().ok_or(Reason::PolicyNotLoaded)?;
         if wanted.token.is_some_and(|token| token.expires <= now()) {
@@ -194,6 +203,17 @@ impl Policies {
             return Err(self.refuse(current, wanted, ground, Reason::TokenInvalid));
         }
         self.enforce(current, current.decide(wanted), wanted, Reason::PolicyCut)
+    }
+
+    /// Whether the client is one that was not revoked.
+    fn trust(&self, wanted: &Wanted<'_>) -> Result<(), Error> {
+        let svid = wanted.client.svid.as_ref();
+        let Some(svid) = svid.filter(|svid| self.snapshot.has_revoked(svid)) else {
+            return Ok(());
+        };
+        let id = DecisionId::random();
+        audit::revoked(svid, wanted, id);
+        Err(Error::from(Reason::IdentityRevoked).decided(Some(id)))
     }
 
     fn enforce(
@@ -259,6 +279,16 @@ impl Policies {
 }
 
 impl Current {
+    fn new(authorized: Arc<Authorized>, known: Known) -> Self {
+        // For each policy, and for none, by verdict, enforced or in shadow.
+        let counters = (authorized.authorizer.policies().len() + 1) * 4;
+        Self {
+            authorized,
+            counters: (0..counters).map(|_| OnceCell::new()).collect(),
+            known: known.into(),
+        }
+    }
+
     fn decide(&self, wanted: &Wanted<'_>) -> Decision {
         self.authorized.authorizer.decide(&Asked {
             caller: Caller {

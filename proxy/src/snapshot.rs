@@ -12,13 +12,15 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use ringmail_proto::destination::{Destination, DestinationKind};
 use ringmail_proto::policy::Authorizer;
 use ringmail_proto::policy::authentication::Authentication;
+use ringmail_proto::revocation::Revocations;
+use ringmail_proto::svid::Svid;
 use ringmail_proto::version::Version;
 use ringmail_proto::workload::Workload;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use crate::error::{Error, Reason};
-use crate::tls::identity::Identity;
+use crate::tls::identity::{Identity, unix_now};
 
 /// Addresses that are known at once, fewer than the controller's limit for one proxy. Beyond, addresses outside the mesh
 /// are forgotten.
@@ -45,6 +47,7 @@ pub(crate) struct Snapshot {
     identity: ArcSwapOption<Identity>,
     workload: ArcSwapOption<Workload>,
     authorization: ArcSwapOption<Authorized>,
+    revocations: ArcSwap<Revocations>,
     destinations: ArcSwap<Destinations>,
     changes: watch::Sender<u64>,
     lookups: mpsc::Sender<SocketAddr>,
@@ -58,6 +61,7 @@ impl Snapshot {
             identity: ArcSwapOption::empty(),
             workload: ArcSwapOption::empty(),
             authorization: ArcSwapOption::empty(),
+            revocations: ArcSwap::default(),
             destinations: ArcSwap::default(),
             changes: watch::Sender::new(0),
             lookups,
@@ -87,6 +91,17 @@ impl Snapshot {
     /// Who may do what with our app; none before it was learnt.
     pub(crate) fn authorization(&self) -> Option<Arc<Authorized>> {
         self.authorization.load_full()
+    }
+
+    /// Whom nobody trusts any more.
+    pub(crate) fn revocations(&self) -> Arc<Revocations> {
+        self.revocations.load_full()
+    }
+
+    /// Whether a certificate is revoked now.
+    pub(crate) fn has_revoked(&self, svid: &Svid) -> bool {
+        let revocations = self.revocations.load();
+        !revocations.is_empty() && revocations.has(svid, unix_now())
     }
 
     /// What is behind an address; the controller is asked once and keeps us informed.
@@ -135,6 +150,13 @@ impl Snapshot {
     pub(crate) fn put_workload(&self, workload: Workload) {
         self.workload.store(Some(Arc::new(workload)));
         self.changed();
+    }
+
+    pub(crate) fn put_revocations(&self, revocations: Revocations) {
+        if **self.revocations.load() != revocations {
+            self.revocations.store(Arc::new(revocations));
+            self.changed();
+        }
     }
 
     pub(crate) fn put_authorization(&self, authorized: Authorized) {

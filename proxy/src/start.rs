@@ -268,6 +268,7 @@ async fn keep_tidy(worker: &Worker) {
                     return;
                 }
                 worker.policies.adopt();
+                worker.peers.cut_revoked(&worker.snapshot);
                 if let Some(identity) = worker.snapshot.last_identity() {
                     worker.peers.retire_before(identity.generation);
                 }

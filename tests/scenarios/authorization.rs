@@ -7,6 +7,7 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Request, Version};
+use ringmail_tests::apps;
 use ringmail_tests::bed::Bed;
 use ringmail_tests::load::{Reply, fetch};
 use ringmail_tests::mesh::Workload;
@@ -36,6 +37,7 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
         what_is_not_understood_denies,
     ),
     ("authorization::postures", postures),
+    ("authorization::revocation", revocation),
 ];
 
 /// A policy for all of the namespace.
@@ -159,7 +161,7 @@ fn refusals_explain_themselves(bed: Bed) -> anyhow::Result<()> {
 fn what_is_under_way_is_cut(bed: Bed) -> anyhow::Result<()> {
     play(bed, &Plan::default(), |shop| {
         let mut opaque = dial(&shop.client, TALK)?;
-        expect(&mut opaque, ringmail_tests::apps::BANNER.as_bytes())?;
+        expect(&mut opaque, apps::BANNER.as_bytes())?;
         let mut upload = dial(&shop.client, WEB)?;
         upload.write_all(
             b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nsome of it",
@@ -280,5 +282,42 @@ fn postures(bed: Bed) -> anyhow::Result<()> {
             asked().is_ok_and(|reply| refusal(&reply) == Some("policy_denied"))
         })?;
         Ok(())
+    })
+}
+
+/// Nobody trusts them until then.
+fn revoked(identities: &str, until: &str) -> String {
+    format!(
+        "apiVersion: ringmail.io/v1alpha1\nkind: IdentityRevocation\nmetadata: {{name: stolen}}\nspec:\n  identities: [{identities}]\n  until: \"{until}\"\n"
+    )
+}
+
+fn revocation(bed: Bed) -> anyhow::Result<()> {
+    play(bed, &Plan::default(), |shop| {
+        const CLIENT: &str = "'spiffe://mesh.local/ns/shop/sa/client'";
+        const SERVER: &str = "'spiffe://mesh.local/ns/shop/sa/server'";
+        let mut opaque = dial(&shop.client, TALK)?;
+        expect(&mut opaque, apps::BANNER.as_bytes())?;
+        shop.mesh
+            .put("r", &revoked(CLIENT, "2999-01-01T00:00:00Z"))?;
+        let (_, ending) = read_rest(&mut opaque);
+        ensure!(ending != Ending::Open, "bytes still flow");
+        let reply = shop.get(WEB, "/")?;
+        ensure!(refusal(&reply) == Some("identity_revoked"), "{reply:?}");
+        shop.wait_server_refusal("identity_revoked")?;
+
+        // What has ended is none, and neither is what is gone.
+        shop.mesh
+            .put("r", &revoked(CLIENT, "2001-01-01T00:00:00Z"))?;
+        until_status(shop, "/", 200)?;
+        shop.mesh
+            .put("r", &revoked(SERVER, "2999-01-01T00:00:00Z"))?;
+        wait::until(LIMIT, || {
+            shop.get(WEB, "/")
+                .is_ok_and(|reply| refusal(&reply) == Some("peer_identity"))
+        })
+        .context("a revoked server is still asked")?;
+        shop.mesh.remove("r")?;
+        until_status(shop, "/", 200)
     })
 }

@@ -38,6 +38,11 @@ pub(super) fn print<Row: Serialize>(
     Ok(out.write_all(table(&rows, columns).as_bytes())?)
 }
 
+/// Prints a line for people.
+pub(super) fn say(text: &str) -> anyhow::Result<()> {
+    Ok(writeln!(io::stdout().lock(), "{text}")?)
+}
+
 fn table(rows: &[Value], columns: &[&str]) -> String {
     let head = columns
         .iter()

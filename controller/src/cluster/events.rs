@@ -148,7 +148,8 @@ fn reference(one: &ObjectStatus) -> ObjectReference {
         | Kind::GRPCRoute
         | Kind::TLSRoute
         | Kind::AuthorizationPolicy
-        | Kind::RequestAuthentication => resource(key.kind).api_version,
+        | Kind::RequestAuthentication
+        | Kind::IdentityRevocation => resource(key.kind).api_version,
     };
     ObjectReference {
         api_version: Some(api_version),

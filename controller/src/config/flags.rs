@@ -36,6 +36,24 @@ pub enum LogFormat {
     Json,
 }
 
+/// What holds where no object says otherwise.
+#[derive(Debug, Clone, Args)]
+pub struct PolicyFlags {
+    /// What becomes of callers that no policy speaks of, where neither namespace nor pod says it by
+    /// `ringmail.io/default-policy`: deny, mesh (whoever has an identity may), cluster (so may who comes from the cluster's
+    /// networks) or open.
+    #[arg(long, env = "RINGMAIL_DEFAULT_POLICY", default_value = "mesh", value_parser = posture)]
+    pub default_policy: Posture,
+    /// What `cluster` means by the cluster: networks in CIDR notation.
+    #[arg(
+        long,
+        env = "RINGMAIL_CLUSTER_NETWORKS",
+        value_delimiter = ',',
+        default_value = "10.0.0.0/8,100.64.0.0/10,172.16.0.0/12,192.168.0.0/16,fd00::/8"
+    )]
+    pub cluster_networks: Vec<IpNet>,
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -84,19 +102,9 @@ pub struct RunFlags {
     /// With --kubernetes: what pods are given.
     #[command(flatten)]
     pub sidecar: SidecarFlags,
-    /// What becomes of callers that no policy speaks of, where neither namespace nor pod says it by
-    /// `ringmail.io/default-policy`: deny, mesh (whoever has an identity may), cluster (so may who comes from the cluster's
-    /// networks) or open.
-    #[arg(long, env = "RINGMAIL_DEFAULT_POLICY", default_value = "mesh", value_parser = posture)]
-    pub default_policy: Posture,
-    /// What `cluster` means by the cluster: networks in CIDR notation.
-    #[arg(
-        long,
-        env = "RINGMAIL_CLUSTER_NETWORKS",
-        value_delimiter = ',',
-        default_value = "10.0.0.0/8,100.64.0.0/10,172.16.0.0/12,192.168.0.0/16,fd00::/8"
-    )]
-    pub cluster_networks: Vec<IpNet>,
+    /// What holds where no object says otherwise.
+    #[command(flatten)]
+    pub policy: PolicyFlags,
     /// Where proxies call.
     #[arg(long, env = "RINGMAIL_LISTEN", default_value = "0.0.0.0:15012")]
     pub listen: SocketAddr,

@@ -58,6 +58,8 @@ enum Refused {
     UnknownWorkload(WorkloadName),
     #[error(transparent)]
     Denied(#[from] Denied),
+    #[error("{0} is revoked")]
+    Revoked(SpiffeId),
     #[error("too many certificates for pod {0}; wait {1:?}")]
     TooOften(WorkloadName, Duration),
     #[error(transparent)]
@@ -153,6 +155,13 @@ impl Parts {
         let (mesh, account) = self.pod(&name, proof.pod_uid()).await?;
         let id = SpiffeId::new(&self.trust_domain, &name.namespace, &account)?;
         proof.check(&id)?;
+        let revocations = mesh.revocations();
+        let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        if revocations.has_identity(&id, seconds)
+            || peer.is_some_and(|peer| revocations.has(peer, seconds))
+        {
+            return Err(Refused::Revoked(id));
+        }
         self.paces
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -206,7 +215,7 @@ impl Refused {
                 Certified::Failed
             }
             Self::Denied(Denied::TooOften(_)) => Certified::RateLimited,
-            Self::Denied(_) => Certified::Denied,
+            Self::Denied(_) | Self::Revoked(_) => Certified::Denied,
             Self::TooOften(..) => Certified::RateLimited,
         }
     }
@@ -230,6 +239,7 @@ impl From<Refused> for Status {
                 Denied::Jwks | Denied::Review | Denied::State(_) => Self::unavailable(text),
                 Denied::TooOften(_) => Self::resource_exhausted(text),
             },
+            Refused::Revoked(_) => Self::permission_denied(text),
             Refused::TooOften(..) => Self::resource_exhausted(text),
             Refused::Authority(AuthorityError::Expired) => Self::unavailable(text),
             Refused::Authority(_) => Self::internal("cannot sign"),

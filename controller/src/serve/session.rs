@@ -15,6 +15,7 @@ use ringmail_proto::identity::WorkloadName;
 use ringmail_proto::pb;
 use ringmail_proto::pb::resource::Resource as Kind;
 use ringmail_proto::policy::Authorization;
+use ringmail_proto::revocation::Revocations;
 use ringmail_proto::version::Version;
 use ringmail_proto::workload::Workload;
 
@@ -54,6 +55,7 @@ pub(super) struct Session {
     told_bundle: Option<Arc<TrustBundle>>,
     told_workload: Option<Arc<Workload>>,
     told_authorization: Option<Arc<Authorization>>,
+    told_revocations: Option<Arc<Revocations>>,
     /// What was told under each name; none while the first answer is due.
     told: BTreeMap<SocketAddr, Option<Answer>>,
     /// The state that everything told is up to.
@@ -72,6 +74,7 @@ impl Session {
             told_bundle: None,
             told_workload: None,
             told_authorization: None,
+            told_revocations: None,
             told: BTreeMap::new(),
             settled: None,
             due: VecDeque::new(),
@@ -174,6 +177,12 @@ impl Session {
         if self.told_workload.as_ref() != Some(own) {
             batch.push(Kind::Workload((&**own).into()));
             self.told_workload = Some(own.clone());
+        }
+        let revocations = snapshot.mesh.revocations();
+        // None too are told at first: a proxy that comes back may hold some.
+        if self.told_revocations.as_ref() != Some(revocations) {
+            batch.push(Kind::Revocations((&**revocations).into()));
+            self.told_revocations = Some(revocations.clone());
         }
         let authorization = snapshot.mesh.authorization(&self.workload);
         if self.told_authorization != authorization

@@ -16,7 +16,7 @@ const LABELS_MAX: usize = 256;
 pub(super) fn check(kind: Kind, metadata: &ObjectMeta) -> Result<Key, Invalid> {
     let name = metadata.name.as_deref().unwrap_or_default();
     let namespace = match kind {
-        Kind::Namespace => "",
+        Kind::Namespace | Kind::IdentityRevocation => "",
         Kind::ServiceAccount
         | Kind::Service
         | Kind::Pod
@@ -32,6 +32,7 @@ pub(super) fn check(kind: Kind, metadata: &ObjectMeta) -> Result<Key, Invalid> {
             field: "name".into(),
             ..e
         }),
+        Kind::IdentityRevocation => WorkloadName::new("x", name),
         _ => WorkloadName::new(namespace, name),
     };
     checked.map_err(|e| e.inside("metadata"))?;

@@ -28,6 +28,7 @@ use super::State;
 use super::authentication::RequestAuthentication;
 use super::objects::Kind;
 use super::policy::AuthorizationPolicy;
+use super::revocation::IdentityRevocation;
 use crate::metrics::{Metrics, WatchLabels};
 use crate::stop::Stop;
 
@@ -39,7 +40,7 @@ mod read;
 
 pub(crate) use read::{
     Found, SAID, is_service, of_namespace, of_service, of_written_authentication,
-    of_written_policy, of_written_route,
+    of_written_policy, of_written_revocation, of_written_route,
 };
 use read::{key_of, of_route};
 use store::{Change, Store};
@@ -61,7 +62,7 @@ const ROUTES_GROUP: &str = "gateway.networking.k8s.io";
 const ROUTES_VERSION: &str = "v1";
 
 /// The kinds that are watched.
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 11] = [
     Kind::Namespace,
     Kind::ServiceAccount,
     Kind::Service,
@@ -72,6 +73,7 @@ const KINDS: [Kind; 10] = [
     Kind::TLSRoute,
     Kind::AuthorizationPolicy,
     Kind::RequestAuthentication,
+    Kind::IdentityRevocation,
 ];
 
 /// Follows the cluster until told to stop, and sends each state that differs from the one before.
@@ -113,14 +115,16 @@ pub(crate) async fn follow(
         let watch = watch_served(client.clone(), (kind, out.clone()), resource(kind), read);
         watches.spawn(watch);
     }
-    let kind = Kind::AuthorizationPolicy;
-    let read = |one| Some(read::of_policy(one));
-    let watch = watch_served(client.clone(), (kind, out.clone()), resource(kind), read);
-    watches.spawn(watch);
-    let kind = Kind::RequestAuthentication;
-    let read = |one| Some(read::of_authentication(one));
-    let watch = watch_served(client.clone(), (kind, out.clone()), resource(kind), read);
-    watches.spawn(watch);
+    type Read = fn(DynamicObject) -> Found;
+    for (kind, read) in [
+        (Kind::AuthorizationPolicy, read::of_policy as Read),
+        (Kind::RequestAuthentication, read::of_authentication),
+        (Kind::IdentityRevocation, read::of_revocation),
+    ] {
+        let read = move |one| Some(read(one));
+        let watch = watch_served(client.clone(), (kind, out.clone()), resource(kind), read);
+        watches.spawn(watch);
+    }
     drop(out);
 
     let mut store = Store::new(&KINDS);
@@ -159,6 +163,7 @@ pub(crate) fn resource(kind: Kind) -> ApiResource {
     let (kind, plural) = match kind {
         Kind::AuthorizationPolicy => return AuthorizationPolicy::api_resource(),
         Kind::RequestAuthentication => return RequestAuthentication::api_resource(),
+        Kind::IdentityRevocation => return IdentityRevocation::api_resource(),
         Kind::GRPCRoute => ("GRPCRoute", "grpcroutes"),
         Kind::TLSRoute => ("TLSRoute", "tlsroutes"),
         // Only those are asked for.

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::authentication;
 use super::policy::Meant;
+use super::revocation::Revoked;
 use super::route::Route;
 
 /// Objects of one source.
@@ -38,6 +39,8 @@ pub enum Kind {
     AuthorizationPolicy,
     /// `ringmail.io/v1alpha1`.
     RequestAuthentication,
+    /// `ringmail.io/v1alpha1`; of no namespace.
+    IdentityRevocation,
 }
 
 impl Kind {
@@ -50,7 +53,7 @@ impl Kind {
 pub struct Key {
     /// Its kind.
     pub kind: Kind,
-    /// Its namespace; empty for a Namespace.
+    /// Its namespace; empty for a Namespace and an IdentityRevocation.
     pub namespace: Arc<str>,
     /// Its name.
     pub name: Arc<str>,
@@ -84,6 +87,8 @@ pub enum Object {
     Policy(Arc<Meant>),
     /// Whose tokens are good.
     Authentication(Arc<authentication::Meant>),
+    /// Whom nobody trusts.
+    Revocation(Arc<Revoked>),
 }
 
 impl Object {
@@ -99,6 +104,7 @@ impl Object {
             Self::Route(one) => &one.metadata,
             Self::Policy(one) => &one.metadata,
             Self::Authentication(one) => &one.metadata,
+            Self::Revocation(one) => &one.metadata,
         }
     }
 }
@@ -214,6 +220,15 @@ impl Objects {
         self.of(Kind::RequestAuthentication)
             .filter_map(|one| match one {
                 Object::Authentication(one) => Some(&**one),
+                _ => None,
+            })
+    }
+
+    /// All revocations, by name.
+    pub fn revocations(&self) -> impl Iterator<Item = &Revoked> {
+        self.of(Kind::IdentityRevocation)
+            .filter_map(|one| match one {
+                Object::Revocation(one) => Some(&**one),
                 _ => None,
             })
     }

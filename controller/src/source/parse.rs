@@ -16,6 +16,7 @@ use super::check::check;
 use super::directory::Refusal;
 use super::objects::{Key, Kind, Object};
 use super::policy::{self, Meant};
+use super::revocation;
 use super::route::{self, Route};
 
 /// Group and version of the Gateway API's routes.
@@ -150,6 +151,14 @@ fn one(
             (
                 Kind::RequestAuthentication,
                 Object::Authentication(Arc::new(one)),
+            )
+        }
+        (POLICIES, "IdentityRevocation") => {
+            let revoked = revocation::meant(read(document)?);
+            let revoked = revoked.map_err(|e| invalid(document, &e))?;
+            (
+                Kind::IdentityRevocation,
+                Object::Revocation(Arc::new(revoked)),
             )
         }
         (_, "") => return Err(refusal(document.line, "kind", "is missing")),

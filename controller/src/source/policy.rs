@@ -541,19 +541,20 @@ fn texts(written: Vec<String>) -> Vec<pb::TextMatch> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::revocation::IdentityRevocation;
     use kube::CustomResourceExt;
 
-    /// The definition in the chart is what the types say. After a change of the types, `RINGMAIL_WRITE_CRDS=1` writes it.
+    /// The definitions in the chart are what the types say. After a change of the types, `RINGMAIL_WRITE_CRDS=1` writes them.
     #[test]
-    fn the_chart_has_this_definition() {
-        let path = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../charts/ringmail/files/crds/authorizationpolicies.yaml"
-        );
-        let definition = serde_saphyr::to_string(&AuthorizationPolicy::crd()).expect("YAML");
-        if std::env::var_os("RINGMAIL_WRITE_CRDS").is_some() {
-            std::fs::write(path, &definition).expect("written");
+    fn the_chart_has_these_definitions() {
+        for crd in [AuthorizationPolicy::crd(), IdentityRevocation::crd()] {
+            let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/ringmail/files/crds");
+            let path = format!("{directory}/{}.yaml", crd.spec.names.plural);
+            let definition = serde_saphyr::to_string(&crd).expect("YAML");
+            if std::env::var_os("RINGMAIL_WRITE_CRDS").is_some() {
+                std::fs::write(&path, &definition).expect("written");
+            }
+            assert_eq!(std::fs::read_to_string(&path).expect(&path), definition);
         }
-        assert_eq!(std::fs::read_to_string(path).expect(path), definition);
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
-use super::{Condition, Host, Path, Template, Text};
+use super::{Action, Condition, Host, Path, Template, Text};
 use crate::identity::SpiffeId;
 
 /// The claims of a JSON web token that was verified.
@@ -53,6 +53,15 @@ pub(super) enum Benefit {
     OfDoubt,
     /// In a rule that denies.
     OfCaution,
+}
+
+impl Benefit {
+    pub(super) fn of(action: Action) -> Self {
+        match action {
+            Action::Allow => Self::OfDoubt,
+            Action::Deny => Self::OfCaution,
+        }
+    }
 }
 
 impl Condition {

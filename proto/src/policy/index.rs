@@ -126,6 +126,12 @@ impl Authorizer {
         &self.policies
     }
 
+    /// For callers that no policy speaks of.
+    #[must_use]
+    pub fn posture(&self) -> Posture {
+        self.posture
+    }
+
     /// Whether bytes that are no HTTP are refused there: a rule about HTTP names the port.
     #[must_use]
     pub fn requires_http(&self, port: u16) -> bool {
@@ -301,10 +307,7 @@ impl Entry {
     where
         F: IntoIterator<Item = (&'a [u8], &'a [u8])> + Clone,
     {
-        let benefit = match policy.action {
-            Action::Allow => Benefit::OfDoubt,
-            Action::Deny => Benefit::OfCaution,
-        };
+        let benefit = Benefit::of(policy.action);
         policy.is_for(asked.port)
             && match (self.part, &policy.rules) {
                 (Part::Whole, _) => true,

@@ -355,6 +355,61 @@ fn shadow_policies_are_told_and_decide_nothing() {
 }
 
 #[test]
+fn explanations_name_what_does_not_hold() {
+    let all = authorizer(
+        pb::Posture::Open,
+        vec![
+            policy(
+                "allow",
+                &[
+                    "namespace=a,b > path=/x,/y",
+                    "namespace=c | namespace=d",
+                    "? claim:groups=z",
+                ],
+            ),
+            policy("deny", &[]),
+            policy("allow@81", &[""]),
+        ],
+    );
+    let identity = "spiffe://mesh/ns/a/sa/b".parse().expect("an identity");
+    let asked = Asked {
+        caller: Caller {
+            identity: Some(&identity),
+            address: "::1".parse().expect("an address"),
+        },
+        port: 80,
+        http: Some(Http {
+            method: "GET",
+            path: "/z",
+            host: None,
+            fields: [],
+            claims: None,
+        }),
+    };
+    let shown: Vec<_> = all
+        .explain(&asked)
+        .into_iter()
+        .map(|one| {
+            (
+                one.policy,
+                one.rule,
+                one.holds,
+                one.because.unwrap_or_default(),
+            )
+        })
+        .collect();
+    let expected = [
+        (0, Some(0), false, "to: paths /x, /y"),
+        (0, Some(1), false, "from: none of 2"),
+        (0, Some(2), false, "when: claim groups z"),
+        (1, None, true, "has no rules, and denies everything"),
+    ];
+    let expected =
+        expected.map(|(policy, rule, holds, because)| (policy, rule, holds, because.to_owned()));
+    assert_eq!(shown, expected);
+}
+
+#[test]
 fn what_is_too_much_denies() {
     let alternatives: Vec<String> = (0..64).map(|n| format!("namespace=n{n}")).collect();
     let rule =

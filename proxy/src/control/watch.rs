@@ -14,6 +14,7 @@ use ringmail_proto::pb::discovery_service_client::DiscoveryServiceClient;
 use ringmail_proto::pb::resource::Resource;
 use ringmail_proto::pb::watch_request::Request;
 use ringmail_proto::policy::{Authorization, Authorizer};
+use ringmail_proto::revocation::Revocations;
 use ringmail_proto::version::Version;
 use ringmail_proto::workload::Workload;
 use ringmail_proto::{Invalid, pb};
@@ -149,6 +150,7 @@ struct Update {
     bundle: Option<TrustBundle>,
     workload: Option<Workload>,
     authorization: Option<Authorization>,
+    revocations: Option<Revocations>,
     destinations: Vec<Destination>,
 }
 
@@ -209,6 +211,9 @@ impl Control {
         }
         if let Some(workload) = update.workload {
             self.snapshot.put_workload(workload);
+        }
+        if let Some(revocations) = update.revocations {
+            self.snapshot.put_revocations(revocations);
         }
         let denied = update
             .authorization
@@ -306,6 +311,13 @@ fn check(
                 update
                     .destinations
                     .push(checked.map_err(|e: Invalid| e.inside(&format!("destination {name}")))?);
+            }
+            Some(Resource::Revocations(revocations)) => {
+                update.revocations = Some(
+                    revocations
+                        .try_into()
+                        .map_err(|e: Invalid| e.inside("revocations"))?,
+                );
             }
             Some(Resource::Authorization(authorization)) => {
                 update.authorization = Some(

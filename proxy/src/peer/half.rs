@@ -7,6 +7,7 @@ use super::frame::Frame;
 use super::inbox::Inbox;
 use super::streams::WINDOW_BYTES;
 use crate::error::{DecisionId, Reason};
+use crate::turns::Turn;
 
 /// What one stream has with the connection.
 #[derive(Debug)]
@@ -16,8 +17,8 @@ pub(super) struct Half {
     pub(super) unread_head_bytes: usize,
     pub(super) reader: Option<Waker>,
     pub(super) writer: Option<Waker>,
-    /// The writer waits until what is queued was sent.
-    pub(super) is_waiting: bool,
+    /// Of what the connection has room for.
+    pub(super) turn: Turn,
     /// What we may still send.
     pub(super) send_credit: usize,
     /// What the peer may still send.
@@ -43,7 +44,7 @@ impl Half {
             unread_head_bytes: 0,
             reader: None,
             writer: None,
-            is_waiting: false,
+            turn: Turn::None,
             send_credit: WINDOW_BYTES,
             receive_credit: WINDOW_BYTES,
             untold: 0,
@@ -78,9 +79,8 @@ impl Half {
         }
     }
 
-    /// What was queued is on its way: there is room for more.
-    pub(super) fn sent(&mut self) {
-        self.is_waiting = false;
+    /// It may send.
+    pub(super) fn wake_writer(&mut self) {
         if let Some(writer) = self.writer.take() {
             writer.wake();
         }

@@ -18,6 +18,7 @@ use super::frame::{self, Frame, Kind};
 use super::half::Half;
 use super::stream::{Reader, Stream};
 use crate::error::{DecisionId, Reason};
+use crate::turns::{Turn, Turns};
 
 /// Streams open at once on one connection.
 pub(crate) const STREAMS_MAX: usize = 1024;
@@ -65,8 +66,8 @@ struct State {
     out: Vec<u8>,
     /// Wakes the task that sends them.
     sender: Option<Waker>,
-    /// Streams whose writers wait for the queue to be sent, each once.
-    waiting: Vec<u32>,
+    /// Streams whose writers wait for the queue to be sent.
+    turns: Turns,
     /// How much of `out` are answers to what the peer does.
     reply_bytes: usize,
     window_budget: usize,
@@ -92,7 +93,7 @@ impl Streams {
             last_opened: 0,
             out: Vec::new(),
             sender: None,
-            waiting: Vec::new(),
+            turns: Turns::new(frame::DATA_BYTES_MAX),
             reply_bytes: 0,
             window_budget: WINDOW_BUDGET_BYTES,
             limited: 0,
@@ -254,12 +255,7 @@ impl Streams {
         }
         std::mem::swap(&mut state.out, taken);
         state.reply_bytes = 0;
-        let State { waiting, by_id, .. } = &mut *state;
-        for id in waiting.drain(..) {
-            if let Some(half) = by_id.get_mut(&id) {
-                half.sent();
-            }
-        }
+        state.give_turns();
         true
     }
 
@@ -307,6 +303,17 @@ impl State {
         }
         let open = || self.by_id.values().filter(|half| half.reset.is_none());
         self.by_id.len() >= STREAMS_MAX + RESETS_UNNOTICED_MAX || open().count() >= STREAMS_MAX
+    }
+
+    /// Wakes those whose turn it is to send.
+    fn give_turns(&mut self) {
+        let room = SEND_QUEUE_BYTES.saturating_sub(self.out.len());
+        while let Some(id) = self.turns.next(room) {
+            if let Some(half) = self.by_id.get_mut(&id) {
+                half.turn = Turn::Has;
+                half.wake_writer();
+            }
+        }
     }
 
     /// The peer learns that a stream is over, and why.

@@ -2,6 +2,7 @@
 //! may hold secrets.
 
 use ringmail_proto::policy::{By, Finding};
+use ringmail_proto::svid::Svid;
 
 use super::Wanted;
 use crate::error::{DecisionId, Reason};
@@ -70,5 +71,21 @@ pub(super) fn refused(
         method = request.map(|request| request.method),
         path,
         "refused by policy"
+    );
+}
+
+/// A client whom nobody trusts any more.
+pub(super) fn revoked(svid: &Svid, wanted: &Wanted<'_>, id: DecisionId) {
+    tracing::warn!(
+        target: TARGET,
+        decision = %id,
+        verdict = "deny",
+        reason = Reason::IdentityRevoked.row().label,
+        by = "revocation",
+        client = svid.id.as_str(),
+        serial = svid.serial.as_str(),
+        address = %wanted.client.address,
+        port = wanted.port,
+        "refused by revocation"
     );
 }

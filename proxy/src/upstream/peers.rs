@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringmail_proto::identity::SpiffeId;
+use ringmail_proto::svid::Svid;
 use ringmail_proto::tls::ALPN_RINGMAIL;
 use ringmail_proto::workload::Protocol as Declared;
 use rustix::io::Errno;
@@ -28,6 +29,7 @@ use crate::listen;
 use crate::metrics::{Direction, NO_IDENTITY, Protocol, Tls, Traffic};
 use crate::peer::streams::{STREAMS_MAX, Side, Streams};
 use crate::peer::{connection, local};
+use crate::snapshot::Snapshot;
 use crate::tls::identity::Identity;
 use crate::tls::stream::TlsStream;
 use crate::worker::Worker;
@@ -91,6 +93,8 @@ struct Connection {
     streams: Rc<Streams>,
     /// Of the identity it was made with.
     generation: u64,
+    /// Who answered.
+    svid: Option<Svid>,
 }
 
 /// Whoever dials. Dropping it, in a panic too, tells everyone who waits.
@@ -146,6 +150,21 @@ impl Peers {
         });
     }
 
+    /// Cuts connections to those whom nobody trusts any more.
+    pub(crate) fn cut_revoked(&self, snapshot: &Snapshot) {
+        for peer in self.by_endpoint.borrow().values() {
+            for one in &*peer.connections.borrow() {
+                if one
+                    .svid
+                    .as_ref()
+                    .is_some_and(|svid| snapshot.has_revoked(svid))
+                {
+                    one.streams.close(Reason::PeerIdentity);
+                }
+            }
+        }
+    }
+
     /// Retires what large flows needed and is idle now, and resets streams that are idle for too long.
     pub(crate) fn sweep(&self, now: Instant) {
         for peer in self.by_endpoint.borrow().values() {
@@ -187,10 +206,11 @@ impl Peers {
 
 impl Peer {
     /// From now on streams may be opened there.
-    pub(super) fn add(&self, streams: Rc<Streams>, generation: u64) {
+    pub(super) fn add(&self, streams: Rc<Streams>, generation: u64, svid: Option<Svid>) {
         let connection = Connection {
             streams,
             generation,
+            svid,
         };
         self.connections.borrow_mut().push(connection);
     }
@@ -268,7 +288,7 @@ impl Peer {
                     local::pair(Streams::new(Side::Acceptor), move |stream, reader, head| {
                         session.accept(&worker, stream, reader, head);
                     });
-                self.add(streams.clone(), 0);
+                self.add(streams.clone(), 0, None);
                 Ok(streams)
             }
         }
@@ -404,13 +424,18 @@ impl Peer {
         if tls.alpn() != Some(ALPN_RINGMAIL) {
             return Err(Reason::PeerProtocol.into());
         }
+        let peer = tls.peer();
+        let peer = peer.map_err(|error| Reason::PeerIdentity.because(error))?;
+        if worker.snapshot.has_revoked(&peer) {
+            return Err(Reason::PeerIdentity.rule("it was revoked"));
+        }
         Ok(tls)
     }
 
     /// Serves a new connection until it ends.
     fn adopt(self: &Rc<Self>, tls: TlsStream, generation: u64) {
         let streams = Streams::new(Side::Dialer);
-        self.add(streams.clone(), generation);
+        self.add(streams.clone(), generation, tls.peer().ok());
         let peer = self.clone();
         spawn_local(async move {
             // The wire refuses streams that the answering side opens.

@@ -63,6 +63,7 @@ fn show(response: Option<&pb::WatchResponse>) -> String {
             Some(Kind::TrustBundle(_)) => " bundle".to_owned(),
             Some(Kind::Workload(_)) => " workload".to_owned(),
             Some(Kind::Authorization(_)) => " authorization".to_owned(),
+            Some(Kind::Revocations(_)) => " revocations".to_owned(),
             Some(Kind::Destination(one)) => format!(" {}", one.name),
             None => unreachable!("a resource is something"),
         };
@@ -84,7 +85,7 @@ fn full_first_then_only_what_changed_and_is_subscribed() {
     };
     assert_eq!(
         next(&mut session, &one),
-        "full bundle workload authorization"
+        "full bundle workload revocations authorization"
     );
     assert_eq!(next(&mut session, &one), "nothing");
     session
@@ -203,6 +204,6 @@ fn large_states_are_told_in_several_responses() {
     }
     assert_eq!(
         sizes,
-        [3, RESPONSE_RESOURCES_MAX, RESPONSE_RESOURCES_MAX, 1]
+        [4, RESPONSE_RESOURCES_MAX, RESPONSE_RESOURCES_MAX, 1]
     );
 }

@@ -26,7 +26,7 @@ async fn watching_full_then_deltas() {
         .filter_map(|one| one.resource.as_ref())
         .collect();
     assert!(
-        matches!(kinds[..], [Resource::TrustBundle(_), Resource::Workload(own)] if own.service_account == "cart")
+        matches!(kinds[..], [Resource::TrustBundle(_), Resource::Workload(own), Resource::Revocations(_), Resource::Authorization(_)] if own.service_account == "cart")
     );
 
     watcher.subscribe("10.1.0.3:8080").await;

@@ -25,6 +25,7 @@ use crate::source::check::check;
 use crate::source::gateway::{GrpcRoute, HttpRoute, Spec, TlsRoute};
 use crate::source::objects::{Key, Kind, Object};
 use crate::source::policy::{self, AuthorizationPolicy};
+use crate::source::revocation::{self, IdentityRevocation};
 use crate::source::route;
 
 /// The sidecar's container.
@@ -267,6 +268,30 @@ pub(super) fn of_authentication(one: DynamicObject) -> Found {
     };
     found(Kind::RequestAuthentication, metadata, || {
         Ok(Object::Authentication(Arc::new(meant)))
+    })
+}
+
+/// The same of a revocation as it was written.
+pub(crate) fn of_written_revocation(text: &Value) -> Option<Found> {
+    Some(of_revocation(DynamicObject::deserialize(text).ok()?))
+}
+
+pub(super) fn of_revocation(one: DynamicObject) -> Found {
+    let metadata = trimmed(one.metadata);
+    let spec = one.data.get("spec").cloned().unwrap_or_default();
+    let own = metadata.clone();
+    found(Kind::IdentityRevocation, metadata, || {
+        let spec = serde_path_to_error::deserialize(spec).map_err(|e| Refusal {
+            line: 0,
+            field: format!("spec.{}", e.path()),
+            problem: shown(&e.inner().to_string()),
+        })?;
+        let revoked = revocation::meant(IdentityRevocation {
+            metadata: own,
+            spec,
+        });
+        let revoked = revoked.map_err(|e| refusal(&e))?;
+        Ok(Object::Revocation(Arc::new(revoked)))
     })
 }
 

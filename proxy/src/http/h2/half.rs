@@ -3,11 +3,11 @@
 use std::task::Waker;
 
 use super::frame::WINDOW_MAX;
-use super::lanes::turns::Turn;
 use super::limits::STREAM_WINDOW_BYTES;
 use crate::error::Reason;
 use crate::peer::frame::{Frame, Kind};
 use crate::peer::inbox::Inbox;
+use crate::turns::Turn;
 
 /// What one lane has with the connection.
 #[derive(Debug)]

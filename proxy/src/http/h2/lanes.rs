@@ -21,9 +21,6 @@ mod own;
 /// Requests that wait for a lane.
 pub(super) mod queue;
 
-/// Lanes that wait to send.
-pub(super) mod turns;
-
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::task::Waker;

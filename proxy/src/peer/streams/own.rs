@@ -17,14 +17,15 @@ impl Streams {
         if let Some(reason) = half.reset {
             return Err(reason);
         }
-        if state.out.len() >= SEND_QUEUE_BYTES {
+        if half.send_credit == 0 {
+            // Nobody waits for one that waits for its own credit.
             half.writer = Some(waker.clone());
-            if !std::mem::replace(&mut half.is_waiting, true) {
-                state.waiting.push(id);
-            }
+            state.turns.done(id, &mut half.turn);
+            state.give_turns();
             return Ok(None);
         }
-        if half.send_credit == 0 {
+        let room = SEND_QUEUE_BYTES.saturating_sub(state.out.len());
+        if !state.turns.asks(id, &mut half.turn, room) {
             half.writer = Some(waker.clone());
             return Ok(None);
         }
@@ -52,6 +53,8 @@ impl Streams {
         }
         if kind == Kind::Data {
             half.send_credit -= state.out.len() - before - frame::HEADER_BYTES;
+            state.turns.done(id, &mut half.turn);
+            state.give_turns();
         }
         state.wake_sender();
     }
@@ -152,9 +155,11 @@ impl Streams {
     /// The stream's owner is done with it. One that has not ended in both directions is reset.
     pub(crate) fn release(&self, id: u32, reason: Reason, decision: Option<DecisionId>) {
         let mut state = self.state.borrow_mut();
-        let Some(half) = state.by_id.remove(&id) else {
+        let Some(mut half) = state.by_id.remove(&id) else {
             return;
         };
+        state.turns.done(id, &mut half.turn);
+        state.give_turns();
         state.window_budget += half.window - WINDOW_BYTES;
         state.limited -= usize::from(half.idle.is_some());
         let over = half.receive_ended && half.send_ended || half.reset.is_some();

@@ -158,7 +158,7 @@ fn attach(worker: &Rc<Worker>, mut script: VecDeque<Act>) {
     let peer = worker
         .peers
         .peer([10, 0, 0, 2].into(), &crate::upstream::peers::Is::Proxy(id));
-    peer.add(near.clone(), 1);
+    peer.add(near.clone(), 1, None);
     spawn_local(async move {
         let _peer = peer;
         let mut decoders = [Decoder::default(), Decoder::default()];

@@ -14,7 +14,7 @@ fn another_connection_for_those_that_would_wait_and_an_end_to_that() {
     };
     check("None");
     let large = Streams::new(Side::Dialer);
-    peer.add(large.clone(), 1);
+    peer.add(large.clone(), 1, None);
     check("Now");
     // Much waits to be sent there: whoever comes now goes there, and others elsewhere.
     let flows: Vec<_> = (0..5)
@@ -24,7 +24,7 @@ fn another_connection_for_those_that_would_wait_and_an_end_to_that() {
         flow.send_data(&[0; 60_000], false);
     }
     check("Behind");
-    peer.add(Streams::new(Side::Dialer), 1);
+    peer.add(Streams::new(Side::Dialer), 1, None);
     check("Now");
     // What is retired, of another certificate, or full takes no more.
     assert!(matches!(peer.usable(2), Usable::None));
@@ -37,7 +37,7 @@ fn another_connection_for_those_that_would_wait_and_an_end_to_that() {
         }
         if count < CONNECTIONS_MAX {
             check("None");
-            peer.add(Streams::new(Side::Dialer), 1);
+            peer.add(Streams::new(Side::Dialer), 1, None);
         }
     }
     check("Full");

@@ -6,8 +6,9 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::queue::Queue;
-use super::turns::{Turn, Turns};
-use super::{FAREWELL, SEND_QUEUE_BYTES, STREAMS_FIRST, Side, WINDOW_FIRST, receive};
+use super::{
+    FAREWELL, FRAME_BYTES_MAX, SEND_QUEUE_BYTES, STREAMS_FIRST, Side, WINDOW_FIRST, receive,
+};
 use crate::error::Reason;
 use crate::http::h2::budget::Budget;
 use crate::http::h2::frame::{self, Code, Head, Kind, PREFACE, Violation, WINDOW_MAX, setting};
@@ -19,6 +20,7 @@ use crate::http::h2::limits::{
 };
 use crate::http::h2::past::{How, Past};
 use crate::peer::streams::IdHasher;
+use crate::turns::{Turn, Turns};
 
 /// RFC 9113 section 6.5.2, as far as it concerns us: what the other side said.
 #[derive(Debug)]
@@ -127,7 +129,7 @@ impl State {
             out,
             reply_bytes: 0,
             sender: None,
-            turns: Turns::default(),
+            turns: Turns::new(FRAME_BYTES_MAX),
             send_window: i64::from(WINDOW_FIRST),
             receive_window: CONNECTION_WINDOW_BYTES as usize,
             untold: 0,

@@ -1,15 +1,13 @@
-//! Whose turn it is to send DATA, when the queue or the connection's window has no room for all: lanes are served in the
+//! Whose turn it is to send, when a connection's queue or window has no room for all its streams: they are served in the
 //! order they came, a frame each, so that none that always has more keeps the others waiting. Pure.
 //!
-//! As long as a lane waits, there is no room, or a turn is out that will give way to the next one.
+//! As long as a stream waits, there is no room, or a turn is out that will give way to the next one.
 
 use std::collections::VecDeque;
 
-use super::FRAME_BYTES_MAX;
-
-/// What one lane has of it.
+/// What one stream has of it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(in crate::http::h2) enum Turn {
+pub(crate) enum Turn {
     /// It wants nothing, or nobody else does.
     #[default]
     None,
@@ -19,17 +17,27 @@ pub(in crate::http::h2) enum Turn {
     Has,
 }
 
-/// The order of one connection's lanes.
-#[derive(Debug, Default)]
-pub(super) struct Turns {
+/// The order of one connection's streams.
+#[derive(Debug)]
+pub(crate) struct Turns {
     waiting: VecDeque<u32>,
-    /// How many lanes have a turn.
+    /// How many streams have a turn.
     out: usize,
+    /// What one sends in its turn, at most.
+    frame_bytes: usize,
 }
 
 impl Turns {
-    /// Whether the lane may send now, as there is `room`; if not, it waits.
-    pub(super) fn asks(&mut self, id: u32, turn: &mut Turn, room: usize) -> bool {
+    pub(crate) fn new(frame_bytes: usize) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            out: 0,
+            frame_bytes,
+        }
+    }
+
+    /// Whether the stream may send now, as there is `room`; if not, it waits.
+    pub(crate) fn asks(&mut self, id: u32, turn: &mut Turn, room: usize) -> bool {
         match turn {
             Turn::None if room > 0 && self.out == 0 && self.waiting.is_empty() => return true,
             Turn::Has if room > 0 => return true,
@@ -45,8 +53,8 @@ impl Turns {
         false
     }
 
-    /// The lane has sent, or wants to send no more.
-    pub(super) fn done(&mut self, id: u32, turn: &mut Turn) {
+    /// The stream has sent, or wants to send no more.
+    pub(crate) fn done(&mut self, id: u32, turn: &mut Turn) {
         match std::mem::take(turn) {
             Turn::None => {}
             Turn::Waits => self.waiting.retain(|other| *other != id),
@@ -54,9 +62,15 @@ impl Turns {
         }
     }
 
-    /// The next lane that has a turn in so much room.
-    pub(super) fn next(&mut self, room: usize) -> Option<u32> {
-        if self.out >= room.div_ceil(FRAME_BYTES_MAX) {
+    /// How many streams wait.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The next stream that has a turn in so much room.
+    pub(crate) fn next(&mut self, room: usize) -> Option<u32> {
+        if self.out >= room.div_ceil(self.frame_bytes) {
             return None;
         }
         let next = self.waiting.pop_front()?;

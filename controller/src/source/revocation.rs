@@ -1,0 +1,73 @@
+//! `IdentityRevocation` as it is written, and what it means.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
+use kube::{CustomResource, KubeSchema};
+use ringmail_proto::Invalid;
+use ringmail_proto::identity::SpiffeId;
+use ringmail_proto::revocation::Serial;
+use serde::{Deserialize, Serialize};
+
+/// Identities and certificates that nobody trusts any more: none is issued to them, and what they have open is cut.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, CustomResource, KubeSchema)]
+#[kube(
+    group = "ringmail.io",
+    version = "v1alpha1",
+    kind = "IdentityRevocation",
+    category = "ringmail",
+    derive = "PartialEq",
+    doc = "Identities and certificates that nobody trusts any more.",
+    printcolumn(name = "Until", type_ = "date", json_path = ".spec.until"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".spec.reason")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = "size(self.identities) + size(self.serials) > 0")]
+pub struct IdentityRevocationSpec {
+    /// SPIFFE IDs, literally.
+    #[serde(default)]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 2048)))]
+    pub identities: Vec<String>,
+    /// Serial numbers of certificates, hexadecimal.
+    #[serde(default)]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 64)))]
+    pub serials: Vec<String>,
+    /// When it ends (RFC 3339): after the last of these certificates does, or when the workload is clean again.
+    #[schemars(length(min = 20, max = 35))]
+    pub until: String,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub reason: Option<String>,
+}
+
+/// A revocation as it is meant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Revoked {
+    /// Its metadata.
+    pub metadata: ObjectMeta,
+    /// Who.
+    pub identities: Vec<SpiffeId>,
+    /// Which certificates.
+    pub serials: Vec<Serial>,
+    /// Seconds since the Unix epoch.
+    pub until: i64,
+}
+
+/// What is written, meant.
+pub(crate) fn meant(written: IdentityRevocation) -> Result<Revoked, Invalid> {
+    let spec = written.spec;
+    let inside = |field: &'static str| move |e: Invalid| e.inside(field);
+    let until: Timestamp = spec
+        .until
+        .parse()
+        .map_err(|_| Invalid::new("spec.until", "is no time in RFC 3339"))?;
+    let identities = spec.identities.iter().map(|id| id.parse());
+    let identities: Result<_, Invalid> = identities.collect();
+    let serials: Result<_, Invalid> = spec.serials.iter().map(|one| Serial::parse(one)).collect();
+    Ok(Revoked {
+        metadata: written.metadata,
+        identities: identities.map_err(inside("spec.identities"))?,
+        serials: serials.map_err(inside("spec.serials"))?,
+        until: until.as_second(),
+    })
+}
