@@ -1,6 +1,7 @@
 //! The table of cases: what one run of each does, on what.
 
 use std::hint::black_box;
+use std::time::Instant;
 
 use anyhow::Context;
 use ringmail_proxy::bench;
@@ -78,6 +79,11 @@ const CASES: &[(&str, Run)] = &[
     ("pump: take 16 chunks of 1 KiB", |m, _| {
         (bench::chunks(&m.chunks)? == m.bytes.len()).then_some(())
     }),
+    ("authorize: 1 rule", |m, _| authorized(m, 0)),
+    ("authorize: 10 rules", |m, _| authorized(m, 1)),
+    ("authorize: 100 rules", |m, _| authorized(m, 2)),
+    ("authorize: 1 000 rules", |m, _| authorized(m, 3)),
+    ("authorize: 10 000 rules", |m, _| authorized(m, 4)),
     ("balance: pick of 100", |m, _| {
         bench::picked(&m.costs, 0x1234_5678_9abc_def0).map(drop)
     }),
@@ -86,6 +92,28 @@ const CASES: &[(&str, Run)] = &[
 fn routed(service: &ringmail_proto::destination::Service, neutral: &mut Vec<u8>) -> Option<()> {
     *neutral = bench::routed(service, std::mem::take(neutral), 7)?;
     Some(())
+}
+
+/// The last rule of ten to the power of `n` allows it.
+fn authorized(m: &Material, n: usize) -> Option<()> {
+    let decision = m.authorizers.get(n)?.decide(&m.asked());
+    let last = ringmail_proto::policy::Verdict::Allow;
+    (decision.enforced.verdict == last).then_some(())
+}
+
+/// How many nanoseconds one run of a case takes here, at best.
+pub(crate) fn nanoseconds(name: &str) -> anyhow::Result<f64> {
+    const ROUNDS: usize = 20;
+    let found = CASES.iter().find(|(known, _)| *known == name);
+    let (_, run) = found.with_context(|| format!("there is no case {name}"))?;
+    let material = material::make()?;
+    let mut out = Vec::with_capacity(64 * 1024);
+    let rounds = (0..ROUNDS).map(|_| {
+        let begun = Instant::now();
+        repeat(RUNS * 10, *run, &material, &mut out);
+        begun.elapsed().as_nanos() as f64 / (RUNS * 10) as f64
+    });
+    Ok(rounds.fold(f64::INFINITY, f64::min))
 }
 
 /// In the order of the table.

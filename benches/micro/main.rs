@@ -64,6 +64,9 @@ struct Arguments {
     /// Make what is counted now the baseline.
     #[arg(long)]
     write: bool,
+    /// How long each takes here instead, in nanoseconds.
+    #[arg(long)]
+    time: bool,
     /// Under valgrind: run this one.
     #[arg(long, hide = true)]
     one: Option<String>,
@@ -80,11 +83,21 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         cases::run(name)?;
         return Ok(true);
     }
+    let filter = arguments.filter.as_deref().unwrap_or_default();
+    if arguments.time {
+        for name in cases::names().filter(|name| name.contains(filter)) {
+            writeln!(
+                std::io::stdout(),
+                "{:10.0} ns  {name}",
+                cases::nanoseconds(name)?
+            )?;
+        }
+        return Ok(true);
+    }
     if let Some(reason) = callgrind::missing() {
         eprintln!("SKIPPED: {reason}");
         return Ok(true);
     }
-    let filter = arguments.filter.as_deref().unwrap_or_default();
     let mut counts = baseline::Counts::new();
     for name in cases::names().filter(|name| name.contains(filter)) {
         counts.insert(name.to_owned(), callgrind::count(name)?);

@@ -1,12 +1,14 @@
 //! Heads as a browser and an app write them, bodies, and a service with routes.
 
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
 use ringmail_proto::destination::{Service, Timeouts};
-use ringmail_proto::identity::WorkloadName;
+use ringmail_proto::identity::{SpiffeId, WorkloadName};
 use ringmail_proto::pb;
+use ringmail_proto::policy::{Asked, Authorizer, Caller, Http};
 use ringmail_proto::route::Routes;
 use ringmail_proxy::bench;
 
@@ -40,6 +42,86 @@ pub(crate) struct Material {
     /// The last of 16 rules matches.
     pub(crate) routed: Service,
     pub(crate) costs: Vec<f64>,
+    /// Of 1, 10, 100, 1 000 and 10 000 rules.
+    pub(crate) authorizers: Vec<Authorizer>,
+    caller: SpiffeId,
+}
+
+impl Material {
+    /// What the last rule of each authorizer allows.
+    pub(crate) fn asked(&self) -> Asked<'_, [(&'static [u8], &'static [u8]); 2]> {
+        Asked {
+            caller: Caller {
+                identity: Some(&self.caller),
+                address: IpAddr::from([10, 1, 2, 3]),
+            },
+            port: 8080,
+            http: Some(Http {
+                method: "GET",
+                path: "/api/v1/carts/42",
+                host: Some("cart.shop.svc.cluster.local:8080"),
+                fields: [(b"accept", b"application/json"), (b"x-team", b"red")],
+                claims: None,
+            }),
+        }
+    }
+}
+
+/// So many rules, in policies of at most 500: each for a caller and a path of its own, the last for what is asked.
+fn authorizer(rules: usize) -> anyhow::Result<Authorizer> {
+    use pb::condition::Kind;
+    let all = |kinds: Vec<Kind>| pb::Conditions {
+        all: kinds
+            .into_iter()
+            .map(|kind| pb::Condition { kind: Some(kind) })
+            .collect(),
+    };
+    let rule = |n: usize| {
+        let is_last = n + 1 == rules;
+        let account = if is_last {
+            "web".to_owned()
+        } else {
+            format!("client-{}", n % 100)
+        };
+        let path = if is_last {
+            "/api/v1/carts".to_owned()
+        } else {
+            format!("/api/v1/resource-{n}")
+        };
+        let names = |one: &str| pb::NameSet {
+            any: vec![one.to_owned()],
+        };
+        let prefix = pb::PathTemplate {
+            kind: Some(pb::path_template::Kind::Prefix(path)),
+        };
+        pb::AuthorizationRule {
+            from: vec![all(vec![Kind::ServiceAccounts(names(&format!(
+                "shop/{account}"
+            )))])],
+            to: vec![all(vec![
+                Kind::Methods(names("GET")),
+                Kind::Paths(pb::PathSet { any: vec![prefix] }),
+            ])],
+            when: Vec::new(),
+        }
+    };
+    let all: Vec<_> = (0..rules).map(rule).collect();
+    let policies = all
+        .chunks(500)
+        .enumerate()
+        .map(|(n, rules)| pb::AuthorizationPolicy {
+            name: format!("shop/policy-{n}"),
+            action: pb::PolicyAction::Allow.into(),
+            mode: pb::PolicyMode::Enforce.into(),
+            ports: vec![8080],
+            rules: rules.to_vec(),
+        });
+    let wire = pb::Authorization {
+        posture: pb::Posture::Deny.into(),
+        cluster_networks: Vec::new(),
+        policies: policies.collect(),
+    };
+    Ok(Authorizer::new(wire.try_into()?))
 }
 
 pub(crate) fn make() -> anyhow::Result<Material> {
@@ -77,6 +159,11 @@ pub(crate) fn make() -> anyhow::Result<Material> {
         plain: named("cart")?,
         routed: routed()?,
         costs: (0..100_u8).map(f64::from).collect(),
+        authorizers: [1, 10, 100, 1_000, 10_000]
+            .map(authorizer)
+            .into_iter()
+            .collect::<Result<_, _>>()?,
+        caller: "spiffe://cluster.local/ns/shop/sa/web".parse()?,
     })
 }
 

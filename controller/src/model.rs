@@ -151,15 +151,15 @@ impl Mesh {
         self.authorizations.get(name).cloned()
     }
 
-    /// The pod of that name, or one behind the service of that name, and the port there.
+    /// A pod behind that port of the service of that name, and the port there; or the pod of that name.
     pub(crate) fn behind(&self, name: &WorkloadName, port: u16) -> Option<(WorkloadName, u16)> {
-        if self.workloads.contains_key(name) {
-            return Some((name.clone(), port));
-        }
         let served = [true, false].map(|v4| self.plain.get(&(name.clone(), port, v4)));
         let mut endpoints = served.into_iter().flatten().flat_map(|one| &one.endpoints);
-        let first = endpoints.next()?;
-        Some((first.workload.clone(), first.address.port()))
+        match endpoints.next() {
+            Some(first) => Some((first.workload.clone(), first.address.port())),
+            None if self.workloads.contains_key(name) => Some((name.clone(), port)),
+            None => None,
+        }
     }
 
     /// Whom nobody trusts any more.

@@ -8,6 +8,9 @@ mod identities;
 /// Somebody who is not meshed.
 mod intruder;
 
+/// Who may ask whom for what.
+mod policy;
+
 /// New certificates under load.
 mod rotation;
 
@@ -27,6 +30,9 @@ pub(crate) const ACTS: &[(&str, Act)] = &[
     ("every identity issued", identities::issued),
     ("intruder: plaintext", intruder::plaintext_is_refused),
     ("intruder: self-signed", intruder::self_signed_is_refused),
+    ("meshed, without a right", policy::without_a_right),
+    ("shadow policy promoted", policy::shadow_is_promoted),
+    ("identity revoked", policy::identity_is_revoked),
     ("certificates rotate", rotation::under_load),
     ("controller killed, restarted", restart::under_load),
     ("only TLS 1.3 on the wire", wire::nothing_is_readable),

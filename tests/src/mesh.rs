@@ -316,10 +316,24 @@ impl<'node> Mesh<'node> {
         Ok(tails)
     }
 
+    /// Where a workload's proxy says what happens.
+    pub fn proxy_log_path(&self, workload: &Workload) -> PathBuf {
+        self.log(&format!("proxy-{}-{}", workload.namespace, workload.name))
+    }
+
     /// All that a workload's proxy has said so far.
     pub fn proxy_log(&self, workload: &Workload) -> anyhow::Result<String> {
-        let log = self.log(&format!("proxy-{}-{}", workload.namespace, workload.name));
-        Ok(fs::read_to_string(log)?)
+        Ok(fs::read_to_string(self.proxy_log_path(workload))?)
+    }
+
+    /// What the command line answers on the node, whatever its exit code.
+    pub fn ringmail(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut command = Command::new(&self.binaries.ringmail);
+        command.args(arguments);
+        let output = self.node.namespace.run(move || command.output())??;
+        let error = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(error.is_empty(), "ringmail {arguments:?}: {error}");
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     /// What the controller keeps, its keys included.
