@@ -36,9 +36,6 @@ mod jwt;
 /// The keys that signed tokens are verified with.
 mod jwks;
 
-/// Fetching the keys.
-mod fetch;
-
 use join_token::JoinTokens;
 pub(crate) use jwks::Jwks;
 use jwt::Verifier;

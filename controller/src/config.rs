@@ -49,6 +49,19 @@ pub struct Config {
     pub leaf_lifetime: Duration,
     /// How long open streams may finish.
     pub drain_timeout: Duration,
+    /// How the keys are fetched that objects name.
+    pub jwks: JwksFetching,
+}
+
+/// How the keys are fetched that objects name.
+#[derive(Debug, Clone, Default)]
+pub struct JwksFetching {
+    /// Who may vouch for a server.
+    pub root_cert: PathBuf,
+    /// Whether addresses of this machine and its link are dialled.
+    pub allow_local: bool,
+    /// Whether http is spoken, which anybody on the way can change.
+    pub allow_http: bool,
 }
 
 /// Where the controller is at home.
@@ -180,6 +193,11 @@ impl TryFrom<RunFlags> for Config {
             metrics_listen: flags.metrics_listen,
             leaf_lifetime: flags.leaf_lifetime,
             drain_timeout: flags.drain_timeout,
+            jwks: JwksFetching {
+                root_cert: flags.jwks_root_cert,
+                allow_local: flags.jwks_allow_local,
+                allow_http: flags.jwks_allow_http,
+            },
         };
         config.identity().map_err(|e| bad("namespace", e))?;
         Ok(config)

@@ -16,6 +16,12 @@ pub mod authority;
 /// Where objects come from: a directory of YAML, or a cluster.
 pub mod source;
 
+/// Fetching what an issuer publishes.
+mod fetch;
+
+/// Keys of the issuers whose tokens objects speak of.
+pub mod jwks;
+
 /// What objects mean: workloads and destinations.
 pub mod model;
 

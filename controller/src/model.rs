@@ -19,6 +19,7 @@ use ringmail_proto::revocation::{REVOKED_MAX, Revocations};
 use ringmail_proto::route::Routes;
 use ringmail_proto::workload::Workload;
 
+use crate::jwks::KeySets;
 use crate::source::Objects;
 
 /// What a port was declared to speak.
@@ -89,14 +90,21 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    /// The model of `objects`.
+    /// The model of `objects`, for which nothing was fetched.
     #[must_use]
     pub fn build(objects: &Objects, defaults: &Defaults) -> Self {
-        let mut problems = Vec::new();
+        Self::with_keys(objects, &KeySets::default(), defaults)
+    }
+
+    /// The model of `objects`, with what was fetched for them.
+    #[must_use]
+    pub fn with_keys(objects: &Objects, keys: &KeySets, defaults: &Defaults) -> Self {
+        let mut problems: Vec<String> = keys.problems().cloned().collect();
         let mut pods = pods::read(objects, &defaults.trust_domain, &mut problems);
         let ports = services::read(objects, &mut pods, &mut problems);
         let routed = routes::apply(objects, &ports, &mut problems);
-        let authorized = authorization::apply(objects, &pods, &ports, defaults, &mut problems);
+        let given = authorization::Given { keys, defaults };
+        let authorized = authorization::apply(objects, &pods, &ports, given, &mut problems);
         let by_address = pods.by_address();
         let entries = pods.into_entries();
         let workloads: HashMap<_, _> = entries

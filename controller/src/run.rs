@@ -20,6 +20,7 @@ use crate::applied::Proxies;
 use crate::attest::Attestor;
 use crate::authority::Authority;
 use crate::config::{Config, DirectoryHome, Home};
+use crate::jwks::Keeper;
 use crate::metrics::Metrics;
 use crate::model::Defaults;
 use crate::publish::Publisher;
@@ -122,7 +123,13 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     });
     let (first, read) = oneshot::channel();
     let (reachable, reached) = oneshot::channel();
+    let (fetched, keys) = watch::channel(Arc::default());
+    let keeper = Keeper {
+        fetching: config.jwks.clone(),
+        metrics: metrics.clone(),
+    };
     let model = Model {
+        keys,
         publisher: publisher.clone(),
         defaults: Defaults {
             trust_domain: config.trust_domain.clone(),
@@ -159,6 +166,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
             cluster.spawn(shared, states, reachable, &mut tasks, &stop)?;
         }
     }
+    tasks.spawn(keeper.run(source.clone(), fetched, stop.clone()));
     tasks.spawn(model.follow(source, first, stop.clone()));
     tasks.spawn(upkeep.run(tls, wait, snapshots, stop.clone()));
     tasks.spawn(keep_keys(opened.attestor, stop.clone()));

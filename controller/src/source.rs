@@ -32,6 +32,14 @@ pub mod route;
 )]
 pub mod policy;
 
+/// Whose JSON web tokens are good, as it is written and meant.
+#[allow(
+    unreachable_pub,
+    clippy::duplicated_attributes,
+    reason = "its derives repeat the types inside functions, and name columns one by one"
+)]
+pub mod authentication;
+
 /// Revoked identities, as they are written and meant.
 #[allow(
     unreachable_pub,

@@ -20,6 +20,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use authentication::Authentication;
+
 use crate::Invalid;
 use crate::identity::SpiffeId;
 
@@ -38,10 +40,13 @@ mod index;
 /// The verdict.
 mod decide;
 
+/// Whose JSON web tokens are good.
+pub mod authentication;
+
 /// Why it is what it is.
 mod explain;
 
-pub use condition::{Asked, Caller, Claims, Http};
+pub use condition::{Asked, Caller, Claims, Http, claim_of};
 pub use decide::{By, Decision, Finding, Verdict};
 pub use explain::Considered;
 pub use expression::Expression;
@@ -64,6 +69,9 @@ pub const ENTRIES_MAX: usize = 65_536;
 /// Policies that a proxy names which it cannot act on; of what comes after the last of so many nothing is known.
 pub const DENIED_MAX: usize = 32;
 
+/// Objects about JSON web tokens that target one workload.
+pub const AUTHENTICATIONS_MAX: usize = 64;
+
 /// Bytes of all that is told of one workload.
 pub const AUTHORIZATION_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -76,6 +84,8 @@ pub struct Authorization {
     pub cluster_networks: Vec<IpNet>,
     /// When several decide alike, the first is named.
     pub policies: Vec<Policy>,
+    /// What is made of JSON web tokens.
+    pub authentications: Vec<Authentication>,
 }
 
 /// What becomes of a caller that no policy speaks of.

@@ -168,22 +168,9 @@ impl Session {
             Protocol::Http1
         };
         let mut exchange = Exchange::begin(self.traffic(worker, protocol), Instant::now());
-        let forwarded = {
-            let exchange = &mut exchange;
-            let forward = pin!(async {
-                match http2 {
-                    true => {
-                        let to = (app, self.party());
-                        h2::forward::forward(worker, to, head, &stream, reader, exchange).await
-                    }
-                    false => {
-                        h1::forward::forward(worker, app, head, &stream, reader, exchange).await
-                    }
-                }
-            });
-            self.as_allowed(worker, port, Some(head), forward).await
-        };
-        match forwarded {
+        let to = (app, http2);
+        let forwarded = self.forward(worker, to, head, &stream, reader, &mut exchange);
+        match forwarded.await {
             Ok(()) => exchange.finish(),
             Err(error) => {
                 tracing::debug!(peer = %self.peer(), %app, ?error, "request failed");
@@ -192,6 +179,44 @@ impl Session {
                 exchange.fail(error.reason);
             }
         }
+    }
+
+    /// To the app, what its token leaves of a request, if that is allowed.
+    async fn forward(
+        &self,
+        worker: &Rc<Worker>,
+        (app, http2): (SocketAddr, bool),
+        came: (Request<'_>, Fields<'_>),
+        stream: &Stream,
+        reader: Reader,
+        exchange: &mut Exchange,
+    ) -> Result<(), Error> {
+        let wanted = |request, token| {
+            self.client().map(|client| Wanted {
+                client,
+                port: app.port(),
+                request: Some(request),
+                token,
+            })
+        };
+        let authenticated = match wanted(came, None) {
+            Some(wanted) => worker.policies.authenticate(&wanted)?,
+            None => None,
+        };
+        let (head, token) = match &authenticated {
+            Some(authenticated) => (authenticated.head(came)?, authenticated.verified()),
+            None => (came, None),
+        };
+        let forward = pin!(async {
+            match http2 {
+                true => {
+                    let to = (app, self.party());
+                    h2::forward::forward(worker, to, head, stream, reader, exchange).await
+                }
+                false => h1::forward::forward(worker, app, head, stream, reader, exchange).await,
+            }
+        });
+        as_allowed(worker, wanted(head, token), forward).await
     }
 
     /// One opaque connection.
@@ -227,7 +252,13 @@ impl Session {
             }
             pumped
         });
-        let outcome = self.as_allowed(worker, port, None, pumped).await;
+        let wanted = self.client().map(|client| Wanted {
+            client,
+            port,
+            request: None,
+            token: None,
+        });
+        let outcome = as_allowed(worker, wanted, pumped).await;
         open.dec_by(self.is_ours().into());
         match outcome {
             Ok(()) => traffic.connection(Outcome::Success),
@@ -297,25 +328,18 @@ impl Session {
         );
         is_declared || self.is_ours() && worker.policies.requires_http(port)
     }
+}
 
-    /// Runs an exchange with the app, if it is allowed, and for as long as it is.
-    async fn as_allowed(
-        &self,
-        worker: &Worker,
-        port: u16,
-        request: Option<(Request<'_>, Fields<'_>)>,
-        exchange: Pin<&mut impl Future<Output = Result<(), Error>>>,
-    ) -> Result<(), Error> {
-        let Some(client) = self.client() else {
-            return exchange.await;
-        };
-        let wanted = Wanted {
-            client,
-            port,
-            request,
-        };
-        let policies = &worker.policies;
-        policies.judge(&wanted)?;
-        policies.while_allowed(&wanted, exchange).await
-    }
+/// Runs an exchange with the app, if it is allowed, and for as long as it is; what nobody asks leave for is.
+async fn as_allowed(
+    worker: &Worker,
+    wanted: Option<Wanted<'_>>,
+    exchange: Pin<&mut impl Future<Output = Result<(), Error>>>,
+) -> Result<(), Error> {
+    let Some(wanted) = wanted else {
+        return exchange.await;
+    };
+    let policies = &worker.policies;
+    policies.judge(&wanted)?;
+    policies.while_allowed(&wanted, exchange).await
 }

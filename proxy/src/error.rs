@@ -108,9 +108,15 @@ reasons! {
     51 PolicyDenied        "policy_denied"        Client     403 7  "the policy of the destination does not allow this"
     53 IdentityRevoked     "identity_revoked"     Client     403 7  "the identity was revoked"
     52 PolicyCut           "policy_cut"           Client     403 7  "the policy of the destination does not allow this any more"
+    54 TokenInvalid        "token_invalid"        Client     401 16 "the request's token is not accepted here"
 }
 
 impl Reason {
+    /// What a client is told to bring instead (RFC 6750 section 3), if that is what it takes.
+    pub(crate) fn challenge(self) -> Option<&'static str> {
+        (self == Self::TokenInvalid).then_some("Bearer error=\"invalid_token\"")
+    }
+
     /// The reason behind a code on the peer wire; one we do not know is a reason of the peer's.
     #[must_use]
     pub(crate) fn from_code(code: u8) -> Self {

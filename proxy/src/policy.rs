@@ -4,6 +4,9 @@
 //!
 //! A decision on a request costs no allocation, lock or system call. What was allowed and is no more is cut.
 
+/// What a request's token says.
+mod token;
+
 /// One line for each refusal.
 mod audit;
 
@@ -14,6 +17,7 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
+use ringmail_proto::policy::authentication::Verified;
 use ringmail_proto::policy::{Asked, By, Caller, Decision, Finding, Http, Verdict};
 use ringmail_proto::revocation::Revocations;
 use ringmail_proto::svid::Svid;
@@ -24,6 +28,10 @@ use crate::metrics::Metrics;
 use crate::metrics::sharded::Counter;
 use crate::peer::streams::Streams;
 use crate::snapshot::{Authorized, Snapshot};
+use crate::tls::identity::unix_now;
+use audit::Ground;
+pub(crate) use token::Authenticated;
+use token::Known;
 
 /// The policy label of what no policy decided.
 const NO_POLICY: &str = "none";
@@ -44,6 +52,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) port: u16,
     /// None for an opaque connection.
     pub(crate) request: Option<(Request<'a>, Fields<'a>)>,
+    /// What the request's token says, if it brought one.
+    pub(crate) token: Option<&'a Verified>,
 }
 
 /// The policies, as one worker holds them.
@@ -64,6 +74,8 @@ pub(crate) struct Policies {
 struct Current {
     authorized: Arc<Authorized>,
     counters: Vec<OnceCell<Counter>>,
+    /// Tokens that were good by this.
+    known: RefCell<Known>,
 }
 
 impl Policies {
@@ -86,7 +98,8 @@ impl Policies {
         if let Some(learnt) = self.snapshot.authorization()
             && !self.is_current(&learnt)
         {
-            *self.current.borrow_mut() = Some(Current::new(learnt));
+            let known = self.still_known(&learnt);
+            *self.current.borrow_mut() = Some(Current::new(learnt, known));
             is_news = true;
         }
         if !is_news {
@@ -100,6 +113,15 @@ impl Policies {
             }
             streams.is_some()
         });
+    }
+
+    /// Tokens that were good and are, because nothing changed that they were judged by.
+    fn still_known(&self, learnt: &Authorized) -> Known {
+        let current = self.current.borrow();
+        let same = current
+            .as_ref()
+            .filter(|current| current.authorized.authentications == learnt.authentications);
+        same.map(|current| current.known.take()).unwrap_or_default()
     }
 
     fn is_current(&self, learnt: &Arc<Authorized>) -> bool {
@@ -121,9 +143,35 @@ impl Policies {
     /// Whether bytes that are no HTTP are refused there, whoever sends them.
     pub(crate) fn requires_http(&self, port: u16) -> bool {
         let current = self.current.borrow();
-        current
-            .as_ref()
-            .is_some_and(|current| current.authorized.authorizer.requires_http(port))
+        current.as_ref().is_some_and(|current| {
+            let authorized = &current.authorized;
+            let mut authentications = authorized.authentications.iter();
+            authorized.authorizer.requires_http(port)
+                || authentications.any(|one| one.requires_http(port))
+        })
+    }
+
+    /// What the token of a request says, and what of the request goes on; none where nobody asks for tokens.
+    pub(crate) fn authenticate(&self, wanted: &Wanted<'_>) -> Result<Option<Authenticated>, Error> {
+        if self.current.borrow().is_none() {
+            self.adopt();
+        }
+        let current = self.current.borrow();
+        let current = current.as_ref().ok_or(Reason::PolicyNotLoaded)?;
+        let all = current.authorized.authentications.iter();
+        let mut here = all.filter(|one| one.is_for(wanted.port)).peekable();
+        let (Some(first), Some(request)) = (here.peek().copied(), wanted.request) else {
+            return Ok(None);
+        };
+        let known = &mut current.known.borrow_mut();
+        let found = token::authenticate(here, wanted.port, request, known, now());
+        found.map(Some).map_err(|bad| {
+            let ground = Ground::Token {
+                object: Some(&first.name),
+                problem: bad.0,
+            };
+            self.refuse(current, wanted, ground, Reason::TokenInvalid)
+        })
     }
 
     /// Whether a stream that begins now may.
@@ -147,6 +195,13 @@ impl Policies {
         self.trust(wanted)?;
         let current = self.current.borrow();
         let current = current.as_ref().ok_or(Reason::PolicyNotLoaded)?;
+        if wanted.token.is_some_and(|token| token.expires <= now()) {
+            let ground = Ground::Token {
+                object: None,
+                problem: "is expired",
+            };
+            return Err(self.refuse(current, wanted, ground, Reason::TokenInvalid));
+        }
         self.enforce(current, current.decide(wanted), wanted, Reason::PolicyCut)
     }
 
@@ -161,7 +216,6 @@ impl Policies {
         Err(Error::from(Reason::IdentityRevoked).decided(Some(id)))
     }
 
-    /// A refusal is told to the audit, and has a name by which it is found there.
     fn enforce(
         &self,
         current: &Current,
@@ -172,17 +226,25 @@ impl Policies {
         match decision.enforced.verdict {
             Verdict::Allow => Ok(()),
             Verdict::Deny => {
-                let id = DecisionId::random();
-                let server = self.snapshot.last_identity();
-                let refusal = audit::Refusal {
-                    finding: decision.enforced,
-                    reason,
-                    id,
-                };
-                audit::refused(&current.authorized, wanted, server.as_deref(), refusal);
-                Err(Error::from(reason).decided(Some(id)))
+                let ground = Ground::Policy(decision.enforced);
+                Err(self.refuse(current, wanted, ground, reason))
             }
         }
+    }
+
+    /// A refusal is told to the audit, and has a name by which it is found there.
+    fn refuse(
+        &self,
+        current: &Current,
+        wanted: &Wanted<'_>,
+        ground: Ground<'_>,
+        reason: Reason,
+    ) -> Error {
+        let id = DecisionId::random();
+        let server = self.snapshot.last_identity();
+        let refusal = audit::Refusal { ground, reason, id };
+        audit::refused(&current.authorized, wanted, server.as_deref(), refusal);
+        Error::from(reason).decided(Some(id))
     }
 
     /// Waits until what was allowed is no more.
@@ -217,12 +279,13 @@ impl Policies {
 }
 
 impl Current {
-    fn new(authorized: Arc<Authorized>) -> Self {
+    fn new(authorized: Arc<Authorized>, known: Known) -> Self {
         // For each policy, and for none, by verdict, enforced or in shadow.
         let counters = (authorized.authorizer.policies().len() + 1) * 4;
         Self {
             authorized,
             counters: (0..counters).map(|_| OnceCell::new()).collect(),
+            known: known.into(),
         }
     }
 
@@ -240,7 +303,7 @@ impl Current {
                     .first("host")
                     .and_then(|host| std::str::from_utf8(host).ok()),
                 fields,
-                claims: None,
+                claims: wanted.token.map(|token| &token.claims),
             }),
         })
     }
@@ -264,4 +327,9 @@ impl Current {
         };
         counter.get_or_init(resolve).add(1);
     }
+}
+
+/// In seconds since the Unix epoch.
+fn now() -> u64 {
+    u64::try_from(unix_now()).unwrap_or_default()
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ringmail_proto::destination::{Destination, DestinationKind};
 use ringmail_proto::policy::Authorizer;
+use ringmail_proto::policy::authentication::Authentication;
 use ringmail_proto::revocation::Revocations;
 use ringmail_proto::svid::Svid;
 use ringmail_proto::version::Version;
@@ -35,6 +36,8 @@ type Destinations = HashMap<SocketAddr, Arc<Destination>>;
 #[derive(Debug)]
 pub(crate) struct Authorized {
     pub(crate) authorizer: Authorizer,
+    /// Whose tokens are good.
+    pub(crate) authentications: Vec<Authentication>,
     pub(crate) version: Version,
 }
 

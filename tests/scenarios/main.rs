@@ -63,6 +63,9 @@ mod drain;
 /// Who may ask whom for what.
 mod authorization;
 
+/// Whose tokens are good.
+mod authentication;
+
 /// Routes.
 mod routes;
 
@@ -121,6 +124,7 @@ fn main() -> ExitCode {
         .chain(balance::SCENARIOS)
         .chain(routes::SCENARIOS)
         .chain(authorization::SCENARIOS)
+        .chain(authentication::SCENARIOS)
         .chain(probes::SCENARIOS)
         .chain(tls_routes::SCENARIOS)
         .chain(waiting::SCENARIOS)

@@ -32,6 +32,14 @@
 - name: RINGMAIL_EXCLUDED_NAMESPACES
   value: {{ join "," . | quote }}
 {{- end }}
+{{- if .Values.controller.jwks.rootsConfigMap }}
+- name: RINGMAIL_JWKS_ROOT_CERT
+  value: /etc/ringmail/jwks/ca.crt
+{{- end }}
+- name: RINGMAIL_JWKS_ALLOW_LOCAL
+  value: {{ .Values.controller.jwks.allowLocal | quote }}
+- name: RINGMAIL_JWKS_ALLOW_HTTP
+  value: {{ .Values.controller.jwks.allowHttp | quote }}
 - name: RINGMAIL_EVICT
   value: {{ .Values.controller.evict | quote }}
 {{- with .Values.controller.issuerSecret }}

@@ -13,14 +13,12 @@ use tokio::sync::Mutex;
 use tracing::warn;
 
 use super::Denied;
-use super::fetch::Client;
 use crate::config::JwksLocation;
+use crate::fetch::{Client, JWKS_BYTES_MAX, Reach};
 use crate::files;
 use crate::metrics::Metrics;
 use crate::stop::Stop;
 
-/// Bytes of a key set.
-pub(super) const JWKS_BYTES_MAX: u64 = 256 * 1024;
 /// Keys of one set.
 const KEYS_MAX: usize = 64;
 /// Bytes of an RSA modulus in base64url: at least 2048 bits.
@@ -69,7 +67,9 @@ impl Jwks {
     pub(super) fn new(location: JwksLocation, metrics: &Metrics) -> io::Result<Self> {
         let origin = match location {
             JwksLocation::File(path) => Origin::File(path),
-            JwksLocation::Url { url, root_cert } => Origin::Url(Client::new(url, &root_cert)?),
+            JwksLocation::Url { url, root_cert } => {
+                Origin::Url(Client::new(url, &root_cert, Reach::Anywhere)?)
+            }
         };
         Ok(Self {
             origin,

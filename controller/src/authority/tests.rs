@@ -38,6 +38,7 @@ fn config() -> Config {
         metrics_listen: ([127, 0, 0, 1], 0).into(),
         leaf_lifetime: Duration::from_secs(3600),
         drain_timeout: Duration::from_secs(1),
+        jwks: Default::default(),
     }
 }
 

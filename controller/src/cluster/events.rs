@@ -165,6 +165,7 @@ fn reference(key: &Key, uid: &str) -> ObjectReference {
         | Kind::GRPCRoute
         | Kind::TLSRoute
         | Kind::AuthorizationPolicy
+        | Kind::RequestAuthentication
         | Kind::IdentityRevocation => resource(key.kind).api_version,
     };
     ObjectReference {

@@ -143,6 +143,15 @@ pub struct RunFlags {
         default_value = "/etc/ssl/certs/ca-certificates.crt"
     )]
     pub jwks_root_cert: PathBuf,
+    /// Fetch keys that a RequestAuthentication names from loopback and link-local addresses, too: whoever may write one can
+    /// then have the controller dial what only its machine reaches.
+    #[arg(long, env = "RINGMAIL_JWKS_ALLOW_LOCAL", value_parser = BoolishValueParser::new(), num_args = 0..=1,
+        default_value = "false", default_missing_value = "true")]
+    pub jwks_allow_local: bool,
+    /// Fetch keys that a RequestAuthentication names by http, too: whoever is on the way can then replace them.
+    #[arg(long, env = "RINGMAIL_JWKS_ALLOW_HTTP", value_parser = BoolishValueParser::new(), num_args = 0..=1,
+        default_value = "false", default_missing_value = "true")]
+    pub jwks_allow_http: bool,
     /// How long open streams may finish after SIGTERM.
     #[arg(long, env = "RINGMAIL_DRAIN_TIMEOUT", default_value = "10s", value_parser = duration)]
     pub drain_timeout: Duration,

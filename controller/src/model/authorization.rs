@@ -11,8 +11,10 @@ use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use prost::Message;
 use ringmail_proto::identity::WorkloadName;
+use ringmail_proto::policy::authentication::{Authentication, Issuer};
 use ringmail_proto::policy::{
-    AUTHORIZATION_BYTES_MAX, Action, Authorization, Mode, POLICIES_MAX, Policy, Posture,
+    AUTHENTICATIONS_MAX, AUTHORIZATION_BYTES_MAX, Action, Authorization, Mode, POLICIES_MAX,
+    Policy, Posture,
 };
 use ringmail_proto::workload::InboundMode;
 use ringmail_proto::{Invalid, pb};
@@ -20,7 +22,9 @@ use ringmail_proto::{Invalid, pb};
 use super::Defaults;
 use super::pods::{PodEntry, Pods};
 use super::services::Port;
+use crate::jwks::KeySets;
 use crate::source::Objects;
+use crate::source::authentication::MeantIssuer;
 use crate::source::objects::{Key, Kind, Object};
 use crate::source::policy::{Meant, Selected, Target};
 
@@ -56,6 +60,14 @@ enum On {
 }
 
 impl On {
+    /// As they are told: none are all.
+    fn ports(&self) -> Vec<NonZeroU16> {
+        match self {
+            Self::All => Vec::new(),
+            Self::Some(ports) => ports.iter().copied().collect(),
+        }
+    }
+
     fn add(&mut self, other: Self) {
         match (&mut *self, other) {
             (Self::All, _) => {}
@@ -65,15 +77,25 @@ impl On {
     }
 }
 
-/// What is the same for all pods that are told the same: posture and policies in their order.
-type Group = (Posture, Vec<(usize, On)>);
+/// What is for a pod, by place, and for which of its ports.
+type Here = Vec<(usize, On)>;
+
+/// What is the same for all pods that are told the same: posture, policies and objects about tokens, in their order.
+type Group = (Posture, Here, Here);
+
+/// What does not come from objects.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Given<'a> {
+    pub(super) keys: &'a KeySets,
+    pub(super) defaults: &'a Defaults,
+}
 
 /// What each pod is told. Those of services are as `ports` found them, and those that their selectors name.
 pub(super) fn apply(
     objects: &Objects,
     pods: &Pods,
     ports: &[Port],
-    defaults: &Defaults,
+    given: Given<'_>,
     problems: &mut Vec<String>,
 ) -> Authorizations {
     let policies = in_order(objects);
@@ -82,10 +104,10 @@ pub(super) fn apply(
         pods,
         ports: by_service(ports),
     };
-    let mut applied: HashMap<&WorkloadName, Vec<(usize, On)>> = HashMap::new();
+    let mut applied: HashMap<&WorkloadName, Here> = HashMap::new();
     let mut reports = Vec::new();
     for (place, policy) in policies.iter().enumerate() {
-        let (found, missing) = looking.targets(policy);
+        let (found, missing) = looking.targets(namespace(policy), &policy.targets);
         let mut workloads: Vec<WorkloadName> = found
             .iter()
             .filter(|(pod, _)| pod.identity.is_some())
@@ -94,23 +116,20 @@ pub(super) fn apply(
         workloads.sort();
         workloads.dedup();
         reports.push(report(policy, missing, workloads));
-        for (pod, on) in found {
-            let here = applied.entry(&pod.name).or_default();
-            match here.last_mut() {
-                Some((last, all)) if *last == place => all.add(on),
-                _ => here.push((place, on)),
-            }
-        }
+        note(&mut applied, place, found);
     }
+    let (authentications, mut authenticated) = authentications(objects, &looking, given, problems);
     let mut groups: HashMap<Group, Arc<Authorization>> = HashMap::new();
     let mut by_workload = HashMap::new();
     for pod in pods.all() {
         let group = (
-            posture(pod, defaults),
+            posture(pod, given.defaults),
             applied.remove(&pod.name).unwrap_or_default(),
+            authenticated.remove(&pod.name).unwrap_or_default(),
         );
-        let told = groups.entry(group).or_insert_with_key(|(posture, here)| {
-            Arc::new(authorization(*posture, here, &policies, defaults, problems))
+        let told = groups.entry(group).or_insert_with_key(|group| {
+            let told = authorization(group, &policies, &authentications, given.defaults);
+            Arc::new(bounded(told, problems))
         });
         by_workload.insert(pod.name.clone(), told.clone());
     }
@@ -118,6 +137,64 @@ pub(super) fn apply(
         by_workload,
         reports,
     }
+}
+
+/// What is at `place` is for these.
+fn note<'a>(
+    applied: &mut HashMap<&'a WorkloadName, Here>,
+    place: usize,
+    found: Vec<(&'a PodEntry, On)>,
+) {
+    for (pod, on) in found {
+        let here = applied.entry(&pod.name).or_default();
+        match here.last_mut() {
+            Some((last, all)) if *last == place => all.add(on),
+            _ => here.push((place, on)),
+        }
+    }
+}
+
+/// Objects about tokens, with their keys, and what each pod has of them.
+fn authentications<'a>(
+    objects: &Objects,
+    looking: &Looking<'a>,
+    given: Given<'_>,
+    problems: &mut Vec<String>,
+) -> (Vec<Authentication>, HashMap<&'a WorkloadName, Here>) {
+    let mut all = Vec::new();
+    let mut applied = HashMap::new();
+    for (place, one) in objects.authentications().enumerate() {
+        let namespace = one.metadata.namespace.as_deref().unwrap_or("default");
+        let (found, missing) = looking.targets(namespace, &one.targets);
+        let name = &one.name;
+        problems.extend(
+            missing
+                .iter()
+                .map(|it| format!("RequestAuthentication {name}: there is no {it}")),
+        );
+        if let Err(invalid) = &one.issuers {
+            problems.push(format!(
+                "RequestAuthentication {name} refuses every request for what it targets: {invalid}"
+            ));
+        }
+        note(&mut applied, place, found);
+        let with_keys = |one: &MeantIssuer| Issuer {
+            keys: match &one.remote {
+                Some(remote) => given.keys.of(remote),
+                None => one.issuer.keys.clone(),
+            },
+            ..one.issuer.clone()
+        };
+        let issuers = one.issuers.as_ref();
+        all.push(Authentication {
+            name: name.clone(),
+            ports: Vec::new(),
+            issuers: issuers
+                .map(|issuers| issuers.iter().map(with_keys).collect())
+                .map_err(Clone::clone),
+        });
+    }
+    (all, applied)
 }
 
 /// What is said of the pod, of its namespace, of the mesh. Who lets plaintext in and says no more means it.
@@ -132,34 +209,37 @@ fn posture(pod: &PodEntry, defaults: &Defaults) -> Posture {
 }
 
 fn authorization(
-    posture: Posture,
-    here: &[(usize, On)],
+    (posture, here, tokens): &Group,
     policies: &[&Meant],
+    authentications: &[Authentication],
     defaults: &Defaults,
-    problems: &mut Vec<String>,
 ) -> Authorization {
-    let of = |(place, on): &(usize, On)| {
-        let policy = Policy::clone(&policies[*place].policy);
-        Policy {
-            ports: match on {
-                On::All => Vec::new(),
-                On::Some(ports) => ports.iter().copied().collect(),
-            },
-            ..policy
-        }
+    let policy = |(place, on): &(usize, On)| Policy {
+        ports: on.ports(),
+        ..policies[*place].policy.clone()
     };
-    let told = Authorization {
-        posture,
+    let authentication = |(place, on): &(usize, On)| Authentication {
+        ports: on.ports(),
+        ..authentications[*place].clone()
+    };
+    Authorization {
+        posture: *posture,
         cluster_networks: defaults.cluster_networks.clone(),
-        policies: here.iter().map(of).collect(),
-    };
-    let is_too_much = here.len() > POLICIES_MAX
+        policies: here.iter().map(policy).collect(),
+        authentications: tokens.iter().map(authentication).collect(),
+    }
+}
+
+/// What a proxy can take; in place of more, a denial of everything.
+fn bounded(told: Authorization, problems: &mut Vec<String>) -> Authorization {
+    let is_too_much = told.policies.len() > POLICIES_MAX
+        || told.authentications.len() > AUTHENTICATIONS_MAX
         || pb::Authorization::from(&told).encoded_len() > AUTHORIZATION_BYTES_MAX;
     if !is_too_much {
         return told;
     }
     let problem = format!(
-        "more than {POLICIES_MAX} policies, or {AUTHORIZATION_BYTES_MAX} bytes of them, are for one workload: it denies everything"
+        "more than {POLICIES_MAX} policies, {AUTHENTICATIONS_MAX} objects about tokens, or {AUTHORIZATION_BYTES_MAX} bytes of both, are for one workload: it denies everything"
     );
     problems.push(problem.clone());
     Authorization {
@@ -170,6 +250,7 @@ fn authorization(
             ports: Vec::new(),
             rules: Err(Invalid::new("policies", problem)),
         }],
+        authentications: Vec::new(),
         ..told
     }
 }
@@ -222,10 +303,14 @@ struct Looking<'a> {
 
 impl<'a> Looking<'a> {
     /// The pods a policy is for, and what it names that is not there.
-    fn targets(&self, policy: &Meant) -> (Vec<(&'a PodEntry, On)>, Vec<String>) {
-        let namespace: Arc<str> = namespace(policy).into();
+    fn targets(
+        &self,
+        namespace: &str,
+        targets: &[Target],
+    ) -> (Vec<(&'a PodEntry, On)>, Vec<String>) {
+        let namespace: Arc<str> = namespace.into();
         let (mut found, mut missing) = (Vec::new(), Vec::new());
-        for target in &policy.targets {
+        for target in targets {
             let on = target
                 .port
                 .map_or(On::All, |port| On::Some(BTreeSet::from([port])));

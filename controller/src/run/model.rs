@@ -2,10 +2,13 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 use tracing::warn;
 
+use crate::jwks::KeySets;
 use crate::metrics::Metrics;
 use crate::model::{Defaults, Mesh};
 use crate::publish::Publisher;
@@ -14,18 +17,22 @@ use crate::stop::Stop;
 
 /// New problems of one state that are logged; others are counted.
 const SAID_MAX: usize = 20;
+/// For the first keys of issuers: somewhat more than a fetch may take.
+const KEYS_WAIT: Duration = Duration::from_secs(12);
 
 /// What that takes.
 pub(super) struct Model {
     pub(super) publisher: Publisher,
     pub(super) defaults: Defaults,
     pub(super) metrics: Arc<Metrics>,
+    /// What was fetched for the objects.
+    pub(super) keys: watch::Receiver<Arc<KeySets>>,
 }
 
 impl Model {
     /// Fires `first` once there is something to serve. A directory that was never readable is nothing.
     pub(super) async fn follow(
-        self,
+        mut self,
         mut source: watch::Receiver<Option<Arc<source::State>>>,
         first: oneshot::Sender<()>,
         mut stop: Stop,
@@ -38,6 +45,8 @@ impl Model {
                 changed = source.changed() => if changed.is_err() {
                     return;
                 },
+                // An error means that we stop.
+                Ok(()) = self.keys.changed() => {}
             }
             let Some(state) = source.borrow_and_update().clone() else {
                 continue;
@@ -45,8 +54,15 @@ impl Model {
             if first.is_some() && state.unreadable.is_some() && state.objects.is_empty() {
                 continue;
             }
-            let defaults = self.defaults.clone();
-            let built = tokio::task::spawn_blocking(move || Mesh::build(&state.objects, &defaults));
+            if first.is_some() && !self.are_keys_tried().await {
+                // Its state comes again with them.
+                warn!(
+                    "some keys of issuers take long to fetch; their tokens are not good until then"
+                );
+            }
+            let (defaults, keys) = (self.defaults.clone(), self.keys.borrow_and_update().clone());
+            let build = move || Mesh::with_keys(&state.objects, &keys, &defaults);
+            let built = tokio::task::spawn_blocking(build);
             let Ok(mesh) = built.await else {
                 warn!("the objects could not be understood, the state before stays in force");
                 continue;
@@ -58,6 +74,15 @@ impl Model {
                 let _ = first.send(());
             }
         }
+    }
+
+    /// Waits for the keys that objects name, so that a controller that starts does not tell proxies that there are none.
+    async fn are_keys_tried(&self) -> bool {
+        let mut keys = self.keys.clone();
+        let tried = keys.wait_for(|keys| keys.is_settled());
+        timeout(KEYS_WAIT, tried)
+            .await
+            .is_ok_and(|tried| tried.is_ok())
     }
 
     /// Counts all and says the new ones: most outlast many states.

@@ -24,7 +24,8 @@ pub(super) fn check(kind: Kind, metadata: &ObjectMeta) -> Result<Key, Invalid> {
         | Kind::HTTPRoute
         | Kind::GRPCRoute
         | Kind::TLSRoute
-        | Kind::AuthorizationPolicy => metadata.namespace.as_deref().unwrap_or("default"),
+        | Kind::AuthorizationPolicy
+        | Kind::RequestAuthentication => metadata.namespace.as_deref().unwrap_or("default"),
     };
     let checked = match kind {
         Kind::Namespace => WorkloadName::new(name, "x").map_err(|e| Invalid {

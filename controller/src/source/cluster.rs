@@ -25,6 +25,7 @@ use tokio_stream::StreamExt;
 use tracing::{info, warn};
 
 use super::State;
+use super::authentication::RequestAuthentication;
 use super::objects::Kind;
 use super::policy::AuthorizationPolicy;
 use super::revocation::IdentityRevocation;
@@ -38,8 +39,8 @@ mod store;
 mod read;
 
 pub(crate) use read::{
-    Found, SAID, is_service, of_namespace, of_service, of_written_policy, of_written_revocation,
-    of_written_route,
+    Found, SAID, is_service, of_namespace, of_service, of_written_authentication,
+    of_written_policy, of_written_revocation, of_written_route,
 };
 use read::{key_of, of_route};
 use store::{Change, Store};
@@ -61,7 +62,7 @@ const ROUTES_GROUP: &str = "gateway.networking.k8s.io";
 const ROUTES_VERSION: &str = "v1";
 
 /// The kinds that are watched.
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 11] = [
     Kind::Namespace,
     Kind::ServiceAccount,
     Kind::Service,
@@ -71,6 +72,7 @@ const KINDS: [Kind; 10] = [
     Kind::GRPCRoute,
     Kind::TLSRoute,
     Kind::AuthorizationPolicy,
+    Kind::RequestAuthentication,
     Kind::IdentityRevocation,
 ];
 
@@ -116,6 +118,7 @@ pub(crate) async fn follow(
     type Read = fn(DynamicObject) -> Found;
     for (kind, read) in [
         (Kind::AuthorizationPolicy, read::of_policy as Read),
+        (Kind::RequestAuthentication, read::of_authentication),
         (Kind::IdentityRevocation, read::of_revocation),
     ] {
         let read = move |one| Some(read(one));
@@ -159,6 +162,7 @@ pub(crate) async fn follow(
 pub(crate) fn resource(kind: Kind) -> ApiResource {
     let (kind, plural) = match kind {
         Kind::AuthorizationPolicy => return AuthorizationPolicy::api_resource(),
+        Kind::RequestAuthentication => return RequestAuthentication::api_resource(),
         Kind::IdentityRevocation => return IdentityRevocation::api_resource(),
         Kind::GRPCRoute => ("GRPCRoute", "grpcroutes"),
         Kind::TLSRoute => ("TLSRoute", "tlsroutes"),

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::authentication;
 use super::policy::Meant;
 use super::revocation::Revoked;
 use super::route::Route;
@@ -36,6 +37,8 @@ pub enum Kind {
     TLSRoute,
     /// `ringmail.io/v1alpha1`.
     AuthorizationPolicy,
+    /// `ringmail.io/v1alpha1`.
+    RequestAuthentication,
     /// `ringmail.io/v1alpha1`; of no namespace.
     IdentityRevocation,
 }
@@ -82,6 +85,8 @@ pub enum Object {
     Route(Arc<Route>),
     /// Who may do what.
     Policy(Arc<Meant>),
+    /// Whose tokens are good.
+    Authentication(Arc<authentication::Meant>),
     /// Whom nobody trusts.
     Revocation(Arc<Revoked>),
 }
@@ -98,6 +103,7 @@ impl Object {
             Self::EndpointSlice(one) => &one.metadata,
             Self::Route(one) => &one.metadata,
             Self::Policy(one) => &one.metadata,
+            Self::Authentication(one) => &one.metadata,
             Self::Revocation(one) => &one.metadata,
         }
     }
@@ -205,6 +211,15 @@ impl Objects {
         self.of(Kind::AuthorizationPolicy)
             .filter_map(|one| match one {
                 Object::Policy(policy) => Some(&**policy),
+                _ => None,
+            })
+    }
+
+    /// All that is said of tokens, by namespace and name.
+    pub fn authentications(&self) -> impl Iterator<Item = &authentication::Meant> {
+        self.of(Kind::RequestAuthentication)
+            .filter_map(|one| match one {
+                Object::Authentication(one) => Some(&**one),
                 _ => None,
             })
     }

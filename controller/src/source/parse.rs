@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_saphyr::Options;
 
 use super::annotations;
+use super::authentication;
 use super::check::check;
 use super::directory::Refusal;
 use super::objects::{Key, Kind, Object};
@@ -145,6 +146,13 @@ fn one(
             let policy = policy(document, warnings)?;
             (Kind::AuthorizationPolicy, Object::Policy(Arc::new(policy)))
         }
+        (POLICIES, "RequestAuthentication") => {
+            let one = authentication(document, warnings)?;
+            (
+                Kind::RequestAuthentication,
+                Object::Authentication(Arc::new(one)),
+            )
+        }
         (POLICIES, "IdentityRevocation") => {
             let revoked = revocation::meant(read(document)?);
             let revoked = revoked.map_err(|e| invalid(document, &e))?;
@@ -191,6 +199,28 @@ fn policy(document: &Document<'_>, warnings: &mut Vec<String>) -> Result<Meant, 
         let (line, name) = (document.line, &meant.policy.name);
         warnings.push(format!(
             "line {line}: policy {name} denies what it targets: {invalid}"
+        ));
+    }
+    Ok(meant)
+}
+
+/// The same of what is said of tokens: it refuses.
+fn authentication(
+    document: &Document<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<authentication::Meant, Refusal> {
+    let meant = match read(document) {
+        Ok(written) => authentication::meant(written),
+        Err(refused) => {
+            let named: Named = read(document)?;
+            let invalid = Invalid::new(&refused.field, &refused.problem);
+            authentication::unreadable(named.metadata, invalid)
+        }
+    };
+    if let Err(invalid) = &meant.issuers {
+        let (line, name) = (document.line, &meant.name);
+        warnings.push(format!(
+            "line {line}: authentication {name} refuses every request for what it targets: {invalid}"
         ));
     }
     Ok(meant)

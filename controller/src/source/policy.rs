@@ -349,7 +349,7 @@ pub(crate) fn unreadable(metadata: ObjectMeta, invalid: Invalid) -> Meant {
     }
 }
 
-fn everything() -> Vec<Target> {
+pub(super) fn everything() -> Vec<Target> {
     vec![Target {
         pods: Selected::All,
         port: None,
@@ -373,7 +373,7 @@ pub(crate) fn full_name(metadata: &ObjectMeta) -> String {
     format!("{namespace}/{name}")
 }
 
-fn targets(written: &[TargetRef]) -> Result<Vec<Target>, Invalid> {
+pub(super) fn targets(written: &[TargetRef]) -> Result<Vec<Target>, Invalid> {
     if written.is_empty() || written.len() > 16 {
         return Err(Invalid::new("spec.targetRefs", "are none, or more than 16"));
     }

@@ -7,7 +7,8 @@ use serde::de::DeserializeOwned;
 use super::review::{Answer, Operation, Question};
 use crate::inject;
 use crate::source::cluster::{
-    Found, of_namespace, of_service, of_written_policy, of_written_revocation, of_written_route,
+    Found, of_namespace, of_service, of_written_authentication, of_written_policy,
+    of_written_revocation, of_written_route,
 };
 use crate::source::objects::{Kind, Object};
 
@@ -36,6 +37,7 @@ pub(super) fn answer(question: &Question) -> Answer {
 fn ours(question: &Question) -> Answer {
     let found = match question.kind.kind.as_str() {
         "AuthorizationPolicy" => of_written_policy(&question.object),
+        "RequestAuthentication" => of_written_authentication(&question.object),
         "IdentityRevocation" => of_written_revocation(&question.object),
         kind => return Answer::deny(format!("ringmail: {kind} is no kind this version knows")),
     };
@@ -44,6 +46,10 @@ fn ours(question: &Question) -> Answer {
         Some(Err(refusal)) => Some(format!("{}: {}", refusal.field, refusal.problem)),
         Some(Ok(Object::Policy(policy))) => {
             let invalid = policy.policy.rules.as_ref().err();
+            invalid.map(ToString::to_string)
+        }
+        Some(Ok(Object::Authentication(one))) => {
+            let invalid = one.issuers.as_ref().err();
             invalid.map(ToString::to_string)
         }
         Some(Ok(_)) => None,

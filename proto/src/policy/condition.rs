@@ -127,7 +127,7 @@ impl Condition {
             }
             Self::Claim(name, any) => http
                 .claims
-                .and_then(|claims| claim(claims, name))
+                .and_then(|claims| claim_of(claims, name))
                 .is_some_and(|value| claim_holds(value, any)),
             Self::Identities(_)
             | Self::Namespaces(_)
@@ -161,7 +161,9 @@ pub(super) fn without_port(host: &str) -> &str {
     }
 }
 
-fn claim<'a>(claims: &'a Claims, name: &[String]) -> Option<&'a Value> {
+/// What the claims say under such a name, dots apart.
+#[must_use]
+pub fn claim_of<'a>(claims: &'a Claims, name: &[String]) -> Option<&'a Value> {
     let (first, rest) = name.split_first()?;
     let mut value = claims.get(first)?;
     for part in rest {

@@ -6,9 +6,9 @@ use std::num::NonZeroU16;
 use ipnet::IpNet;
 
 use super::{
-    ALTERNATIVES_MAX, Action, Authorization, CONDITIONS_MAX, Condition, Expression, Host, Mode,
-    POLICIES_MAX, Path, Policy, Posture, RULES_MAX, Rule, TEXT_BYTES_MAX, Template, Text,
-    VALUES_MAX,
+    ALTERNATIVES_MAX, AUTHENTICATIONS_MAX, Action, Authorization, CONDITIONS_MAX, Condition,
+    Expression, Host, Mode, POLICIES_MAX, Path, Policy, Posture, RULES_MAX, Rule, TEXT_BYTES_MAX,
+    Template, Text, VALUES_MAX,
 };
 use crate::{Invalid, pb, target, workload};
 
@@ -25,10 +25,18 @@ impl TryFrom<pb::Authorization> for Authorization {
         };
         at_most("policies", wire.policies.len(), POLICIES_MAX)?;
         let policies = wire.policies.into_iter().map(Policy::try_from);
+        let authentications = wire.authentications;
+        at_most(
+            "authentications",
+            authentications.len(),
+            AUTHENTICATIONS_MAX,
+        )?;
+        let authentications = authentications.into_iter().map(TryInto::try_into);
         Ok(Self {
             posture,
             cluster_networks: networks("cluster_networks", &wire.cluster_networks)?,
             policies: policies.collect::<Result<_, _>>()?,
+            authentications: authentications.collect::<Result<_, _>>()?,
         })
     }
 }
@@ -49,6 +57,7 @@ impl From<&Authorization> for pb::Authorization {
                 .map(ToString::to_string)
                 .collect(),
             policies: checked.policies.iter().map(Into::into).collect(),
+            authentications: checked.authentications.iter().map(Into::into).collect(),
         }
     }
 }
@@ -383,7 +392,7 @@ fn normal_path(path: String) -> Result<String, Invalid> {
 }
 
 /// RFC 9110 section 5.6.2, in lower case.
-fn header_name(name: String) -> Result<String, Invalid> {
+pub(super) fn header_name(name: String) -> Result<String, Invalid> {
     let is_token =
         |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || !name.bytes().all(is_token) {
@@ -395,7 +404,7 @@ fn header_name(name: String) -> Result<String, Invalid> {
     short("header.name", name)
 }
 
-fn claim_name(name: &str) -> Result<Vec<String>, Invalid> {
+pub(super) fn claim_name(name: &str) -> Result<Vec<String>, Invalid> {
     if name.len() > TEXT_BYTES_MAX || name.split('.').any(str::is_empty) {
         return Err(Invalid::new("claim.name", "is not names joined by dots"));
     }
@@ -419,24 +428,24 @@ fn networks(field: &str, wire: &[String]) -> Result<Vec<IpNet>, Invalid> {
     wire.iter().map(network).collect()
 }
 
-fn ports(field: &str, wire: &[u32]) -> Result<Vec<NonZeroU16>, Invalid> {
+pub(super) fn ports(field: &str, wire: &[u32]) -> Result<Vec<NonZeroU16>, Invalid> {
     at_most(field, wire.len(), VALUES_MAX)?;
     wire.iter().map(|one| workload::port(field, *one)).collect()
 }
 
-fn numbers(ports: &[NonZeroU16]) -> Vec<u32> {
+pub(super) fn numbers(ports: &[NonZeroU16]) -> Vec<u32> {
     ports.iter().map(|port| port.get().into()).collect()
 }
 
 /// A condition without values would hold for nobody: more likely a mistake than meant.
-fn some<T>(field: &str, values: Vec<T>) -> Result<Vec<T>, Invalid> {
+pub(super) fn some<T>(field: &str, values: Vec<T>) -> Result<Vec<T>, Invalid> {
     if values.is_empty() {
         return Err(Invalid::new(field, "are none"));
     }
     Ok(values)
 }
 
-fn short(field: &str, text: String) -> Result<String, Invalid> {
+pub(super) fn short(field: &str, text: String) -> Result<String, Invalid> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(Invalid::new(
             field,
@@ -446,13 +455,13 @@ fn short(field: &str, text: String) -> Result<String, Invalid> {
     Ok(text)
 }
 
-fn at_most(field: &str, count: usize, max: usize) -> Result<(), Invalid> {
+pub(super) fn at_most(field: &str, count: usize, max: usize) -> Result<(), Invalid> {
     if count > max {
         return Err(Invalid::new(field, format!("are more than {max}")));
     }
     Ok(())
 }
 
-fn unknown(field: &str) -> Invalid {
+pub(super) fn unknown(field: &str) -> Invalid {
     Invalid::new(field, "is missing, or one this version does not know")
 }

@@ -237,24 +237,32 @@ impl Control {
     /// of the first `DENIED_MAX`.
     fn apply_authorization(
         &self,
-        authorization: Authorization,
+        mut authorization: Authorization,
         version: Version,
     ) -> Vec<pb::DeniedPolicy> {
+        let authentications = std::mem::take(&mut authorization.authentications);
         let authorizer = Authorizer::new(authorization);
-        let denied = authorizer.policies().iter().filter_map(|policy| {
+        let told = |name: String, invalid: &Invalid| pb::DeniedPolicy {
+            name,
+            reason: invalid.to_string().chars().take(REASON_CHARS_MAX).collect(),
+        };
+        let policies = authorizer.policies().iter().filter_map(|policy| {
             let invalid = policy.rules.as_ref().err()?;
-            Some(pb::DeniedPolicy {
-                name: policy.name.to_string(),
-                reason: invalid.to_string().chars().take(REASON_CHARS_MAX).collect(),
-            })
+            Some(told(policy.name.to_string(), invalid))
         });
+        let authentications_denied = authentications.iter().filter_map(|one| {
+            let invalid = one.issuers.as_ref().err()?;
+            Some(told(format!("authentication {}", one.name), invalid))
+        });
+        let denied = policies.chain(authentications_denied);
         let denied: Vec<_> = denied.take(DENIED_MAX).collect();
         for one in &denied {
             let (policy, reason) = (&one.name, &one.reason);
-            tracing::error!(%policy, %reason, "a policy cannot be acted on and denies what it is for");
+            tracing::error!(%policy, %reason, "it cannot be acted on and denies what it is for");
         }
         self.snapshot.put_authorization(Authorized {
             authorizer,
+            authentications,
             version,
         });
         denied

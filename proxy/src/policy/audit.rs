@@ -15,26 +15,41 @@ const TARGET: &str = "ringmail_audit";
 
 /// What is told.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Refusal {
-    pub(super) finding: Finding,
+pub(super) struct Refusal<'a> {
+    pub(super) ground: Ground<'a>,
     pub(super) reason: Reason,
     pub(super) id: DecisionId,
+}
+
+/// Why.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Ground<'a> {
+    /// Of what was found in the policies.
+    Policy(Finding),
+    /// Of the request's token, which is not told.
+    Token {
+        /// The object that asks for it.
+        object: Option<&'a str>,
+        problem: &'static str,
+    },
 }
 
 pub(super) fn refused(
     authorized: &Authorized,
     wanted: &Wanted<'_>,
     server: Option<&Identity>,
-    refusal: Refusal,
+    refusal: Refusal<'_>,
 ) {
-    let (by, policy, rule) = match refusal.finding.by {
-        By::Rule { policy, rule } => ("rule", Some(policy), Some(rule)),
-        By::Policy { policy } => ("policy", Some(policy), None),
-        By::NoRule => ("no_rule", None, None),
-        By::Posture => ("posture", None, None),
+    let name = |at: usize| Some(&*authorized.authorizer.policies().get(at)?.name);
+    let (by, policy, rule, problem) = match refusal.ground {
+        Ground::Policy(finding) => match finding.by {
+            By::Rule { policy, rule } => ("rule", name(policy), Some(rule), None),
+            By::Policy { policy } => ("policy", name(policy), None, None),
+            By::NoRule => ("no_rule", None, None, None),
+            By::Posture => ("posture", None, None, None),
+        },
+        Ground::Token { object, problem } => ("token", object, None, Some(problem)),
     };
-    let policies = authorized.authorizer.policies();
-    let policy = policy.and_then(|policy| policies.get(policy));
     let svid = wanted.client.svid.as_ref();
     let request = wanted.request.map(|(request, _)| request);
     let path = request.map(|request| request.target.split('?').next().unwrap_or_default());
@@ -44,8 +59,9 @@ pub(super) fn refused(
         verdict = "deny",
         reason = refusal.reason.row().label,
         by,
-        policy = policy.map(|policy| &*policy.name),
+        policy,
         rule,
+        problem,
         version = %authorized.version,
         client = svid.map_or(NO_IDENTITY, |svid| svid.id.as_str()),
         serial = svid.map(|svid| svid.serial.as_str()),

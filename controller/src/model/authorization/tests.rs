@@ -184,3 +184,48 @@ fn pods_that_are_told_the_same_share_it() {
         &of(&before, "shop/web")
     ));
 }
+
+/// Objects about tokens of a workload as `name@ports`.
+fn told_of_tokens(mesh: &Mesh, name: &str) -> Vec<String> {
+    let told = mesh.authorization(&name.parse().expect("a name"));
+    let all = told.expect("a workload");
+    let of = |one: &Authentication| format!("{}@{:?}", one.name, one.ports);
+    all.authentications.iter().map(of).collect()
+}
+
+#[test]
+fn what_is_said_of_tokens_reaches_whom_it_is_for_with_fetched_keys() {
+    let object = |name: &str, target: &str, rest: &str| {
+        format!(
+            "---\n{{apiVersion: ringmail.io/v1alpha1, kind: RequestAuthentication, metadata: {{name: {name}, namespace: shop}}, spec: {{targetRefs: [{target}], issuers: [{{issuer: idp, audiences: [shop], jwks: {{uri: 'https://idp.test/keys'}}{rest}}}]}}}}\n"
+        )
+    };
+    let all = [
+        object("a", "{kind: Service, name: cart, port: 80}", ""),
+        object("b", "{kind: Workload, matchLabels: {app: web}}", ""),
+        object("c", "{kind: Workload, matchLabels: {app: web}}", ", x: y"),
+        object("d", "{kind: Service, name: none}", ""),
+    ];
+    let mesh = mesh(&all.concat());
+    assert_eq!(
+        told_of_tokens(&mesh, "shop/cart"),
+        ["shop/a@[8080]", "shop/c@[]"]
+    );
+    assert_eq!(
+        told_of_tokens(&mesh, "shop/web"),
+        ["shop/b@[]", "shop/c@[]"]
+    );
+    assert!(told_of_tokens(&mesh, "old/a").is_empty());
+    let problems = mesh.problems().join("\n");
+    for part in [
+        "shop/c refuses every request",
+        "there is no Service shop/none",
+    ] {
+        assert!(problems.contains(part), "{problems}");
+    }
+    let web = mesh.authorization(&"shop/web".parse().expect("a name"));
+    let web = web.expect("told");
+    let good = web.authentications[0].issuers.as_ref().expect("good");
+    assert!(good[0].keys.is_empty(), "nothing was fetched");
+    assert!(web.authentications[1].issuers.is_err());
+}

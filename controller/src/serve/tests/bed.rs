@@ -134,6 +134,7 @@ impl Bed {
             metrics_listen: ([127, 0, 0, 1], 0).into(),
             leaf_lifetime: Duration::from_secs(3600),
             drain_timeout: Duration::from_secs(2),
+            jwks: Default::default(),
         };
         let running = ready(&config).await;
         Self {

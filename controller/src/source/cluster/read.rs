@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use crate::source::Refusal;
 use crate::source::annotations::{self, INJECT};
+use crate::source::authentication::{self, RequestAuthentication};
 use crate::source::check::check;
 use crate::source::gateway::{GrpcRoute, HttpRoute, Spec, TlsRoute};
 use crate::source::objects::{Key, Kind, Object};
@@ -242,6 +243,31 @@ pub(super) fn of_policy(one: DynamicObject) -> Found {
     };
     found(Kind::AuthorizationPolicy, metadata, || {
         Ok(Object::Policy(Arc::new(meant)))
+    })
+}
+
+/// The same of what is said of tokens, as it was written.
+pub(crate) fn of_written_authentication(text: &Value) -> Option<Found> {
+    Some(of_authentication(DynamicObject::deserialize(text).ok()?))
+}
+
+/// What is said of tokens and cannot be read refuses, and is kept.
+pub(super) fn of_authentication(one: DynamicObject) -> Found {
+    let metadata = trimmed(one.metadata);
+    let spec = one.data.get("spec").cloned().unwrap_or_default();
+    let meant = match serde_path_to_error::deserialize(spec) {
+        Ok(spec) => authentication::meant(RequestAuthentication {
+            metadata: metadata.clone(),
+            spec,
+        }),
+        Err(e) => {
+            let field = format!("spec.{}", e.path());
+            let invalid = Invalid::new(shown(&field), shown(&e.inner().to_string()));
+            authentication::unreadable(metadata.clone(), invalid)
+        }
+    };
+    found(Kind::RequestAuthentication, metadata, || {
+        Ok(Object::Authentication(Arc::new(meant)))
     })
 }
 

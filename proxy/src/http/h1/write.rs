@@ -134,8 +134,13 @@ pub(crate) fn refusal(error: &Error, answer: Answer, out: &mut Vec<u8>) {
         .decision
         .map(|id| format!("x-ringmail-decision: {id}\r\n"))
         .unwrap_or_default();
+    let challenge = error
+        .reason
+        .challenge()
+        .map(|challenge| format!("WWW-Authenticate: {challenge}\r\n"))
+        .unwrap_or_default();
     let head = format!(
-        "HTTP/1.1 {} {}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nx-ringmail-reason: {}\r\n{decision}{}\r\n",
+        "HTTP/1.1 {} {}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nx-ringmail-reason: {}\r\n{decision}{challenge}{}\r\n",
         row.status,
         phrase(row.status),
         body.len(),

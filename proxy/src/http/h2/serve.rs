@@ -339,6 +339,9 @@ fn refuse(lane: &Lane, error: &Error, is_grpc: bool) {
         if let Some(id) = error.decision {
             encode::put_field(out, b"x-ringmail-decision", id.to_string().as_bytes());
         }
+        if let Some(challenge) = error.reason.challenge() {
+            encode::put_field(out, b"www-authenticate", challenge.as_bytes());
+        }
         if is_grpc {
             let (code, message) = (row.grpc_status.to_string(), error.to_string());
             encode::put_field(out, b"content-type", b"application/grpc");

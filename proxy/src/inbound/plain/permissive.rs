@@ -73,6 +73,7 @@ pub(super) async fn serve(
         client: &client,
         port: app.port(),
         request: None,
+        token: None,
     };
     worker.policies.judge(&wanted)?;
     let mut to_app = match to_app {

@@ -1,7 +1,11 @@
 //! Fetching the keys of a JWT issuer: one GET over a fresh connection, no redirects at all, a cap on bytes and time.
+//!
+//! Where whoever writes an object says what is fetched, nothing that only this machine or its link reaches is dialled: the
+//! addresses that a name has are looked at once, and one of these is dialled, whatever the name means a moment later.
 
 use std::fmt;
 use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,22 +20,36 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
 
-use super::jwks::JWKS_BYTES_MAX;
 use crate::files;
 
 /// One fetch, from the name's resolution to the last byte.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of a key set.
+pub(crate) const JWKS_BYTES_MAX: u64 = 256 * 1024;
 /// Bytes of a file of roots.
 const ROOTS_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
+/// Where clouds tell a machine its own secrets, besides a link-local address.
+const METADATA: [Ipv6Addr; 1] = [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)];
+
 /// Fetches from one URL.
-pub(super) struct Client {
+pub(crate) struct Client {
     url: Uri,
-    /// None for plain HTTP to a loopback address.
+    reach: Reach,
+    /// None for plain HTTP.
     tls: Option<TlsConnector>,
+}
+
+/// Which addresses are dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// All.
+    Anywhere,
+    /// Those of other machines.
+    Abroad,
 }
 
 impl fmt::Debug for Client {
@@ -41,15 +59,15 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    pub(super) fn new(url: Uri, root_cert: &Path) -> io::Result<Self> {
+    pub(crate) fn new(url: Uri, root_cert: &Path, reach: Reach) -> io::Result<Self> {
         let tls = match url.scheme_str() {
             Some("https") => Some(connector(root_cert)?),
             _ => None,
         };
-        Ok(Self { url, tls })
+        Ok(Self { url, reach, tls })
     }
 
-    pub(super) async fn fetch(&self) -> io::Result<Vec<u8>> {
+    pub(crate) async fn fetch(&self) -> io::Result<Vec<u8>> {
         tokio::time::timeout(FETCH_TIMEOUT, self.exchange())
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
@@ -60,7 +78,15 @@ impl Client {
         let bare = host.trim_matches(['[', ']']).to_owned();
         let default = if self.tls.is_some() { 443 } else { 80 };
         let port = self.url.port_u16().unwrap_or(default);
-        let socket = TcpStream::connect((bare.as_str(), port)).await?;
+        let found = lookup_host((bare.as_str(), port)).await?;
+        let may = |address: &SocketAddr| self.reach == Reach::Anywhere || !is_local(address.ip());
+        let addresses: Vec<SocketAddr> = found.filter(may).collect();
+        if addresses.is_empty() {
+            return Err(io::Error::other(
+                "the host has no address but of this machine or its link, which are not dialled",
+            ));
+        }
+        let socket = TcpStream::connect(addresses.as_slice()).await?;
         match &self.tls {
             None => self.ask(socket).await,
             Some(connector) => {
@@ -115,6 +141,40 @@ impl Client {
     }
 }
 
+/// Whether an address means this machine, its link, or nobody in particular; an IPv4 address also inside an IPv6 one.
+fn is_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let is_this_network = ip.octets()[0] == 0;
+            ip.is_loopback()
+                || ip.is_link_local()
+                || ip.is_broadcast()
+                || ip.is_multicast()
+                || is_this_network
+        }
+        IpAddr::V6(ip) => {
+            let inside = ip.to_ipv4().or_else(|| translated(ip));
+            ip.is_loopback()
+                || ip.is_unspecified()
+                || ip.is_multicast()
+                || ip.is_unicast_link_local()
+                || METADATA.contains(&ip)
+                || inside.is_some_and(|ip| is_local(ip.into()))
+        }
+    }
+}
+
+/// Behind NAT64 (RFC 6052 section 2.1).
+fn translated(ip: Ipv6Addr) -> Option<std::net::Ipv4Addr> {
+    match ip.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+            let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+            Some([a, b, c, d].into())
+        }
+        _ => None,
+    }
+}
+
 fn connector(root_cert: &Path) -> io::Result<TlsConnector> {
     let pem = files::read(root_cert, ROOTS_BYTES_MAX)
         .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", root_cert.display())))?;
@@ -131,4 +191,57 @@ fn connector(root_cert: &Path) -> io::Result<TlsConnector> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_this_machine_in_every_form() {
+        let rows = [
+            ("127.0.0.1", true),
+            ("127.8.9.10", true),
+            ("0.0.0.0", true),
+            ("0.1.2.3", true),
+            ("169.254.169.254", true),
+            ("224.0.0.1", true),
+            ("255.255.255.255", true),
+            ("::1", true),
+            ("::", true),
+            ("::ffff:127.0.0.1", true),
+            ("::127.0.0.1", true),
+            ("::ffff:169.254.169.254", true),
+            ("64:ff9b::a9fe:a9fe", true),
+            ("fe80::1", true),
+            ("ff02::1", true),
+            ("fd00:ec2::254", true),
+            ("10.0.0.1", false),
+            ("192.0.2.1", false),
+            ("2001:db8::1", false),
+            ("fd00::1", false),
+            ("64:ff9b::c000:201", false),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(
+                is_local(text.parse().expect("an address")),
+                expected,
+                "{text}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_of_this_machine_is_not_dialled() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("bound");
+        let port = listener.local_addr().expect("an address").port();
+        for host in ["localhost", "127.0.0.1", "[::ffff:127.0.0.1]", "0.0.0.0"] {
+            let url = format!("http://{host}:{port}/").parse().expect("a URL");
+            let client = Client::new(url, Path::new(""), Reach::Abroad).expect("no roots needed");
+            let error = client.fetch().await.expect_err("refused");
+            assert!(error.to_string().contains("not dialled"), "{host}: {error}");
+        }
+    }
 }
