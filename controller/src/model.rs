@@ -19,6 +19,7 @@ use ringmail_proto::revocation::{REVOKED_MAX, Revocations};
 use ringmail_proto::route::Routes;
 use ringmail_proto::workload::Workload;
 
+use crate::config::Config;
 use crate::jwks::KeySets;
 use crate::source::Objects;
 
@@ -56,6 +57,16 @@ pub struct Defaults {
     pub posture: Posture,
     /// What [`Posture::Cluster`] means by the cluster.
     pub cluster_networks: Vec<IpNet>,
+}
+
+impl From<&Config> for Defaults {
+    fn from(config: &Config) -> Self {
+        Self {
+            trust_domain: config.trust_domain.clone(),
+            posture: config.default_policy,
+            cluster_networks: config.cluster_networks.clone(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -131,11 +131,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let model = Model {
         keys,
         publisher: publisher.clone(),
-        defaults: Defaults {
-            trust_domain: config.trust_domain.clone(),
-            posture: config.default_policy,
-            cluster_networks: config.cluster_networks.clone(),
-        },
+        defaults: Defaults::from(&config),
         metrics: metrics.clone(),
     };
 

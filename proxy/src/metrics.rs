@@ -122,6 +122,7 @@ pub(crate) struct Metrics {
     handshake_latency: Family<DirectionLabels, Histogram, Shards>,
     detections: Counters<DetectionLabels>,
     egress_audited: Counter,
+    audit_lost: Counter,
     mirrored: Counters<ResultLabels>,
     upstream: Upstream,
     /// Seconds since the Unix epoch at which our certificate ends.
@@ -193,6 +194,11 @@ impl Metrics {
             "Protocols of outbound connections, declared or detected"
         );
         let mirrored = counters!("mirrored", "Copies of requests for mirrors");
+        let audit_lost = register!(
+            MetricConstructor::<Counter>::new_metric(&shards),
+            "audit_lost",
+            "Refusals by policy without a line in the audit: there were too many at once"
+        );
         let egress_audited = register!(
             MetricConstructor::<Counter>::new_metric(&shards),
             "egress_audited",
@@ -244,6 +250,7 @@ impl Metrics {
             handshake_latency,
             detections,
             egress_audited,
+            audit_lost,
             mirrored,
             upstream,
             certificate_expiry,
@@ -380,6 +387,11 @@ impl Metrics {
     /// A copy of a request was due.
     pub(crate) fn mirrored(&self, result: &'static str) {
         self.mirrored.get_or_create(&ResultLabels { result }).add(1);
+    }
+
+    /// A refusal has no line in the audit.
+    pub(crate) fn audit_lost(&self) {
+        self.audit_lost.add(1);
     }
 
     /// A connection left the mesh, where that is audited.

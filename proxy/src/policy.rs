@@ -29,7 +29,7 @@ use crate::metrics::sharded::Counter;
 use crate::peer::streams::Streams;
 use crate::snapshot::{Authorized, Snapshot};
 use crate::tls::identity::unix_now;
-use audit::Ground;
+use audit::{Ground, Pace};
 pub(crate) use token::Authenticated;
 use token::Known;
 
@@ -67,6 +67,7 @@ pub(crate) struct Policies {
     generation: Cell<u64>,
     /// Connections whose streams are judged.
     judged: RefCell<Vec<Weak<Streams>>>,
+    audit: Pace,
 }
 
 /// What is in force.
@@ -87,6 +88,7 @@ impl Policies {
             revocations: RefCell::default(),
             generation: Cell::default(),
             judged: RefCell::default(),
+            audit: Pace::default(),
         }
     }
 
@@ -212,7 +214,10 @@ impl Policies {
             return Ok(());
         };
         let id = DecisionId::random();
-        audit::revoked(svid, wanted, id);
+        match self.audit.takes_line(unix_now()) {
+            true => audit::revoked(svid, wanted, id),
+            false => self.metrics.audit_lost(),
+        }
         Err(Error::from(Reason::IdentityRevoked).decided(Some(id)))
     }
 
@@ -243,7 +248,10 @@ impl Policies {
         let id = DecisionId::random();
         let server = self.snapshot.last_identity();
         let refusal = audit::Refusal { ground, reason, id };
-        audit::refused(&current.authorized, wanted, server.as_deref(), refusal);
+        match self.audit.takes_line(unix_now()) {
+            true => audit::refused(&current.authorized, wanted, server.as_deref(), refusal),
+            false => self.metrics.audit_lost(),
+        }
         Error::from(reason).decided(Some(id))
     }
 

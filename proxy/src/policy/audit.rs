@@ -1,5 +1,10 @@
 //! One line for each refusal: who, what, by which rule, and under which name. Never a header's value or a query, which
 //! may hold secrets.
+//!
+//! Limits: [`LINES_PER_SECOND`] of one worker, so that whoever is refused cannot fill the disk (what is not told is
+//! counted), and [`PATH_BYTES_MAX`] of a path.
+
+use std::cell::Cell;
 
 use ringmail_proto::policy::{By, Finding};
 use ringmail_proto::svid::Svid;
@@ -12,6 +17,30 @@ use crate::tls::identity::Identity;
 
 /// What marks lines of the audit among those of the log.
 const TARGET: &str = "ringmail_audit";
+
+/// Lines of one worker in a second.
+const LINES_PER_SECOND: u32 = 200;
+/// Of a path that is told.
+const PATH_BYTES_MAX: usize = 1024;
+
+/// How many lines there were.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    second: Cell<i64>,
+    lines: Cell<u32>,
+}
+
+impl Pace {
+    /// Whether another may be told at `now`, in seconds.
+    pub(super) fn takes_line(&self, now: i64) -> bool {
+        if self.second.replace(now) != now {
+            self.lines.set(0);
+        }
+        let lines = self.lines.get();
+        self.lines.set(lines.saturating_add(1));
+        lines < LINES_PER_SECOND
+    }
+}
 
 /// What is told.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +82,7 @@ pub(super) fn refused(
     let svid = wanted.client.svid.as_ref();
     let request = wanted.request.map(|(request, _)| request);
     let path = request.map(|request| request.target.split('?').next().unwrap_or_default());
+    let path = path.map(|path| &path[..path.floor_char_boundary(PATH_BYTES_MAX)]);
     tracing::warn!(
         target: TARGET,
         decision = %refusal.id,
@@ -88,4 +118,16 @@ pub(super) fn revoked(svid: &Svid, wanted: &Wanted<'_>, id: DecisionId) {
         port = wanted.port,
         "refused by revocation"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_lines_a_second() {
+        let pace = Pace::default();
+        let told = |now| (0..1000).filter(|_| pace.takes_line(now)).count();
+        assert_eq!([told(1), told(1), told(2)], [200, 0, 200]);
+    }
 }
