@@ -30,7 +30,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use proxy::{Controller, Told};
+use proxy::{About, Controller, Told};
 
 /// Proxies, unless the first argument says how many.
 const PROXIES: usize = 1000;
@@ -81,7 +81,8 @@ async fn measure(proxies: usize) -> anyhow::Result<()> {
         let run = proxy::run(controller.clone(), pod, token, SERVICE, told.clone());
         tokio::spawn(run);
     }
-    all(&mut heard, proxies, |told| told.is_full).await?;
+    let is_joined = |told: &Told| told.is_full && told.about == About::Destination;
+    all(&mut heard, proxies, is_joined).await?;
     let joined = begun.elapsed();
     let fleet = usage(process.id())?;
     writeln!(
@@ -91,12 +92,17 @@ async fn measure(proxies: usize) -> anyhow::Result<()> {
         alone.mib,
         (fleet.cpu - alone.cpu) * 1000.0 / proxies as f64
     )?;
-    changes(directory.path(), proxies, &process, &mut heard).await?;
+    for (what, about, write) in CHANGED {
+        writeln!(io::stdout(), "{what}:")?;
+        let change = |number| write(directory.path(), number);
+        let is_it = |told: &Told| !told.is_full && told.about == about;
+        changes(change, is_it, proxies, &process, &mut heard).await?;
+    }
 
     drop(process);
     let begun = Instant::now();
     let process = start()?;
-    all(&mut heard, proxies, |told| told.is_full).await?;
+    all(&mut heard, proxies, is_joined).await?;
     writeln!(
         io::stdout(),
         "killed and started again: all in sync after {:.1?}, {} MiB",
@@ -106,9 +112,17 @@ async fn measure(proxies: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One endpoint comes and goes: how long until each proxy knows, from the change of the file and from the first proxy on.
+/// What is changed, and how.
+type Changed = (&'static str, About, fn(&Path, u8) -> anyhow::Result<()>);
+const CHANGED: [Changed; 2] = [
+    ("one endpoint, told to all", About::Destination, endpoints),
+    ("one policy, told to all", About::Authorization, policy),
+];
+
+/// How long until each proxy knows, from the change of the file and from the first proxy on.
 async fn changes(
-    directory: &Path,
+    change: impl Fn(u8) -> anyhow::Result<()>,
+    is_it: impl Fn(&Told) -> bool,
     proxies: usize,
     process: &Process,
     heard: &mut mpsc::Receiver<Told>,
@@ -116,10 +130,10 @@ async fn changes(
     let mut from_file = Histogram::<u64>::new(3)?;
     let mut from_first = Histogram::<u64>::new(3)?;
     let before = usage(process.id())?;
-    for change in 0..CHANGES {
+    for number in 0..CHANGES {
         let begun = Instant::now();
-        endpoints(directory, change)?;
-        let times = all(heard, proxies, |told| !told.is_full).await?;
+        change(number)?;
+        let times = all(heard, proxies, &is_it).await?;
         let first = times.iter().min().copied().context("somebody was told")?;
         for at in times {
             from_file.record(micros(at - begun)?)?;
@@ -131,7 +145,7 @@ async fn changes(
         let at = |quantile| times.value_at_quantile(quantile) as f64 / 1000.0;
         writeln!(
             io::stdout(),
-            "one endpoint to all, since {since}: p50 {:.1} ms, p99 {:.1} ms, at most {:.1} ms",
+            "  since {since}: p50 {:.1} ms, p99 {:.1} ms, at most {:.1} ms",
             at(0.5),
             at(0.99),
             at(1.0)
@@ -139,7 +153,7 @@ async fn changes(
     }
     writeln!(
         io::stdout(),
-        "CPU of the controller for one change: {:.1} ms",
+        "  CPU of the controller for one: {:.1} ms",
         cpu * 1000.0
     )?;
     Ok(())
@@ -241,6 +255,17 @@ fn endpoints(directory: &Path, last: u8) -> anyhow::Result<()> {
     let draft = directory.join("draft");
     fs::write(&draft, slice)?;
     Ok(fs::rename(draft, directory.join("source/endpoints.yaml"))?)
+}
+
+/// A policy for every pod: another path each time.
+fn policy(directory: &Path, number: u8) -> anyhow::Result<()> {
+    let policy = format!(
+        "apiVersion: ringmail.io/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {{name: one, namespace: fleet}}\n\
+         spec: {{targetRefs: [{{kind: Namespace}}], action: deny, rules: [{{to: [{{paths: [{{exact: /{number}}}]}}]}}]}}\n"
+    );
+    let draft = directory.join("draft");
+    fs::write(&draft, policy)?;
+    Ok(fs::rename(draft, directory.join("source/policy.yaml"))?)
 }
 
 /// What a process has used.

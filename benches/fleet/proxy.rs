@@ -44,8 +44,18 @@ pub(crate) struct Controller {
     pub(crate) root: CertificateDer<'static>,
 }
 
-/// A proxy was told of the service that all of them use.
+/// What a proxy was told about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum About {
+    /// The Service that it calls.
+    Destination,
+    /// Who may do what with its own app.
+    Authorization,
+}
+
+/// A proxy was told something.
 pub(crate) struct Told {
+    pub(crate) about: About,
     /// A whole picture, as after each connection, or a change of it.
     pub(crate) is_full: bool,
     pub(crate) at: Instant,
@@ -130,16 +140,22 @@ async fn watch(
     while let Some(response) = responses.message().await? {
         let at = Instant::now();
         *wait = BACKOFF_MIN;
-        let mut resources = response.resources.iter();
-        let is_about_it =
-            resources.any(|one| matches!(one.resource, Some(Resource::Destination(_))));
+        let about = response
+            .resources
+            .iter()
+            .filter_map(|one| match one.resource {
+                Some(Resource::Destination(_)) => Some(About::Destination),
+                Some(Resource::Authorization(_)) => Some(About::Authorization),
+                _ => None,
+            });
+        let about: Vec<_> = about.collect();
         say(Message::Ack(pb::Ack {
             nonce: response.nonce,
         }))
         .await?;
-        if is_about_it {
+        for about in about {
             let is_full = response.full;
-            told.send(Told { is_full, at }).await?;
+            told.send(Told { about, is_full, at }).await?;
         }
     }
     bail!("the controller ended the stream")
