@@ -120,6 +120,7 @@ fn authorizer(rules: usize) -> anyhow::Result<Authorizer> {
         posture: pb::Posture::Deny.into(),
         cluster_networks: Vec::new(),
         policies: policies.collect(),
+        authentications: Vec::new(),
     };
     Ok(Authorizer::new(wire.try_into()?))
 }

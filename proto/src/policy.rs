@@ -7,6 +7,7 @@
 //! - What cannot be evaluated never weakens anything: a condition that this version does not know, or an expression that
 //!   fails, does not hold in a rule that allows and holds in one that denies; so do conditions on HTTP where a connection
 //!   is opaque.
+//! - A deny rule about paths holds for `OPTIONS *` and CONNECT, one about hosts where a request has none.
 //! - A header that is there several times has to match in each of its values to be allowed, and in one to be denied.
 //! - A policy in shadow mode decides nothing; what it would decide together with the others is told beside the verdict.
 //!

@@ -259,12 +259,13 @@ impl Policies {
     pub(crate) async fn until_denied(&self, wanted: &Wanted<'_>) -> Error {
         let mut changes = self.snapshot.changes();
         loop {
-            // Only this process' end stops the changes.
-            let _ = changes.changed().await;
+            // First of all: something may have changed since it was judged.
             self.adopt();
             if let Err(denied) = self.judge_again(wanted) {
                 return denied;
             }
+            // Only this process' end stops the changes.
+            let _ = changes.changed().await;
         }
     }
 

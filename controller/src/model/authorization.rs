@@ -325,9 +325,10 @@ impl<'a> Looking<'a> {
                     found.extend(pods.map(|pod| (pod, on.clone())));
                 }
                 Selected::Service(name) => {
-                    match self.service(&namespace, name, target, &mut found) {
-                        Some(()) => {}
-                        None => missing.push(format!("Service {namespace}/{name}")),
+                    if !self.service(&namespace, name, target, &mut found) {
+                        let port = target.port.map(|port| format!(":{port}"));
+                        let port = port.unwrap_or_default();
+                        missing.push(format!("Service {namespace}/{name}{port}"));
                     }
                 }
             }
@@ -335,28 +336,30 @@ impl<'a> Looking<'a> {
         (found, missing)
     }
 
-    /// Pods behind a service's ports: those that it has now, and those that its selector names, ready or not.
+    /// False when there is no such port. Pods behind a service's ports: those that it has now, and those that its selector names, ready or not.
     fn service(
         &self,
         namespace: &Arc<str>,
         name: &str,
         target: &Target,
         found: &mut Vec<(&'a PodEntry, On)>,
-    ) -> Option<()> {
+    ) -> bool {
         let key = Key {
             kind: Kind::Service,
             namespace: namespace.clone(),
             name: name.into(),
         };
         let Some(Object::Service(service)) = self.objects.get(&key) else {
-            return None;
+            return false;
         };
         let is_meant = |number: i32| {
             target
                 .port
                 .is_none_or(|port| i32::from(port.get()) == number)
         };
-        let full_name = WorkloadName::new(namespace, name).ok()?;
+        let Ok(full_name) = WorkloadName::new(namespace, name) else {
+            return false;
+        };
         let ports = self.ports.get(&full_name).into_iter().flatten();
         for port in ports.filter(|port| is_meant(port.number.get().into())) {
             for (pod, number) in port.served_by() {
@@ -366,12 +369,13 @@ impl<'a> Looking<'a> {
         }
         let spec = service.spec.as_ref();
         let declared = spec.and_then(|spec| spec.ports.as_deref());
-        for port in declared.into_iter().flatten() {
-            if is_meant(port.port) {
-                found.extend(self.selected(namespace, service, port));
-            }
+        let declared = declared.into_iter().flatten();
+        let mut meant = declared.filter(|port| is_meant(port.port)).peekable();
+        let is_there = meant.peek().is_some();
+        for port in meant {
+            found.extend(self.selected(namespace, service, port));
         }
-        Some(())
+        is_there
     }
 
     fn selected(

@@ -2,8 +2,8 @@
 //!
 //! The first state waits until every kind has been listed once, but for routes `ROUTES_WAIT` at most: who cannot list them
 //! must still vouch for pods, and says what is missing. Later ones wait `SETTLE`, so that a burst is one state.
-//! While a watch is broken everything it told stays in force; the list that follows replaces it. Routes and policies are
-//! watched while the cluster serves their kind, which is looked at every `LOOK`. Objects are cut to what the model reads as they arrive.
+//! While a watch is broken everything it told stays in force; the list that follows replaces it. Routes are
+//! watched while the cluster serves their kind, which is looked at every `LOOK`; kinds of ours have to be served. Objects are cut to what the model reads as they arrive.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -51,6 +51,8 @@ const SETTLE: Duration = Duration::from_millis(50);
 const ROUTES_WAIT: Duration = Duration::from_secs(60);
 /// How often to look whether the cluster serves routes.
 const LOOK: Duration = Duration::from_secs(5);
+/// The same for kinds of ours, which nothing goes on without.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Looks in a row that must find nothing before routes that were known are forgotten.
 const ABSENT_LOOKS: u32 = 2;
 /// Objects of one page of a list: bounds what is in memory before it is trimmed.
@@ -206,6 +208,11 @@ async fn watch_served(
                 watch_until(api, kind, &out, &read, is_unknown).await;
                 Vec::new()
             }
+            // Ours come with the mesh: that they are not there does not mean that nothing was said.
+            Ok(false) if !Kind::ROUTES.contains(&kind) => {
+                let problem = format!("the cluster does not serve {}", resource.plural);
+                vec![Change::Broken(kind, problem)]
+            }
             Ok(false) => {
                 absent += 1;
                 match absent == ABSENT_LOOKS {
@@ -223,7 +230,12 @@ async fn watch_served(
         }
         // The first looks decide when the first state is there.
         let is_early = is_told && absent < ABSENT_LOOKS;
-        sleep(if is_early { SETTLE } else { LOOK }).await;
+        let pause = match (is_early, Kind::ROUTES.contains(&kind)) {
+            (true, true) => SETTLE,
+            (false, true) => LOOK,
+            (_, false) => LOOK_AGAIN,
+        };
+        sleep(pause).await;
     }
 }
 

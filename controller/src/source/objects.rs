@@ -44,6 +44,12 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Definitions of the mesh itself.
+    pub const OURS: [Self; 3] = [
+        Self::AuthorizationPolicy,
+        Self::RequestAuthentication,
+        Self::IdentityRevocation,
+    ];
     /// The routes of the Gateway API.
     pub const ROUTES: [Self; 3] = [Self::HTTPRoute, Self::GRPCRoute, Self::TLSRoute];
 }

@@ -55,6 +55,13 @@ pub(super) enum Benefit {
     OfCaution,
 }
 
+impl<F> Http<'_, F> {
+    /// Not so `OPTIONS *` and CONNECT: a server may take them for any.
+    pub(super) fn has_path(&self) -> bool {
+        self.path.starts_with('/')
+    }
+}
+
 impl Benefit {
     pub(super) fn of(action: Action) -> Self {
         match action {
@@ -106,15 +113,17 @@ impl Condition {
     where
         F: IntoIterator<Item = (&'a [u8], &'a [u8])> + Clone,
     {
+        let is_cautious = benefit == Benefit::OfCaution;
         match self {
             Self::Methods(any) => any.iter().any(|one| one == http.method),
-            Self::Paths(any) => any.iter().any(|path| {
-                path.holds(http.path) || benefit == Benefit::OfCaution && path.holds_bare(http.path)
-            }),
-            Self::Hosts(any) => http
-                .host
-                .map(without_port)
-                .is_some_and(|host| any.iter().any(|one| one.holds(host))),
+            Self::Paths(_) if !http.has_path() => is_cautious,
+            Self::Paths(any) => any
+                .iter()
+                .any(|path| path.holds(http.path) || is_cautious && path.holds_bare(http.path)),
+            Self::Hosts(any) => match http.host.map(without_port) {
+                Some(host) => any.iter().any(|one| one.holds(host)),
+                None => is_cautious,
+            },
             Self::Header(name, any) => {
                 let fields = http.fields.clone().into_iter();
                 let mut values = fields

@@ -185,7 +185,13 @@ impl Authorizer {
         look_up(ANY);
         match &asked.http {
             None => look_up(OPAQUE),
-            Some(http) => self.shapes.leaves(http, self.depth, look_up),
+            Some(http) => {
+                // Nor can those be checked that are about what it does not have.
+                if http.host.is_none() || !http.has_path() {
+                    look_up(OPAQUE);
+                }
+                self.shapes.leaves(http, self.depth, look_up);
+            }
         }
     }
 
@@ -232,7 +238,7 @@ impl Authorizer {
         let at = small(self.entries.len());
         self.entries.push(entry);
         let needs_http = conditions.iter().any(|one| one.needs_http());
-        let ports = key::ports(policy, conditions);
+        let mut ports = key::ports(policy, conditions);
         if needs_http && policy.mode == Mode::Enforce {
             let named = ports.iter().flatten();
             self.http_ports
@@ -244,7 +250,7 @@ impl Authorizer {
             leaves.push(OPAQUE);
         }
         if self.filings + ports.len() * callers.len() * leaves.len() > FILINGS_MAX {
-            (callers, leaves) = (vec![ANY], vec![ANY]);
+            (ports, callers, leaves) = (vec![None], vec![ANY], vec![ANY]);
         }
         self.depth = self.depth.max(key::depth(conditions));
         for port in ports {

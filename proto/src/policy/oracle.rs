@@ -191,6 +191,7 @@ fn holds(said: &str, request: &Request, deny: bool) -> Option<bool> {
     };
     Some(match name {
         "method" => among(http.method),
+        "path" | "prefix" | "template" if !http.path.starts_with('/') => deny,
         "path" | "prefix" | "template" => {
             let bare: Vec<&str> = http
                 .path
@@ -199,6 +200,7 @@ fn holds(said: &str, request: &Request, deny: bool) -> Option<bool> {
                 .collect();
             path_is(http.path) || deny && path_is(&bare.join("/"))
         }
+        "host" if http.host.is_none() => deny,
         "host" => http.host.is_some_and(|host| {
             let host = host.trim_end_matches(":80");
             values.iter().any(|one| match one.strip_prefix('*') {

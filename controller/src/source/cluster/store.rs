@@ -99,7 +99,9 @@ impl Store {
 
     fn see(&mut self, found: Found) -> bool {
         let before = self.held.get(&found.key);
-        if before.is_none() && self.held.len() >= OBJECTS_MAX {
+        // What others make must not keep out what says who may do what.
+        let is_counted = !Kind::OURS.contains(&found.key.kind);
+        if before.is_none() && is_counted && self.held.len() >= OBJECTS_MAX {
             return false;
         }
         let (object, refused) = match found.object {

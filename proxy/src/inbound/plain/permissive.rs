@@ -52,6 +52,9 @@ pub(super) async fn serve(
     let mut input = Buffer::default();
     let declared = match workload.protocol(app.port()) {
         Declared::Detect if worker.policies.requires_http(app.port()) => Declared::Http1,
+        Declared::Tcp if worker.policies.requires_http(app.port()) => {
+            return Err(Reason::NotHttp.into());
+        }
         declared => declared,
     };
     let to_app = match spoken(worker, declared, &mut socket, &mut input, app).await? {
