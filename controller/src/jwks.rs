@@ -1,8 +1,8 @@
 //! Keys of the issuers whose tokens objects speak of: fetched for as long as an object names them, again well before they
 //! are too old, and let go when they are. A proxy never fetches anything.
 //!
-//! Limits: [`REMOTES_MAX`] key sets, [`FETCHES_MAX`] fetches at once, one of each set every [`REFRESH_MAX`], a quarter of
-//! its age limit, or after a failure [`BACKOFF_MIN`] and then twice as long each time.
+//! Limits: `REMOTES_MAX` key sets, `FETCHES_MAX` fetches at once, one of each set every `REFRESH_MAX`, a quarter of
+//! its age limit, or after a failure `BACKOFF_MIN` and then twice as long each time.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 //! the admission check and the tests decide alike.
 //!
 //! - `deny` beats `allow`. Where an enforced `allow` policy targets a port, what no rule allows there is denied; elsewhere
-//!   the [`Posture`] decides.
+//!   the `Posture` decides.
 //! - An `allow` policy without rules allows nothing; a `deny` policy without rules denies everything.
 //! - What cannot be evaluated never weakens anything: a condition that this version does not know, or an expression that
 //!   fails, does not hold in a rule that allows and holds in one that denies; so do conditions on HTTP where a connection
@@ -11,9 +11,9 @@
 //! - A header that is there several times has to match in each of its values to be allowed, and in one to be denied.
 //! - A policy in shadow mode decides nothing; what it would decide together with the others is told beside the verdict.
 //!
-//! Limits: [`POLICIES_MAX`] policies, [`RULES_MAX`] rules a policy, [`ALTERNATIVES_MAX`] of `from` and of `to` in a rule,
-//! [`CONDITIONS_MAX`] conditions in one of these, [`VALUES_MAX`] values a condition, [`TEXT_BYTES_MAX`] bytes a value, and
-//! [`ENTRIES_MAX`] combinations of all of them and [`AUTHORIZATION_BYTES_MAX`] bytes for a workload.
+//! Limits: `POLICIES_MAX` policies, `RULES_MAX` rules a policy, `ALTERNATIVES_MAX` of `from` and of `to` in a rule,
+//! `CONDITIONS_MAX` conditions in one of these, `VALUES_MAX` values a condition, `TEXT_BYTES_MAX` bytes a value, and
+//! `ENTRIES_MAX` combinations of all of them and `AUTHORIZATION_BYTES_MAX` bytes for a workload.
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;

@@ -1,5 +1,5 @@
 //! Whom nobody trusts any more, whatever their certificate says: identities and serial numbers, each until a time after
-//! which no certificate of theirs can be valid. Limit: [`REVOKED_MAX`].
+//! which no certificate of theirs can be valid. Limit: `REVOKED_MAX`.
 
 use std::collections::HashMap;
 

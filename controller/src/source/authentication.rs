@@ -4,7 +4,7 @@
 //! As with policies nothing is weaker in silence: an object that cannot be read refuses every request for what it targets,
 //! or for its whole namespace where even that cannot be read.
 //!
-//! Limits: [`MAX_AGE_MIN`] and [`MAX_AGE_MAX`] for the age of keys, [`URI_BYTES_MAX`] bytes of where they are.
+//! Limits: `MAX_AGE_MIN` and `MAX_AGE_MAX` for the age of keys, `URI_BYTES_MAX` bytes of where they are.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -2,12 +2,12 @@
 //! in, keys were fetched by somebody else.
 //!
 //! - The key decides the algorithm, the token does not; `none` and HMAC are never among them.
-//! - Issuer and one audience are ours exactly, an expiry is required; clocks may differ by [`LEEWAY_SECONDS`].
+//! - Issuer and one audience are ours exactly, an expiry is required; clocks may differ by `LEEWAY_SECONDS`.
 //! - What cannot be told refuses: an unknown issuer, an ambiguous key, a header field that is critical (RFC 7515).
 //! - An issuer whose keys are not known has no good token.
 //!
-//! Limits: [`ISSUERS_MAX`] issuers an object, [`AUDIENCES_MAX`], [`PLACES_MAX`] and [`CLAIMS_TO_HEADERS_MAX`] of each,
-//! [`TOKEN_BYTES_MAX`] bytes a token, and those of [`keys`].
+//! Limits: `ISSUERS_MAX` issuers an object, `AUDIENCES_MAX`, `PLACES_MAX` and `CLAIMS_TO_HEADERS_MAX` of each,
+//! `TOKEN_BYTES_MAX` bytes a token, and those of `keys`.
 
 use std::num::NonZeroU16;
 use std::sync::Arc;

@@ -6,8 +6,8 @@
 //! - `startsWith`, `endsWith`, `contains`, `matches` (a literal regular expression, found anywhere), `size`, `has(claims.name)`.
 //!
 //! As in CEL, what is not there is an error; `&&` and `||` are only errors where the other side does not decide. A header that
-//! is there several times is an error too: which one would be meant? Limits: [`TEXT_BYTES_MAX`] bytes, [`NODES_MAX`] parts,
-//! [`DEPTH_MAX`] inside each other, and [`COST_MAX`] for one evaluation, in parts looked at and bytes compared.
+//! is there several times is an error too: which one would be meant? Limits: `TEXT_BYTES_MAX` bytes, `NODES_MAX` parts,
+//! `DEPTH_MAX` inside each other, and `COST_MAX` for one evaluation, in parts looked at and bytes compared.
 
 use crate::Invalid;
 use crate::route::Pattern;

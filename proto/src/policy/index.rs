@@ -2,7 +2,7 @@
 //! port, caller and path or host, as far as these are literal. What is found is checked whole, so a key says only where
 //! to look; that two texts share one costs time and nothing else. A look-up does not allocate.
 //!
-//! Limits: [`FILINGS_MAX`] keys, beyond which entries are looked at for every request of their port.
+//! Limits: `FILINGS_MAX` keys, beyond which entries are looked at for every request of their port.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;

@@ -1,6 +1,6 @@
 //! The keys of an issuer (RFC 7517), each for certain algorithms. Keys that are for something else are passed over.
 //!
-//! Limits: [`JWKS_BYTES_MAX`] bytes, [`KEYS_MAX`] keys, RSA of at least 2048 bits.
+//! Limits: `JWKS_BYTES_MAX` bytes, `KEYS_MAX` keys, RSA of at least 2048 bits.
 
 use std::fmt;
 use std::sync::Arc;
