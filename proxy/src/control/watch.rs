@@ -1,7 +1,8 @@
 //! The stream of configuration: we say what our app calls, the controller says what is behind it, then what changes.
 //!
-//! Each response is checked whole before any of it is put in force; one that does not pass is refused with its reason
-//! and what was in force stays. A policy that this version cannot act on is in force as a denial, and refused all the same. Limits: [`REQUESTS_MAX`] requests on their way, [`RESPONSE_BYTES_MAX`] a response.
+//! Each resource of a response is checked before it is put in force; one that does not pass is refused with its reason, and
+//! what was in force in its place stays. A policy that this version cannot act on is in force as a denial, and refused all
+//! the same. Limits: [`REQUESTS_MAX`] requests on their way, [`RESPONSE_BYTES_MAX`] a response.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -154,6 +155,8 @@ struct Update {
     authorization: Option<Authorization>,
     revocations: Option<Revocations>,
     destinations: Vec<Destination>,
+    /// The first that was not understood: what is in force under its name stays.
+    refused: Option<Invalid>,
 }
 
 /// What came of it.
@@ -163,10 +166,11 @@ struct Applied {
     forgotten: Vec<SocketAddr>,
     /// Policies that are in force only as a denial.
     denied: Vec<pb::DeniedPolicy>,
+    refused: Option<Invalid>,
 }
 
 impl Control {
-    /// Puts a response in force, or refuses it. Says also which addresses were forgotten to make room.
+    /// Puts a response in force, as far as it is understood. Says also which addresses were forgotten to make room.
     fn receive(
         &self,
         response: pb::WatchResponse,
@@ -178,14 +182,12 @@ impl Control {
         let (forgotten, refused, denied) = match received {
             Ok((applied, next)) => {
                 *version = Some(next);
+                let refused = applied.refused.map(|invalid| invalid.to_string());
                 let first = applied.denied.first();
-                let reason = first.map(|one| format!("policy {}: {}", one.name, one.reason));
-                (applied.forgotten, reason, applied.denied)
+                let denied = first.map(|one| format!("policy {}: {}", one.name, one.reason));
+                (applied.forgotten, refused.or(denied), applied.denied)
             }
-            Err(invalid) => {
-                tracing::error!(%invalid, "configuration refused; what was in force stays");
-                (Vec::new(), Some(invalid.to_string()), Vec::new())
-            }
+            Err(invalid) => (Vec::new(), Some(invalid.to_string()), Vec::new()),
         };
         let answer = match refused {
             None => {
@@ -193,6 +195,7 @@ impl Control {
                 Request::Ack(pb::Ack { nonce })
             }
             Some(reason) => {
+                tracing::error!(reason, "configuration refused; what was in force stays");
                 self.metrics.updated("nack");
                 Request::Nack(pb::Nack {
                     nonce,
@@ -213,8 +216,11 @@ impl Control {
                 format!("is {}, not us", workload.name),
             ));
         }
-        if let Some(bundle) = update.bundle {
-            self.apply_bundle(bundle)?;
+        let mut refused = update.refused;
+        if let Some(bundle) = update.bundle
+            && let Err(invalid) = self.apply_bundle(bundle)
+        {
+            refused.get_or_insert(invalid);
         }
         if let Some(workload) = update.workload {
             self.snapshot.put_workload(workload);
@@ -230,7 +236,11 @@ impl Control {
             true => Vec::new(),
             false => self.snapshot.put_destinations(update.destinations),
         };
-        Ok(Applied { forgotten, denied })
+        Ok(Applied {
+            forgotten,
+            denied,
+            refused,
+        })
     }
 
     /// Puts all policies in force. Those that this version cannot act on deny what they are for; the controller learns
@@ -302,51 +312,42 @@ fn check(
     }
     let mut update = Update::default();
     for resource in response.resources {
-        match resource.resource {
-            Some(Resource::TrustBundle(bundle)) => {
-                update.bundle = Some(
-                    bundle
-                        .try_into()
-                        .map_err(|e: Invalid| e.inside("trust_bundle"))?,
-                );
-            }
-            Some(Resource::Workload(workload)) => {
-                update.workload = Some(
-                    workload
-                        .try_into()
-                        .map_err(|e: Invalid| e.inside("workload"))?,
-                );
-            }
-            Some(Resource::Destination(destination)) => {
-                let name = destination.name.clone();
-                let checked = destination.try_into();
-                update
-                    .destinations
-                    .push(checked.map_err(|e: Invalid| e.inside(&format!("destination {name}")))?);
-            }
-            Some(Resource::Revocations(revocations)) => {
-                update.revocations = Some(
-                    revocations
-                        .try_into()
-                        .map_err(|e: Invalid| e.inside("revocations"))?,
-                );
-            }
-            Some(Resource::Authorization(authorization)) => {
-                update.authorization = Some(
-                    authorization
-                        .try_into()
-                        .map_err(|e: Invalid| e.inside("authorization"))?,
-                );
-            }
-            None => {
-                return Err(Invalid::new(
-                    "resource",
-                    "is of a kind this version does not know",
-                ));
-            }
+        // One that is not understood holds up no other: what it came with may be a policy.
+        if let Err(invalid) = update.take(resource.resource) {
+            update.refused.get_or_insert(invalid);
         }
     }
     Ok((update, next))
+}
+
+impl Update {
+    fn take(&mut self, resource: Option<Resource>) -> Result<(), Invalid> {
+        let inside = |name: &'static str| move |invalid: Invalid| invalid.inside(name);
+        match resource {
+            Some(Resource::TrustBundle(wire)) => {
+                self.bundle = Some(wire.try_into().map_err(inside("trust_bundle"))?);
+            }
+            Some(Resource::Workload(wire)) => {
+                self.workload = Some(wire.try_into().map_err(inside("workload"))?);
+            }
+            Some(Resource::Revocations(wire)) => {
+                self.revocations = Some(wire.try_into().map_err(inside("revocations"))?);
+            }
+            Some(Resource::Authorization(wire)) => {
+                self.authorization = Some(wire.try_into().map_err(inside("authorization"))?);
+            }
+            Some(Resource::Destination(wire)) => {
+                let name = format!("destination {}", wire.name);
+                let checked = wire.try_into().map_err(|e: Invalid| e.inside(&name));
+                self.destinations.push(checked?);
+            }
+            None => {
+                let problem = "is of a kind this version does not know";
+                return Err(Invalid::new("resource", problem));
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -377,8 +378,10 @@ mod tests {
             epoch: 7,
             sequence: 5,
         });
-        let refused =
-            |response, current| check(response, current).err().map(|invalid| invalid.field);
+        let refused = |response, current| match check(response, current) {
+            Ok((update, _)) => update.refused.map(|invalid| invalid.field),
+            Err(invalid) => Some(invalid.field),
+        };
         assert_eq!(
             refused(response(true, 1, external("10.0.0.1:80")), None),
             None
@@ -409,5 +412,29 @@ mod tests {
             sequence: 1,
         });
         assert_eq!(refused(no_epoch, None).as_deref(), Some("version.epoch"));
+    }
+
+    #[test]
+    fn what_is_not_understood_holds_up_nothing_else() {
+        let mut mixed = response(true, 1, None);
+        mixed.resources.extend(
+            [
+                external("cart:80"),
+                external("10.0.0.1:80"),
+                Some(Resource::Revocations(pb::Revocations::default())),
+                Some(Resource::Authorization(pb::Authorization {
+                    posture: pb::Posture::Deny.into(),
+                    ..pb::Authorization::default()
+                })),
+            ]
+            .map(|resource| pb::Resource { resource }),
+        );
+        let (update, _) = check(mixed, None).expect("a response");
+        assert_eq!(
+            update.refused.map(|invalid| invalid.field).as_deref(),
+            Some("resource")
+        );
+        assert_eq!(update.destinations.len(), 1);
+        assert!(update.revocations.is_some() && update.authorization.is_some());
     }
 }
