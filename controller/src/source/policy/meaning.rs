@@ -1,0 +1,282 @@
+//! What a policy means, checked by the code of the proxies. Nothing here makes one weaker in silence: what cannot be read
+//! denies what it targets, or its whole namespace where even that cannot be read.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU16;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use ringmail_proto::policy::Policy;
+use ringmail_proto::{Invalid, pb};
+
+use super::{
+    Action, AuthorizationPolicy, GrpcMatch, Mode, Operation, PathMatch, PolicyRule, Source,
+    TargetKind, TargetRef, ValueMatch,
+};
+
+/// A policy as it is meant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Meant {
+    /// Its metadata.
+    pub metadata: ObjectMeta,
+    /// What it is for, in its own namespace.
+    pub targets: Vec<Target>,
+    /// What it says; its ports follow from `targets`.
+    pub policy: Policy,
+}
+
+/// What a policy is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Which pods.
+    pub pods: Selected,
+    /// A port, if it is not for all.
+    pub port: Option<NonZeroU16>,
+}
+
+/// Which pods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selected {
+    /// Those of the namespace.
+    All,
+    /// Those of a Service; a port is the Service's.
+    Service(String),
+    /// Those with these labels.
+    Labels(BTreeMap<String, String>),
+}
+
+/// What is written, meant. What is wrong with it is kept with it, and denies.
+pub(crate) fn meant(written: AuthorizationPolicy) -> Meant {
+    let name = full_name(&written.metadata);
+    let namespace = written.metadata.namespace.clone();
+    let namespace = namespace.as_deref().unwrap_or("default");
+    let targets = targets(&written.spec.target_refs);
+    let wire = pb::AuthorizationPolicy {
+        name: name.clone(),
+        action: match written.spec.action {
+            Action::Allow => pb::PolicyAction::Allow,
+            Action::Deny => pb::PolicyAction::Deny,
+        }
+        .into(),
+        mode: match written.spec.mode {
+            Mode::Enforce => pb::PolicyMode::Enforce,
+            Mode::Shadow => pb::PolicyMode::Shadow,
+        }
+        .into(),
+        ports: Vec::new(),
+        rules: written
+            .spec
+            .rules
+            .into_iter()
+            .map(|rule| rule.wire(namespace))
+            .collect(),
+    };
+    let (targets, policy) = match (targets, Policy::try_from(wire)) {
+        (Ok(targets), Ok(policy)) => (targets, policy),
+        (Err(invalid), _) => (everything(), broken(&name, invalid)),
+        (Ok(targets), Err(invalid)) => (targets, broken(&name, invalid)),
+    };
+    Meant {
+        metadata: written.metadata,
+        targets,
+        policy,
+    }
+}
+
+/// A policy of which nothing but the name can be read.
+pub(crate) fn unreadable(metadata: ObjectMeta, invalid: Invalid) -> Meant {
+    let policy = broken(&full_name(&metadata), invalid);
+    Meant {
+        metadata,
+        targets: everything(),
+        policy,
+    }
+}
+
+pub(in crate::source) fn everything() -> Vec<Target> {
+    vec![Target {
+        pods: Selected::All,
+        port: None,
+    }]
+}
+
+fn broken(name: &str, invalid: Invalid) -> Policy {
+    Policy {
+        name: name.into(),
+        action: ringmail_proto::policy::Action::Deny,
+        mode: ringmail_proto::policy::Mode::Enforce,
+        ports: Vec::new(),
+        rules: Err(invalid),
+    }
+}
+
+/// `namespace/name`.
+pub(in crate::source) fn full_name(metadata: &ObjectMeta) -> String {
+    let namespace = metadata.namespace.as_deref().unwrap_or("default");
+    let name = metadata.name.as_deref().unwrap_or_default();
+    format!("{namespace}/{name}")
+}
+
+pub(in crate::source) fn targets(written: &[TargetRef]) -> Result<Vec<Target>, Invalid> {
+    if written.is_empty() || written.len() > 16 {
+        return Err(Invalid::new("spec.targetRefs", "are none, or more than 16"));
+    }
+    let target = |(n, one): (usize, &TargetRef)| {
+        let pods = match (one.kind, &one.name, &one.match_labels) {
+            (TargetKind::Namespace, None, None) => Selected::All,
+            (TargetKind::Service, Some(name), None) => Selected::Service(name.clone()),
+            (TargetKind::Workload, None, Some(labels)) if !labels.is_empty() => {
+                Selected::Labels(labels.clone())
+            }
+            _ => {
+                return Err(Invalid::new(
+                    format!("spec.targetRefs[{n}]"),
+                    "a Service has a name, a Workload has matchLabels, and a Namespace has neither",
+                ));
+            }
+        };
+        let refused = || Invalid::new(format!("spec.targetRefs[{n}].port"), "is 0");
+        let port = one
+            .port
+            .map(|port| NonZeroU16::new(port).ok_or_else(refused));
+        Ok(Target {
+            pods,
+            port: port.transpose()?,
+        })
+    };
+    written.iter().enumerate().map(target).collect()
+}
+
+impl PolicyRule {
+    fn wire(self, namespace: &str) -> pb::AuthorizationRule {
+        use pb::condition::Kind;
+        let mut when = Vec::new();
+        if let Some(written) = self.when {
+            let claim = |one: ValueMatch| {
+                Kind::Claim(pb::ClaimCondition {
+                    name: one.name,
+                    any: texts(one.values),
+                })
+            };
+            when.extend(written.claims.into_iter().map(claim));
+            when.extend(written.expression.map(Kind::Expression));
+        }
+        pb::AuthorizationRule {
+            from: self
+                .from
+                .into_iter()
+                .map(|one| all(one.kinds(namespace)))
+                .collect(),
+            to: self.to.into_iter().map(|one| all(one.kinds())).collect(),
+            when: all(when).all,
+        }
+    }
+}
+
+fn all(kinds: Vec<pb::condition::Kind>) -> pb::Conditions {
+    let conditions = kinds.into_iter();
+    pb::Conditions {
+        all: conditions
+            .map(|kind| pb::Condition { kind: Some(kind) })
+            .collect(),
+    }
+}
+
+impl Source {
+    fn kinds(self, namespace: &str) -> Vec<pb::condition::Kind> {
+        use pb::condition::Kind;
+        let account = |one: String| match one.contains('/') {
+            true => one,
+            false => format!("{namespace}/{one}"),
+        };
+        let mut kinds = Vec::new();
+        if !self.identities.is_empty() {
+            let any = texts(self.identities);
+            kinds.push(Kind::Identities(pb::TextSet { any }));
+        }
+        let accounts = self.service_accounts.into_iter().map(account).collect();
+        kinds.extend(names(self.namespaces).map(Kind::Namespaces));
+        kinds.extend(names(accounts).map(Kind::ServiceAccounts));
+        kinds.extend(names(self.trust_domains).map(Kind::TrustDomains));
+        kinds.extend(names(self.networks).map(Kind::Networks));
+        kinds.extend(self.unauthenticated.map(Kind::Unauthenticated));
+        kinds
+    }
+}
+
+impl Operation {
+    fn kinds(self) -> Vec<pb::condition::Kind> {
+        use pb::condition::Kind;
+        use pb::path_template::Kind as Path;
+        let mut kinds = Vec::new();
+        if !self.ports.is_empty() {
+            let any = self.ports.into_iter().map(u32::from).collect();
+            kinds.push(Kind::Ports(pb::PortSet { any }));
+        }
+        kinds.extend(names(self.methods).map(Kind::Methods));
+        let path = |one: PathMatch| match one {
+            PathMatch {
+                exact: Some(path),
+                prefix: None,
+                template: None,
+            } => Some(Path::Exact(path)),
+            PathMatch {
+                exact: None,
+                prefix: Some(path),
+                template: None,
+            } => Some(Path::Prefix(path)),
+            PathMatch {
+                exact: None,
+                prefix: None,
+                template: Some(path),
+            } => Some(Path::Template(path)),
+            // Refused where it is checked.
+            _ => None,
+        };
+        kinds.extend(paths(self.paths.into_iter().map(path)));
+        kinds.extend(names(self.hosts).map(Kind::Hosts));
+        let header = |one: ValueMatch| {
+            Kind::Header(pb::HeaderCondition {
+                name: one.name.to_ascii_lowercase(),
+                any: texts(one.values),
+            })
+        };
+        kinds.extend(self.headers.into_iter().map(header));
+        // A call is a request for the path of its method, whatever it says its content is.
+        let method = |one: GrpcMatch| {
+            Some(match one.method {
+                Some(method) => Path::Exact(format!("/{}/{method}", one.service)),
+                None => Path::Prefix(format!("/{}", one.service)),
+            })
+        };
+        kinds.extend(paths(self.grpc.into_iter().map(method)));
+        kinds
+    }
+}
+
+fn paths(
+    all: impl Iterator<Item = Option<pb::path_template::Kind>>,
+) -> Option<pb::condition::Kind> {
+    let any: Vec<_> = all.map(|kind| pb::PathTemplate { kind }).collect();
+    (!any.is_empty()).then_some(pb::condition::Kind::Paths(pb::PathSet { any }))
+}
+
+fn names(any: Vec<String>) -> Option<pb::NameSet> {
+    (!any.is_empty()).then_some(pb::NameSet { any })
+}
+
+fn texts(written: Vec<String>) -> Vec<pb::TextMatch> {
+    use pb::text_match::Kind;
+    let kind = |mut one: String| match one.pop() {
+        Some('*') => Kind::Prefix(one),
+        Some(last) => {
+            one.push(last);
+            Kind::Exact(one)
+        }
+        None => Kind::Exact(one),
+    };
+    let all = written.into_iter();
+    all.map(|one| pb::TextMatch {
+        kind: Some(kind(one)),
+    })
+    .collect()
+}
