@@ -6,6 +6,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "ringmail/v1/certificate.proto",
             "ringmail/v1/discovery.proto",
             "grpc/health/v1/health.proto",
+            "envoy/service/auth/v3/authorization.proto",
         ],
         ["proto"],
     )?;
