@@ -33,6 +33,14 @@ const CHECKS_MAX: usize = 1024;
 /// For a body that is to be told to be there.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What a client is told that waits for it with its body.
+const CONTINUE: Response<'static> = Response {
+    version: Version::Http2,
+    upgrade: false,
+    status: 100,
+    phrase: b"",
+};
+
 /// How many requests there are about which somebody is being asked.
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
@@ -148,7 +156,7 @@ impl Check<'_> {
         }
         if fields.first("expect").is_some() && !reader.is_ended() {
             let mut go_on = Vec::new();
-            response(100).encode(&mut go_on);
+            CONTINUE.encode(&mut go_on);
             self.stream.send_informational(&go_on);
         }
         let body = timeout(BODY_TIMEOUT, self.stream.look_ahead(reader, max)).await;
@@ -239,14 +247,5 @@ impl Check<'_> {
             self.stream.send_all(denial.body.as_bytes(), true).await?;
         }
         Ok(())
-    }
-}
-
-fn response(status: u16) -> Response<'static> {
-    Response {
-        version: Version::Http11,
-        upgrade: false,
-        status,
-        phrase: b"",
     }
 }
