@@ -7,6 +7,9 @@
 /// What a request's token says.
 mod token;
 
+/// What somebody else is told of a request, and answers.
+pub(crate) mod external;
+
 /// One line for each refusal.
 mod audit;
 
@@ -18,7 +21,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use ringmail_proto::policy::authentication::Verified;
-use ringmail_proto::policy::{Asked, By, Caller, Decision, Finding, Http, Verdict};
+use ringmail_proto::policy::{Action, Asked, By, Caller, Decision, Finding, Http, Verdict};
 use ringmail_proto::revocation::Revocations;
 use ringmail_proto::svid::Svid;
 
@@ -30,6 +33,7 @@ use crate::peer::streams::Streams;
 use crate::snapshot::{Authorized, Snapshot};
 use crate::tls::identity::unix_now;
 use audit::{Ground, Pace};
+use external::Asking;
 pub(crate) use token::Authenticated;
 use token::Known;
 
@@ -54,6 +58,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) request: Option<(Request<'a>, Fields<'a>)>,
     /// What the request's token says, if it brought one.
     pub(crate) token: Option<&'a Verified>,
+    /// Who else is asked, and has not refused.
+    pub(crate) asking: &'a [Asking],
 }
 
 /// The policies, as one worker holds them.
@@ -176,8 +182,8 @@ impl Policies {
         })
     }
 
-    /// Whether a stream that begins now may.
-    pub(crate) fn judge(&self, wanted: &Wanted<'_>) -> Result<(), Error> {
+    /// Whether a stream that begins now may, and who else is to be asked.
+    pub(crate) fn judge(&self, wanted: &Wanted<'_>) -> Result<Vec<Asking>, Error> {
         if self.current.borrow().is_none() {
             self.adopt();
         }
@@ -189,7 +195,8 @@ impl Policies {
         if let Some(shadow) = decision.shadow {
             current.count(shadow, true, &self.metrics);
         }
-        self.enforce(current, decision, wanted, Reason::PolicyDenied)
+        self.enforce(current, decision, wanted, Reason::PolicyDenied)?;
+        Ok(current.asking(decision, wanted))
     }
 
     /// Whether what was allowed still is.
@@ -204,7 +211,60 @@ impl Policies {
             };
             return Err(self.refuse(current, wanted, ground, Reason::TokenInvalid));
         }
-        self.enforce(current, current.decide(wanted), wanted, Reason::PolicyCut)
+        let decision = current.decide(wanted);
+        self.enforce(current, decision, wanted, Reason::PolicyCut)?;
+        // Nobody can be asked in the middle of it.
+        let unasked = |one: &Asking| !wanted.asking.iter().any(|asked| asked.is_as(one));
+        match current.asking(decision, wanted).into_iter().find(unasked) {
+            Some(one) => {
+                let problem = Some("was not asked when it began");
+                Err(self.refused_by(wanted, &one, Reason::PolicyCut, problem))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Who was asked does not allow it, or does not say so.
+    pub(crate) fn refused_by(
+        &self,
+        wanted: &Wanted<'_>,
+        asking: &Asking,
+        reason: Reason,
+        problem: Option<&'static str>,
+    ) -> Error {
+        self.metrics
+            .authorizations(&asking.policy, Verdict::Deny, false)
+            .add(1);
+        let current = self.current.borrow();
+        let Some(current) = current.as_ref() else {
+            return reason.into();
+        };
+        let ground = Ground::External {
+            policy: &asking.policy,
+            problem,
+        };
+        self.refuse(current, wanted, ground, reason)
+    }
+
+    /// Who was asked allows it.
+    pub(crate) fn let_by(&self, asking: &Asking) {
+        self.metrics
+            .authorizations(&asking.policy, Verdict::Allow, false)
+            .add(1);
+    }
+
+    /// Nobody answered, and the policy wants it let through all the same.
+    pub(crate) fn let_unanswered(
+        &self,
+        wanted: &Wanted<'_>,
+        asking: &Asking,
+        problem: &'static str,
+    ) {
+        self.let_by(asking);
+        match self.audit.takes_line(unix_now()) {
+            true => audit::unanswered(wanted, &asking.policy, problem),
+            false => self.metrics.audit_lost(),
+        }
     }
 
     /// Whether the client is one that was not revoked.
@@ -299,22 +359,27 @@ impl Current {
     }
 
     fn decide(&self, wanted: &Wanted<'_>) -> Decision {
-        self.authorized.authorizer.decide(&Asked {
-            caller: Caller {
-                identity: wanted.client.svid.as_ref().map(|svid| &svid.id),
-                address: wanted.client.address,
-            },
-            port: wanted.port,
-            http: wanted.request.map(|(request, fields)| Http {
-                method: request.method,
-                path: request.target.split('?').next().unwrap_or_default(),
-                host: fields
-                    .first("host")
-                    .and_then(|host| std::str::from_utf8(host).ok()),
-                fields,
-                claims: wanted.token.map(|token| &token.claims),
-            }),
-        })
+        self.authorized.authorizer.decide(&asked(wanted))
+    }
+
+    /// Who else is asked; nobody, and at no cost, where no policy asks.
+    fn asking(&self, decision: Decision, wanted: &Wanted<'_>) -> Vec<Asking> {
+        if !decision.may_ask {
+            return Vec::new();
+        }
+        let authorizer = &self.authorized.authorizer;
+        let asking = |at: usize| {
+            let policy = authorizer.policies().get(at)?;
+            let Action::External(external) = &policy.action else {
+                return None;
+            };
+            Some(Asking {
+                policy: policy.name.clone(),
+                external: external.clone(),
+            })
+        };
+        let all = authorizer.asks(&asked(wanted)).into_iter();
+        all.filter_map(asking).collect()
     }
 
     fn count(&self, finding: Finding, is_shadow: bool, metrics: &Metrics) {
@@ -335,6 +400,26 @@ impl Current {
             metrics.authorizations(name, finding.verdict, is_shadow)
         };
         counter.get_or_init(resolve).add(1);
+    }
+}
+
+/// What policies ask about.
+fn asked<'a>(wanted: &Wanted<'a>) -> Asked<'a, Fields<'a>> {
+    Asked {
+        caller: Caller {
+            identity: wanted.client.svid.as_ref().map(|svid| &svid.id),
+            address: wanted.client.address,
+        },
+        port: wanted.port,
+        http: wanted.request.map(|(request, fields)| Http {
+            method: request.method,
+            path: request.target.split('?').next().unwrap_or_default(),
+            host: fields
+                .first("host")
+                .and_then(|host| std::str::from_utf8(host).ok()),
+            fields,
+            claims: wanted.token.map(|token| &token.claims),
+        }),
     }
 }
 

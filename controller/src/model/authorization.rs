@@ -3,6 +3,7 @@
 //! A policy is for pods of its own namespace. Those that are selected alike share what they are told. No limit makes a
 //! policy weaker in silence: where there are more than a proxy takes, everything is denied.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -28,6 +29,9 @@ use crate::source::authentication::MeantIssuer;
 use crate::source::objects::{Key, Kind, Object};
 use crate::source::policy::{Meant, Selected, Target};
 
+/// Whom policies ask.
+mod external;
+
 /// A policy and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyReport {
@@ -39,8 +43,10 @@ pub struct PolicyReport {
     pub generation: Option<i64>,
     /// Why it denies instead of what it says.
     pub broken: Option<String>,
-    /// What it is for and is not there.
+    /// What it is for, or would ask, and is not there.
     pub missing: Vec<String>,
+    /// Pods that it is for and that it would ask, whose calls are then refused.
+    pub asks_itself: Vec<WorkloadName>,
     /// Meshed pods that it is for.
     pub workloads: Arc<[WorkloadName]>,
 }
@@ -106,8 +112,11 @@ pub(super) fn apply(
     };
     let mut applied: HashMap<&WorkloadName, Here> = HashMap::new();
     let mut reports = Vec::new();
+    let mut resolved = Vec::new();
     for (place, policy) in policies.iter().enumerate() {
-        let (found, missing) = looking.targets(namespace(policy), &policy.targets);
+        let (found, mut missing) = looking.targets(namespace(policy), &policy.targets);
+        let (told, asks_itself) = looking.authorizer(&policy.policy, &found, &mut missing);
+        resolved.push(told);
         let mut workloads: Vec<WorkloadName> = found
             .iter()
             .filter(|(pod, _)| pod.identity.is_some())
@@ -115,7 +124,12 @@ pub(super) fn apply(
             .collect();
         workloads.sort();
         workloads.dedup();
-        reports.push(report(policy, missing, workloads));
+        reports.push(PolicyReport {
+            missing,
+            asks_itself,
+            workloads: workloads.into(),
+            ..report(policy)
+        });
         note(&mut applied, place, found);
     }
     let (authentications, mut authenticated) = authentications(objects, &looking, given, problems);
@@ -128,7 +142,7 @@ pub(super) fn apply(
             authenticated.remove(&pod.name).unwrap_or_default(),
         );
         let told = groups.entry(group).or_insert_with_key(|group| {
-            let told = authorization(group, &policies, &authentications, given.defaults);
+            let told = authorization(group, &resolved, &authentications, given.defaults);
             Arc::new(bounded(told, problems))
         });
         by_workload.insert(pod.name.clone(), told.clone());
@@ -210,13 +224,13 @@ fn posture(pod: &PodEntry, defaults: &Defaults) -> Posture {
 
 fn authorization(
     (posture, here, tokens): &Group,
-    policies: &[&Meant],
+    policies: &[Cow<'_, Policy>],
     authentications: &[Authentication],
     defaults: &Defaults,
 ) -> Authorization {
     let policy = |(place, on): &(usize, On)| Policy {
         ports: on.ports(),
-        ..policies[*place].policy.clone()
+        ..Policy::clone(&policies[*place])
     };
     let authentication = |(place, on): &(usize, On)| Authentication {
         ports: on.ports(),
@@ -266,7 +280,7 @@ fn in_order(objects: &Objects) -> Vec<&Meant> {
     policies
 }
 
-fn report(policy: &Meant, missing: Vec<String>, workloads: Vec<WorkloadName>) -> PolicyReport {
+fn report(policy: &Meant) -> PolicyReport {
     let broken = policy.policy.rules.as_ref().err();
     PolicyReport {
         key: Key {
@@ -277,8 +291,9 @@ fn report(policy: &Meant, missing: Vec<String>, workloads: Vec<WorkloadName>) ->
         uid: policy.metadata.uid.as_deref().unwrap_or_default().into(),
         generation: policy.metadata.generation,
         broken: broken.map(ToString::to_string),
-        missing,
-        workloads: workloads.into(),
+        missing: Vec::new(),
+        asks_itself: Vec::new(),
+        workloads: Arc::default(),
     }
 }
 

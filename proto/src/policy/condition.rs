@@ -51,7 +51,7 @@ pub struct Http<'a, F> {
 pub(super) enum Benefit {
     /// In a rule that allows.
     OfDoubt,
-    /// In a rule that denies.
+    /// In a rule that denies, or asks.
     OfCaution,
 }
 
@@ -63,10 +63,10 @@ impl<F> Http<'_, F> {
 }
 
 impl Benefit {
-    pub(super) fn of(action: Action) -> Self {
+    pub(super) fn of(action: &Action) -> Self {
         match action {
             Action::Allow => Self::OfDoubt,
-            Action::Deny => Self::OfCaution,
+            Action::Deny | Action::External(_) => Self::OfCaution,
         }
     }
 }

@@ -45,7 +45,7 @@ impl Policy {
                 because: Some(because),
             }]
         };
-        let rules = match (&self.rules, self.action) {
+        let rules = match (&self.rules, &self.action) {
             (Err(invalid), _) => return whole(true, format!("cannot be acted on: {invalid}")),
             (Ok(rules), Action::Deny) if rules.is_empty() => {
                 return whole(true, "has no rules, and denies everything".to_owned());
@@ -53,9 +53,12 @@ impl Policy {
             (Ok(rules), Action::Allow) if rules.is_empty() => {
                 return whole(false, "has no rules, and allows nothing".to_owned());
             }
+            (Ok(rules), Action::External(_)) if rules.is_empty() => {
+                return whole(true, "has no rules, and asks about everything".to_owned());
+            }
             (Ok(rules), _) => rules,
         };
-        let benefit = Benefit::of(self.action);
+        let benefit = Benefit::of(&self.action);
         let considered = |(at, rule): (usize, &Rule)| {
             let because = rule.missing(asked, benefit);
             Considered {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
 use super::condition::{Asked, Benefit};
+use super::external::EXTERNALS_MAX;
 use super::{Action, Authorization, Condition, ENTRIES_MAX, Mode, Policy, Posture, Rule};
 use crate::Invalid;
 
@@ -46,13 +47,18 @@ pub(super) struct Targeted {
     pub(super) allowed_in_shadow: bool,
     /// Ones in shadow mode.
     pub(super) in_shadow: bool,
+    /// Ones that ask somebody else.
+    pub(super) external: bool,
 }
 
 impl Targeted {
     fn add(&mut self, policy: &Policy) {
         let allows = policy.action == Action::Allow;
         match policy.mode {
-            Mode::Enforce => self.allowed |= allows,
+            Mode::Enforce => {
+                self.allowed |= allows;
+                self.external |= policy.asks();
+            }
             Mode::Shadow => {
                 self.in_shadow = true;
                 self.allowed_in_shadow |= allows;
@@ -65,11 +71,12 @@ impl Targeted {
             allowed: self.allowed || other.allowed,
             allowed_in_shadow: self.allowed_in_shadow || other.allowed_in_shadow,
             in_shadow: self.in_shadow || other.in_shadow,
+            external: self.external || other.external,
         }
     }
 }
 
-/// One combination of a rule's `from` and `to`; or a whole policy, which denies whatever its ports are asked for.
+/// One combination of a rule's `from` and `to`; or a whole policy, for whatever its ports are asked for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
     pub(super) policy: u32,
@@ -105,7 +112,13 @@ impl Authorizer {
             targeted: Default::default(),
         };
         let mut policies = std::mem::take(&mut new.policies);
+        let mut externals = 0;
         for (at, policy) in policies.iter_mut().enumerate() {
+            externals += usize::from(policy.asks());
+            if externals > EXTERNALS_MAX && policy.asks() {
+                let problem = format!("is one of more than {EXTERNALS_MAX} external ones");
+                policy.rules = Err(Invalid::new("action", problem));
+            }
             let count = policy
                 .rules
                 .as_ref()
@@ -203,7 +216,7 @@ impl Authorizer {
         };
         let rules = match &policy.rules {
             Err(_) => return self.file(policy, whole, &[]),
-            Ok(rules) if rules.is_empty() && policy.action == Action::Deny => {
+            Ok(rules) if rules.is_empty() && policy.action != Action::Allow => {
                 return self.file(policy, whole, &[]);
             }
             Ok(rules) => rules,
@@ -246,7 +259,7 @@ impl Authorizer {
         }
         let mut callers = key::callers(conditions);
         let mut leaves = key::leaves(conditions);
-        if needs_http && policy.action == Action::Deny && leaves != [ANY] {
+        if needs_http && policy.action != Action::Allow && leaves != [ANY] {
             leaves.push(OPAQUE);
         }
         if self.filings + ports.len() * callers.len() * leaves.len() > FILINGS_MAX {
@@ -295,7 +308,7 @@ impl Entry {
     where
         F: IntoIterator<Item = (&'a [u8], &'a [u8])> + Clone,
     {
-        let benefit = Benefit::of(policy.action);
+        let benefit = Benefit::of(&policy.action);
         policy.is_for(asked.port)
             && match (self.made, &policy.rules) {
                 (Made::Whole, _) => true,
@@ -315,6 +328,11 @@ impl Policy {
     #[must_use]
     pub fn is_for(&self, port: u16) -> bool {
         self.ports.is_empty() || self.ports.iter().any(|one| one.get() == port)
+    }
+
+    /// Whether somebody else is asked.
+    pub(super) fn asks(&self) -> bool {
+        matches!(self.action, Action::External(_)) && self.rules.is_ok()
     }
 }
 

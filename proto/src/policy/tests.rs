@@ -64,7 +64,17 @@ fn conditions(said: &str) -> Vec<pb::Condition> {
     said.split_whitespace().map(condition).collect()
 }
 
-/// `allow`, `deny@80`, `shadow allow`, and rules as `from > to ? when`.
+fn authorizer_of_tests() -> pb::ExternalAuthorizer {
+    pb::ExternalAuthorizer {
+        service: "shop/opa:9191".to_owned(),
+        address: "10.96.0.9:9191".to_owned(),
+        timeout_ms: 200,
+        on_failure: pb::FailureMode::Deny.into(),
+        ..pb::ExternalAuthorizer::default()
+    }
+}
+
+/// `allow`, `deny@80`, `external`, `shadow allow`, and rules as `from > to ? when`.
 pub(super) fn policy(said: &str, rules: &[&str]) -> pb::AuthorizationPolicy {
     let (said, port) = said.split_once('@').unwrap_or((said, ""));
     let alternatives = |said: &str| {
@@ -87,9 +97,10 @@ pub(super) fn policy(said: &str, rules: &[&str]) -> pb::AuthorizationPolicy {
         true => pb::PolicyMode::Shadow,
         false => pb::PolicyMode::Enforce,
     };
-    let action = match said.ends_with("deny") {
-        true => pb::PolicyAction::Deny,
-        false => pb::PolicyAction::Allow,
+    let action = match said.rsplit(' ').next() {
+        Some("deny") => pb::PolicyAction::Deny,
+        Some("external") => pb::PolicyAction::External,
+        _ => pb::PolicyAction::Allow,
     };
     pb::AuthorizationPolicy {
         name: "shop/one".to_owned(),
@@ -97,6 +108,7 @@ pub(super) fn policy(said: &str, rules: &[&str]) -> pb::AuthorizationPolicy {
         mode: mode.into(),
         ports: port.parse().into_iter().collect(),
         rules: rules.iter().map(rule).collect(),
+        external: said.contains("external").then(authorizer_of_tests),
     }
 }
 

@@ -5,6 +5,7 @@ use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 
+use super::external::External;
 use super::{
     ALTERNATIVES_MAX, AUTHENTICATIONS_MAX, Action, Authorization, CONDITIONS_MAX, Condition,
     Expression, Host, Mode, POLICIES_MAX, Path, Policy, Posture, RULES_MAX, Rule, TEXT_BYTES_MAX,
@@ -71,6 +72,10 @@ impl TryFrom<pb::AuthorizationPolicy> for Policy {
         let (action, understood) = match action {
             pb::PolicyAction::Allow => (Action::Allow, Ok(())),
             pb::PolicyAction::Deny => (Action::Deny, Ok(())),
+            pb::PolicyAction::External => match external(wire.external, mode) {
+                Ok(external) => (Action::External(external.into()), Ok(())),
+                Err(invalid) => (Action::Deny, Err(invalid)),
+            },
             pb::PolicyAction::Unspecified => (Action::Deny, Err(unknown("action"))),
         };
         let (mode, understood) = match mode {
@@ -92,10 +97,13 @@ impl TryFrom<pb::AuthorizationPolicy> for Policy {
 
 impl From<&Policy> for pb::AuthorizationPolicy {
     fn from(checked: &Policy) -> Self {
-        let action = match (&checked.rules, checked.action) {
-            (Err(_), _) => pb::PolicyAction::Unspecified,
-            (Ok(_), Action::Allow) => pb::PolicyAction::Allow,
-            (Ok(_), Action::Deny) => pb::PolicyAction::Deny,
+        let (action, external) = match (&checked.rules, &checked.action) {
+            (Err(_), _) => (pb::PolicyAction::Unspecified, None),
+            (Ok(_), Action::Allow) => (pb::PolicyAction::Allow, None),
+            (Ok(_), Action::Deny) => (pb::PolicyAction::Deny, None),
+            (Ok(_), Action::External(external)) => {
+                (pb::PolicyAction::External, Some((&**external).into()))
+            }
         };
         let mode = match checked.mode {
             Mode::Enforce => pb::PolicyMode::Enforce,
@@ -107,8 +115,21 @@ impl From<&Policy> for pb::AuthorizationPolicy {
             mode: mode.into(),
             ports: numbers(&checked.ports),
             rules: checked.rules.iter().flatten().map(Into::into).collect(),
+            external,
         }
     }
+}
+
+fn external(
+    wire: Option<pb::ExternalAuthorizer>,
+    mode: pb::PolicyMode,
+) -> Result<External, Invalid> {
+    if mode == pb::PolicyMode::Shadow {
+        let problem = "is shadow, and nobody is asked for an answer that counts for nothing";
+        return Err(Invalid::new("mode", problem));
+    }
+    let wire = wire.ok_or_else(|| unknown("external"))?;
+    wire.try_into().map_err(|e: Invalid| e.inside("external"))
 }
 
 fn rules(wire: Vec<pb::AuthorizationRule>) -> Result<Vec<Rule>, Invalid> {

@@ -25,6 +25,7 @@ use ringmail_proto::policy::claim_of;
 use serde_json::Value;
 
 use crate::error::{Error, Reason};
+use crate::http::edits::reads_alike;
 use crate::http::neutral::{self, Fields, Request, put_field};
 pub(super) use known::Known;
 use known::{Digest, Vouched};
@@ -143,15 +144,6 @@ fn digest(port: u16, found: &Found<'_>) -> Digest {
     let mut digest = Digest::default();
     digest.copy_from_slice(context.finish().as_ref());
     digest
-}
-
-/// Whether some server takes one header for the other: CGI (RFC 3875 section 4.1.18) makes an underscore of a hyphen.
-fn reads_alike(made: &[u8], name: &[u8]) -> bool {
-    let plain = |b: &u8| match b {
-        b'_' => b'-',
-        b => b.to_ascii_lowercase(),
-    };
-    made.len() == name.len() && made.iter().map(plain).eq(name.iter().map(plain))
 }
 
 fn put_claims(issuer: &Issuer, verified: &Verified, head: &mut Vec<u8>) {

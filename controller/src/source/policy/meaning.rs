@@ -50,11 +50,28 @@ pub(crate) fn meant(written: AuthorizationPolicy) -> Meant {
     let namespace = written.metadata.namespace.clone();
     let namespace = namespace.as_deref().unwrap_or("default");
     let targets = targets(&written.spec.target_refs);
-    let wire = pb::AuthorizationPolicy {
+    let external = match (&targets, written.spec.external) {
+        (Ok(targets), Some(external)) if external.is_among(targets, namespace) => {
+            let problem = "is among what the policy is for: name others by labels or Services";
+            Err(Invalid::new("spec.external.service", problem))
+        }
+        (_, Some(external)) => external.wire(namespace).map(Some),
+        (_, None) => Ok(None),
+    };
+    let is_unmeant = written.spec.action != Action::External && !matches!(external, Ok(None));
+    let external = match is_unmeant {
+        true => Err(Invalid::new(
+            "spec.external",
+            "is only for action: external",
+        )),
+        false => external,
+    };
+    let wire = |external| pb::AuthorizationPolicy {
         name: name.clone(),
         action: match written.spec.action {
             Action::Allow => pb::PolicyAction::Allow,
             Action::Deny => pb::PolicyAction::Deny,
+            Action::External => pb::PolicyAction::External,
         }
         .into(),
         mode: match written.spec.mode {
@@ -69,8 +86,10 @@ pub(crate) fn meant(written: AuthorizationPolicy) -> Meant {
             .into_iter()
             .map(|rule| rule.wire(namespace))
             .collect(),
+        external,
     };
-    let (targets, policy) = match (targets, Policy::try_from(wire)) {
+    let policy = external.and_then(|external| Policy::try_from(wire(external)));
+    let (targets, policy) = match (targets, policy) {
         (Ok(targets), Ok(policy)) => (targets, policy),
         (Err(invalid), _) => (everything(), broken(&name, invalid)),
         (Ok(targets), Err(invalid)) => (targets, broken(&name, invalid)),

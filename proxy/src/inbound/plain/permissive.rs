@@ -77,6 +77,7 @@ pub(super) async fn serve(
         port: app.port(),
         request: None,
         token: None,
+        asking: &[],
     };
     worker.policies.judge(&wanted)?;
     let mut to_app = match to_app {
