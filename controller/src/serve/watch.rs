@@ -267,11 +267,9 @@ impl Parts {
         let Watcher { session, seat } = watcher;
         match message.request {
             Some(Message::Subscribe(names)) => session.subscribe(names)?,
-            Some(Message::Unsubscribe(names)) => session.unsubscribe(names)?,
+            Some(Message::Unsubscribe(names)) => seat.left(&session.unsubscribe(names)?),
             Some(Message::Ack(ack)) => {
-                if let Some(told) = session.answered(&ack.nonce)? {
-                    seat.took(told, Vec::new());
-                }
+                seat.took(session.answered(&ack.nonce)?, Vec::new());
                 self.metrics.outstanding.dec();
                 self.metrics.acks.inc();
             }
@@ -281,18 +279,14 @@ impl Parts {
                 self.metrics.nacks.inc();
                 let reason: String = nack.reason.chars().take(REASON_CHARS_MAX).collect();
                 let (id, nonce) = (&peer.id, &nack.nonce);
-                match (told, nack.denied.is_empty()) {
-                    (told, true) => {
-                        warn!(%id, nonce, reason, "a proxy refused a response and keeps what it had");
-                        if told.is_some() {
-                            seat.refused(&reason);
-                        }
-                    }
-                    (Some(told), false) => {
-                        warn!(%id, nonce, reason, "a proxy cannot act on a policy and denies what it is for");
-                        seat.took(told, nack.denied);
-                    }
-                    (None, false) => return Err(Ended::Message("denied: no policy was told")),
+                if nack.denied.is_empty() {
+                    warn!(%id, nonce, reason, "a proxy refused a response and keeps what it had");
+                    seat.refused(told, &reason);
+                } else if told.authorization.is_some() {
+                    warn!(%id, nonce, reason, "a proxy cannot act on a policy and denies what it is for");
+                    seat.took(told, nack.denied);
+                } else {
+                    return Err(Ended::Message("denied: no policy was told"));
                 }
             }
             Some(Message::Hello(_)) => return Err(Ended::Message("hello was said before")),
