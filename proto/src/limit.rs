@@ -11,7 +11,22 @@
 //! - A ledger that starts anew gives nothing away for `RESYNC_TIME`: proxies tell it what they remember. Leases of those
 //!   that do not come back are what may be admitted beyond the bound, once.
 
+//!
+//! Limits: `LIMITS_MAX` limits for a workload, `MATCHES_MAX` alternatives and `KEY_PARTS_MAX` parts of a key in one,
+//! `KEY_BYTES_MAX` bytes of a key; those of conditions are as for authorization.
+
+use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::Invalid;
+use crate::policy::{Condition, Mode, Path};
+
+/// The checked types as they travel.
+mod wire;
+
+/// Which bucket a request is for, and what it costs.
+mod key;
 
 /// One key's tokens.
 pub mod bucket;
@@ -46,6 +61,116 @@ pub struct Pace {
     pub burst: u32,
 }
 
+/// Limits of one workload.
+pub const LIMITS_MAX: usize = 256;
+/// Alternatives of what a limit is for.
+pub const MATCHES_MAX: usize = 64;
+/// Parts of a key.
+pub const KEY_PARTS_MAX: usize = 8;
+/// Bytes of a key. Longer ones share one bucket.
+pub const KEY_BYTES_MAX: usize = 1024;
+/// Tokens in a bucket.
+pub const BURST_MAX: u32 = 100_000_000;
+
+/// One limit of a workload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    /// `namespace/name` of the policy, a slash, and which of its limits: the name of its buckets.
+    pub name: Arc<str>,
+    /// Whether it is in force.
+    pub mode: Mode,
+    /// Ports of the workload that it is for; all, if there are none.
+    pub ports: Vec<NonZeroU16>,
+    /// What it says; or why this version cannot act on it, and refuses all that it is for.
+    pub terms: Result<Terms, Invalid>,
+}
+
+/// What a limit says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// What is counted.
+    pub counts: Counts,
+    /// What it is for: any of these, all conditions in one; everything, if there are none.
+    pub matches: Vec<Vec<Condition>>,
+    /// How much.
+    pub pace: Pace,
+    /// A bucket for each combination of values; one, if there are none.
+    pub key: Vec<KeyPart>,
+    /// Tokens of a request, or where the header says nothing.
+    pub cost: u32,
+    /// The header that says how many tokens a request costs.
+    pub cost_header: Option<String>,
+    /// For whom together.
+    pub scope: Scope,
+    /// Without the ledger.
+    pub unavailable: Unavailable,
+    /// Proxies that it is for; not 0.
+    pub proxies: u32,
+}
+
+/// What a limit counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counts {
+    /// Requests.
+    Requests,
+    /// Opaque connections, as they begin.
+    Connections,
+}
+
+/// What buckets are told apart by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyPart {
+    /// The caller's SPIFFE ID.
+    Identity,
+    /// The caller's namespace.
+    Namespace,
+    /// The caller's namespace and service account.
+    ServiceAccount,
+    /// The caller's address, as far as these prefixes go.
+    Network {
+        /// Of an IPv4 address.
+        ipv4: u8,
+        /// Of an IPv6 address.
+        ipv6: u8,
+    },
+    /// The request's method.
+    Method,
+    /// The request's host, without its port.
+    Host,
+    /// The first of these that holds of the request's path; all others are one.
+    Paths(Vec<Path>),
+    /// The first value of a header.
+    Header(String),
+    /// A claim of the request's JSON web token.
+    Claim(Vec<String>),
+}
+
+/// For whom a limit holds together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// All proxies.
+    Global,
+    /// Each proxy by itself.
+    Local,
+}
+
+/// What becomes of requests while the ledger is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unavailable {
+    /// Each proxy admits its share.
+    LocalShare,
+    /// All are admitted.
+    Allow,
+    /// None is.
+    Deny,
+}
+
+/// As a proxy names a limit that it cannot act on, among policies.
+#[must_use]
+pub fn denied_name(limit: &str) -> String {
+    format!("limit {limit}")
+}
+
 impl Pace {
     fn per_second(self) -> f64 {
         f64::from(self.tokens) / self.period.as_secs_f64()
@@ -58,3 +183,6 @@ impl Pace {
 
 #[cfg(test)]
 mod model;
+
+#[cfg(test)]
+mod tests;

@@ -27,12 +27,13 @@ use external::External;
 
 use crate::Invalid;
 use crate::identity::SpiffeId;
+use crate::limit::Limit;
 
 /// The checked types as they travel.
-mod wire;
+pub(crate) mod wire;
 
 /// Does a condition hold?
-mod condition;
+pub(crate) mod condition;
 
 /// Conditions in CEL.
 mod expression;
@@ -92,6 +93,8 @@ pub struct Authorization {
     pub policies: Vec<Policy>,
     /// What is made of JSON web tokens.
     pub authentications: Vec<Authentication>,
+    /// How often.
+    pub limits: Vec<Limit>,
 }
 
 /// What becomes of a caller that no policy speaks of.
