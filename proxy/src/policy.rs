@@ -10,10 +10,13 @@ mod token;
 /// What somebody else is told of a request, and answers.
 pub(crate) mod external;
 
+/// What is in force.
+mod current;
+
 /// One line for each refusal.
 mod audit;
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -21,24 +24,21 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use ringmail_proto::policy::authentication::Verified;
-use ringmail_proto::policy::{Action, Asked, By, Caller, Decision, Finding, Http, Verdict};
+use ringmail_proto::policy::{Decision, Verdict};
 use ringmail_proto::revocation::Revocations;
 use ringmail_proto::svid::Svid;
 
 use crate::error::{DecisionId, Error, Reason};
 use crate::http::neutral::{Fields, Request};
 use crate::metrics::Metrics;
-use crate::metrics::sharded::Counter;
 use crate::peer::streams::Streams;
 use crate::snapshot::{Authorized, Snapshot};
 use crate::tls::identity::unix_now;
 use audit::{Ground, Pace};
+use current::Current;
 use external::Asking;
 pub(crate) use token::Authenticated;
 use token::Known;
-
-/// The policy label of what no policy decided.
-const NO_POLICY: &str = "none";
 
 /// Who asks: another proxy, or somebody outside the mesh.
 #[derive(Debug)]
@@ -74,15 +74,6 @@ pub(crate) struct Policies {
     /// Connections whose streams are judged.
     judged: RefCell<Vec<Weak<Streams>>>,
     audit: Pace,
-}
-
-/// What is in force.
-#[derive(Debug)]
-struct Current {
-    authorized: Arc<Authorized>,
-    counters: Vec<OnceCell<Counter>>,
-    /// Tokens that were good by this.
-    known: RefCell<Known>,
 }
 
 impl Policies {
@@ -224,49 +215,6 @@ impl Policies {
         }
     }
 
-    /// Who was asked does not allow it, or does not say so.
-    pub(crate) fn refused_by(
-        &self,
-        wanted: &Wanted<'_>,
-        asking: &Asking,
-        reason: Reason,
-        problem: Option<&'static str>,
-    ) -> Error {
-        self.metrics
-            .authorizations(&asking.policy, Verdict::Deny, false)
-            .add(1);
-        let current = self.current.borrow();
-        let Some(current) = current.as_ref() else {
-            return reason.into();
-        };
-        let ground = Ground::External {
-            policy: &asking.policy,
-            problem,
-        };
-        self.refuse(current, wanted, ground, reason)
-    }
-
-    /// Who was asked allows it.
-    pub(crate) fn let_by(&self, asking: &Asking) {
-        self.metrics
-            .authorizations(&asking.policy, Verdict::Allow, false)
-            .add(1);
-    }
-
-    /// Nobody answered, and the policy wants it let through all the same.
-    pub(crate) fn let_unanswered(
-        &self,
-        wanted: &Wanted<'_>,
-        asking: &Asking,
-        problem: &'static str,
-    ) {
-        self.let_by(asking);
-        match self.audit.takes_line(unix_now()) {
-            true => audit::unanswered(wanted, &asking.policy, problem),
-            false => self.metrics.audit_lost(),
-        }
-    }
-
     /// Whether the client is one that was not revoked.
     fn trust(&self, wanted: &Wanted<'_>) -> Result<(), Error> {
         let svid = wanted.client.svid.as_ref();
@@ -344,82 +292,6 @@ impl Policies {
             exchange.as_mut().poll(cx)
         })
         .await
-    }
-}
-
-impl Current {
-    fn new(authorized: Arc<Authorized>, known: Known) -> Self {
-        // For each policy, and for none, by verdict, enforced or in shadow.
-        let counters = (authorized.authorizer.policies().len() + 1) * 4;
-        Self {
-            authorized,
-            counters: (0..counters).map(|_| OnceCell::new()).collect(),
-            known: known.into(),
-        }
-    }
-
-    fn decide(&self, wanted: &Wanted<'_>) -> Decision {
-        self.authorized.authorizer.decide(&asked(wanted))
-    }
-
-    /// Who else is asked; nobody, and at no cost, where no policy asks.
-    fn asking(&self, decision: Decision, wanted: &Wanted<'_>) -> Vec<Asking> {
-        if !decision.may_ask {
-            return Vec::new();
-        }
-        let authorizer = &self.authorized.authorizer;
-        let asking = |at: usize| {
-            let policy = authorizer.policies().get(at)?;
-            let Action::External(external) = &policy.action else {
-                return None;
-            };
-            Some(Asking {
-                policy: policy.name.clone(),
-                external: external.clone(),
-            })
-        };
-        let all = authorizer.asks(&asked(wanted)).into_iter();
-        all.filter_map(asking).collect()
-    }
-
-    fn count(&self, finding: Finding, is_shadow: bool, metrics: &Metrics) {
-        let policies = self.authorized.authorizer.policies();
-        let policy = match finding.by {
-            By::Rule { policy, .. } | By::Policy { policy } => policy,
-            By::NoRule | By::Posture => policies.len(),
-        };
-        let is_denied = finding.verdict == Verdict::Deny;
-        let at = policy * 4 + usize::from(is_denied) * 2 + usize::from(is_shadow);
-        let Some(counter) = self.counters.get(at) else {
-            return;
-        };
-        let resolve = || {
-            let name = policies
-                .get(policy)
-                .map_or(NO_POLICY, |policy| &policy.name);
-            metrics.authorizations(name, finding.verdict, is_shadow)
-        };
-        counter.get_or_init(resolve).add(1);
-    }
-}
-
-/// What policies ask about.
-fn asked<'a>(wanted: &Wanted<'a>) -> Asked<'a, Fields<'a>> {
-    Asked {
-        caller: Caller {
-            identity: wanted.client.svid.as_ref().map(|svid| &svid.id),
-            address: wanted.client.address,
-        },
-        port: wanted.port,
-        http: wanted.request.map(|(request, fields)| Http {
-            method: request.method,
-            path: request.target.split('?').next().unwrap_or_default(),
-            host: fields
-                .first("host")
-                .and_then(|host| std::str::from_utf8(host).ok()),
-            fields,
-            claims: wanted.token.map(|token| &token.claims),
-        }),
     }
 }
 
