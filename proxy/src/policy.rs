@@ -56,6 +56,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) port: u16,
     /// None for an opaque connection.
     pub(crate) request: Option<(Request<'a>, Fields<'a>)>,
+    /// The same as it came, before it was looked for a token in.
+    pub(crate) came: Option<(Request<'a>, Fields<'a>)>,
     /// What the request's token says, if it brought one.
     pub(crate) token: Option<&'a Verified>,
     /// Who else is asked, and has not refused.
@@ -71,6 +73,8 @@ pub(crate) struct Policies {
     revocations: RefCell<Arc<Revocations>>,
     /// Counts changes: what was judged under another is judged again.
     generation: Cell<u64>,
+    /// When the first of the tokens expires that live streams rest on, or later; in seconds since the Unix epoch.
+    first_expiry: Cell<u64>,
     /// Connections whose streams are judged.
     judged: RefCell<Vec<Weak<Streams>>>,
     audit: Pace,
@@ -84,6 +88,7 @@ impl Policies {
             current: RefCell::default(),
             revocations: RefCell::default(),
             generation: Cell::default(),
+            first_expiry: Cell::new(u64::MAX),
             judged: RefCell::default(),
             audit: Pace::default(),
         }
@@ -101,9 +106,22 @@ impl Policies {
             *self.current.borrow_mut() = Some(Current::new(learnt, known));
             is_news = true;
         }
-        if !is_news {
-            return;
+        if is_news {
+            self.judge_all_again();
         }
+    }
+
+    /// Looks after the tokens that live streams rest on: where one's time is over at `now`, in seconds since the Unix
+    /// epoch, they are judged again.
+    pub(crate) fn sweep(&self, now: u64) {
+        if self.first_expiry.get() <= now {
+            // Those that go on say when they are next.
+            self.first_expiry.set(u64::MAX);
+            self.judge_all_again();
+        }
+    }
+
+    fn judge_all_again(&self) {
         self.generation.set(self.generation.get() + 1);
         self.judged.borrow_mut().retain(|streams| {
             let streams = streams.upgrade();
@@ -159,15 +177,15 @@ impl Policies {
         let current = current.as_ref().ok_or(Reason::PolicyNotLoaded)?;
         let all = current.authorized.authentications.iter();
         let mut here = all.filter(|one| one.is_for(wanted.port)).peekable();
-        let (Some(first), Some(request)) = (here.peek().copied(), wanted.request) else {
+        let (Some(_), Some(request)) = (here.peek(), wanted.came) else {
             return Ok(None);
         };
         let known = &mut current.known.borrow_mut();
         let found = token::authenticate(here, wanted.port, request, known, now());
-        found.map(Some).map_err(|bad| {
+        found.map(Some).map_err(|refused| {
             let ground = Ground::Token {
-                object: Some(&first.name),
-                problem: bad.0,
+                object: refused.object,
+                problem: refused.bad.0,
             };
             self.refuse(current, wanted, ground, Reason::TokenInvalid)
         })
@@ -190,18 +208,17 @@ impl Policies {
         Ok(current.asking(decision, wanted))
     }
 
-    /// Whether what was allowed still is.
+    /// Whether what was allowed still is, the token it rests on included: its issuer, its keys or its time may be over.
     fn judge_again(&self, wanted: &Wanted<'_>) -> Result<(), Error> {
         self.trust(wanted)?;
+        let authenticated = self.authenticate(wanted)?;
+        let wanted = &Wanted {
+            token: authenticated.as_ref().and_then(Authenticated::verified),
+            ..*wanted
+        };
+        self.expect_end_of(wanted.token);
         let current = self.current.borrow();
         let current = current.as_ref().ok_or(Reason::PolicyNotLoaded)?;
-        if wanted.token.is_some_and(|token| token.expires <= now()) {
-            let ground = Ground::Token {
-                object: None,
-                problem: "is expired",
-            };
-            return Err(self.refuse(current, wanted, ground, Reason::TokenInvalid));
-        }
         let decision = current.decide(wanted);
         self.enforce(current, decision, wanted, Reason::PolicyCut)?;
         // Nobody can be asked in the middle of it.
@@ -263,6 +280,14 @@ impl Policies {
         Error::from(reason).decided(Some(id))
     }
 
+    /// A stream rests on a token, whose time will be over.
+    fn expect_end_of(&self, token: Option<&Verified>) {
+        if let Some(token) = token {
+            let first = self.first_expiry.get().min(token.expires);
+            self.first_expiry.set(first);
+        }
+    }
+
     /// Waits until what was allowed is no more.
     pub(crate) async fn until_denied(&self, wanted: &Wanted<'_>) -> Error {
         let mut changes = self.snapshot.changes();
@@ -284,6 +309,7 @@ impl Policies {
         mut exchange: Pin<&mut impl Future<Output = Result<T, Error>>>,
     ) -> Result<T, Error> {
         let mut judged = self.generation.get();
+        self.expect_end_of(wanted.token);
         poll_fn(|cx| {
             if judged != self.generation.get() {
                 judged = self.generation.get();
@@ -296,6 +322,6 @@ impl Policies {
 }
 
 /// In seconds since the Unix epoch.
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     u64::try_from(unix_now()).unwrap_or_default()
 }
