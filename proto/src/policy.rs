@@ -37,6 +37,9 @@ mod condition;
 /// Conditions in CEL.
 mod expression;
 
+/// What a decision may cost.
+mod effort;
+
 /// Finding the few rules that can hold among many.
 mod index;
 
