@@ -38,6 +38,9 @@ pub(crate) mod condition;
 /// Conditions in CEL.
 mod expression;
 
+/// What a decision may cost.
+mod effort;
+
 /// Finding the few rules that can hold among many.
 mod index;
 
@@ -55,6 +58,7 @@ mod explain;
 
 pub use condition::{Asked, Caller, Claims, Http, claim_of};
 pub use decide::{By, Decision, Finding, Verdict};
+pub use effort::Effort;
 pub use explain::Considered;
 pub use expression::Expression;
 pub use index::Authorizer;

@@ -200,6 +200,7 @@ impl Session {
                 client,
                 port: app.port(),
                 request: Some(request),
+                came: Some(came),
                 token,
                 asking: &[],
             })
@@ -289,6 +290,7 @@ impl Session {
             client,
             port,
             request: None,
+            came: None,
             token: None,
             asking: &[],
         });

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::{Counts, KEY_BYTES_MAX, KeyPart, Limit, Terms};
 use crate::policy::condition::{Benefit, without_port};
-use crate::policy::{Asked, Condition, Http, Path, claim_of};
+use crate::policy::{Asked, Condition, Effort, Http, Path, claim_of};
 
 /// Between the values of a key. No value holds it.
 const BETWEEN: u8 = 0;
@@ -34,7 +34,7 @@ impl KeyPart {
 
 impl Terms {
     /// Whether what is asked counts here. Where that cannot be told, it does.
-    pub fn holds<'a, F>(&self, asked: &Asked<'a, F>) -> bool
+    pub fn holds<'a, F>(&self, asked: &Asked<'a, F>, effort: &Effort) -> bool
     where
         F: IntoIterator<Item = (&'a [u8], &'a [u8])> + Clone,
     {
@@ -43,7 +43,10 @@ impl Terms {
             None => Counts::Connections,
         };
         let mut any = self.matches.iter();
-        let all = |all: &Vec<Condition>| all.iter().all(|one| one.holds(asked, Benefit::OfCaution));
+        let all = |all: &Vec<Condition>| {
+            all.iter()
+                .all(|one| one.holds(asked, Benefit::OfCaution, effort))
+        };
         self.counts == counted && (self.matches.is_empty() || any.any(all))
     }
 

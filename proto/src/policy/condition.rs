@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
+use super::effort::Effort;
 use super::{Action, Condition, Host, Path, Template, Text};
 use crate::identity::SpiffeId;
 
@@ -73,7 +74,12 @@ impl Benefit {
 
 impl Condition {
     /// Whether it holds.
-    pub(crate) fn holds<'a, F>(&self, asked: &Asked<'a, F>, benefit: Benefit) -> bool
+    pub(crate) fn holds<'a, F>(
+        &self,
+        asked: &Asked<'a, F>,
+        benefit: Benefit,
+        effort: &Effort,
+    ) -> bool
     where
         F: IntoIterator<Item = (&'a [u8], &'a [u8])> + Clone,
     {
@@ -104,7 +110,7 @@ impl Condition {
                 Some(http) => self.holds_of(http, benefit),
                 None => is_cautious,
             },
-            Self::Expression(expression) => expression.holds(asked).unwrap_or(is_cautious),
+            Self::Expression(expression) => expression.holds(asked, effort).unwrap_or(is_cautious),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The verdict, and what it rests on.
 
 use super::condition::Asked;
+use super::effort::Effort;
 use super::index::{Authorizer, Entry, Made};
 use super::{Action, Mode, Policy};
 
@@ -90,6 +91,7 @@ impl Authorizer {
         F: IntoIterator<Item = (&'a [u8], &'a [u8])> + Clone,
     {
         let policies = self.policies();
+        let effort = Effort::default();
         let (mut enforced, mut shadow) = (First::default(), First::default());
         self.candidates(asked, |at, entry| {
             let policy = &policies[entry.policy as usize];
@@ -100,7 +102,7 @@ impl Authorizer {
                 Mode::Enforce => enforced.of(verdict),
                 Mode::Shadow => shadow.of(verdict),
             };
-            if first.is_none_or(|(first, _)| at < first) && entry.holds(policy, asked) {
+            if first.is_none_or(|(first, _)| at < first) && entry.holds(policy, asked, &effort) {
                 *first = Some((at, entry));
             }
         });
@@ -122,11 +124,11 @@ impl Authorizer {
         F: IntoIterator<Item = (&'a [u8], &'a [u8])> + Clone,
     {
         let policies = self.policies();
-        let mut found = Vec::new();
+        let (effort, mut found) = (Effort::default(), Vec::new());
         self.candidates(asked, |_, entry| {
             let at = entry.policy as usize;
             let policy = &policies[at];
-            if policy.asks() && !found.contains(&at) && entry.holds(policy, asked) {
+            if policy.asks() && !found.contains(&at) && entry.holds(policy, asked, &effort) {
                 found.push(at);
             }
         });

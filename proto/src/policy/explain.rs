@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::condition::{Asked, Benefit};
+use super::effort::Effort;
 use super::index::Authorizer;
 use super::{Action, Condition, Path, Policy, Rule, Text};
 
@@ -27,13 +28,19 @@ impl Authorizer {
     {
         let policies = self.policies().iter().enumerate();
         let here = policies.filter(|(_, policy)| policy.is_for(asked.port));
-        here.flat_map(|(at, policy)| policy.consider(at, asked))
+        let effort = Effort::default();
+        here.flat_map(|(at, policy)| policy.consider(at, asked, &effort))
             .collect()
     }
 }
 
 impl Policy {
-    fn consider<'a, F>(&self, policy: usize, asked: &Asked<'a, F>) -> Vec<Considered>
+    fn consider<'a, F>(
+        &self,
+        policy: usize,
+        asked: &Asked<'a, F>,
+        effort: &Effort,
+    ) -> Vec<Considered>
     where
         F: IntoIterator<Item = (&'a [u8], &'a [u8])> + Clone,
     {
@@ -60,7 +67,7 @@ impl Policy {
         };
         let benefit = Benefit::of(&self.action);
         let considered = |(at, rule): (usize, &Rule)| {
-            let because = rule.missing(asked, benefit);
+            let because = rule.missing(asked, benefit, effort);
             Considered {
                 policy,
                 rule: Some(at),
@@ -74,11 +81,17 @@ impl Policy {
 
 impl Rule {
     /// The first part that does not hold.
-    fn missing<'a, F>(&self, asked: &Asked<'a, F>, benefit: Benefit) -> Option<String>
+    fn missing<'a, F>(
+        &self,
+        asked: &Asked<'a, F>,
+        benefit: Benefit,
+        effort: &Effort,
+    ) -> Option<String>
     where
         F: IntoIterator<Item = (&'a [u8], &'a [u8])> + Clone,
     {
-        let lacks = |all: &[Condition]| all.iter().find(|one| !one.holds(asked, benefit)).cloned();
+        let holds = |one: &&Condition| !one.holds(asked, benefit, effort);
+        let lacks = |all: &[Condition]| all.iter().find(holds).cloned();
         let none_of = |name: &str, all: &[Vec<Condition>]| {
             if all.is_empty() || all.iter().any(|one| lacks(one).is_none()) {
                 return None;

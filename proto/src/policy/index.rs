@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
 use super::condition::{Asked, Benefit};
+use super::effort::{Effort, REMEMBERED_MAX};
 use super::external::EXTERNALS_MAX;
 use super::{Action, Authorization, Condition, ENTRIES_MAX, Mode, Policy, Posture, Rule};
 use crate::Invalid;
@@ -32,6 +33,8 @@ pub struct Authorizer {
     shapes: Shapes,
     /// Elements of the longest prefix that anything is filed under: longer ones need no look-up.
     depth: usize,
+    /// Rules whose `when` is remembered.
+    numbered: u8,
     /// Ports that a rule about HTTP names.
     http_ports: Vec<u16>,
     /// By policies for all ports, and by those for some.
@@ -92,6 +95,8 @@ pub(super) enum Made {
         rule: u32,
         from: Option<u32>,
         to: Option<u32>,
+        /// Under which its `when` is remembered, if that is worth it.
+        number: Option<u8>,
     },
 }
 
@@ -108,6 +113,7 @@ impl Authorizer {
             filings: 0,
             shapes: Shapes::default(),
             depth: 0,
+            numbered: 0,
             http_ports: Vec::new(),
             targeted: Default::default(),
         };
@@ -222,6 +228,7 @@ impl Authorizer {
             Ok(rules) => rules,
         };
         for (rule_at, rule) in rules.iter().enumerate() {
+            let number = self.number(rule);
             let choices = |alternatives: usize| match alternatives {
                 0 => vec![None],
                 n => (0..small(n)).map(Some).collect(),
@@ -232,6 +239,7 @@ impl Authorizer {
                         rule: small(rule_at),
                         from,
                         to,
+                        number,
                     };
                     let conditions: Vec<&Condition> = rule.conditions(from, to).collect();
                     self.file(
@@ -245,6 +253,17 @@ impl Authorizer {
                 }
             }
         }
+    }
+
+    /// The rule's own number, if its `when` could be come by more than once and there is a number left.
+    fn number(&mut self, rule: &Rule) -> Option<u8> {
+        let is_dear = |one: &Condition| matches!(one, Condition::Expression(_));
+        let is_worth_it = rule.when.iter().any(is_dear) || rule.entries() > 1;
+        if self.numbered >= REMEMBERED_MAX || rule.when.is_empty() || !is_worth_it {
+            return None;
+        }
+        self.numbered += 1;
+        Some(self.numbered - 1)
     }
 
     fn file(&mut self, policy: &Policy, entry: Entry, conditions: &[&Condition]) {
@@ -288,23 +307,24 @@ impl Rule {
     }
 
     /// What has to hold for one combination.
-    pub(super) fn conditions(
-        &self,
-        from: Option<u32>,
-        to: Option<u32>,
-    ) -> impl Iterator<Item = &Condition> {
+    fn conditions(&self, from: Option<u32>, to: Option<u32>) -> impl Iterator<Item = &Condition> {
+        self.chosen(from, to).chain(&self.when)
+    }
+
+    /// The same without `when`.
+    fn chosen(&self, from: Option<u32>, to: Option<u32>) -> impl Iterator<Item = &Condition> {
         let chosen = |all: &'_ [Vec<Condition>], at: Option<u32>| {
             at.and_then(|at| all.get(at as usize).map(|_| at as usize))
         };
         let from = chosen(&self.from, from).map_or(&[][..], |at| &self.from[at]);
         let to = chosen(&self.to, to).map_or(&[][..], |at| &self.to[at]);
-        from.iter().chain(to).chain(&self.when)
+        from.iter().chain(to)
     }
 }
 
 impl Entry {
     /// Whether all of it holds, ports of its policy included.
-    pub(super) fn holds<'a, F>(self, policy: &Policy, asked: &Asked<'a, F>) -> bool
+    pub(super) fn holds<'a, F>(self, policy: &Policy, asked: &Asked<'a, F>, effort: &Effort) -> bool
     where
         F: IntoIterator<Item = (&'a [u8], &'a [u8])> + Clone,
     {
@@ -312,12 +332,19 @@ impl Entry {
         policy.is_for(asked.port)
             && match (self.made, &policy.rules) {
                 (Made::Whole, _) => true,
-                (Made::Rule { rule, from, to }, Ok(rules)) => {
-                    rules.get(rule as usize).is_some_and(|rule| {
-                        rule.conditions(from, to)
-                            .all(|one| one.holds(asked, benefit))
-                    })
-                }
+                (
+                    Made::Rule {
+                        rule,
+                        from,
+                        to,
+                        number,
+                    },
+                    Ok(rules),
+                ) => rules.get(rule as usize).is_some_and(|rule| {
+                    let holds = |one: &Condition| one.holds(asked, benefit, effort);
+                    rule.chosen(from, to).all(holds)
+                        && effort.once(number, || rule.when.iter().all(holds))
+                }),
                 (Made::Rule { .. }, Err(_)) => false,
             }
     }

@@ -57,8 +57,8 @@ pub(super) enum Ground<'a> {
     Policy(Finding),
     /// Of the request's token, which is not told.
     Token {
-        /// The object that asks for it.
-        object: Option<&'a str>,
+        /// The object that refuses it.
+        object: &'a str,
         problem: &'static str,
     },
     /// Of who was asked.
@@ -83,7 +83,7 @@ pub(super) fn refused(
             By::NoRule => ("no_rule", None, None, None),
             By::Posture => ("posture", None, None, None),
         },
-        Ground::Token { object, problem } => ("token", object, None, Some(problem)),
+        Ground::Token { object, problem } => ("token", Some(object), None, Some(problem)),
         Ground::External { policy, problem } => ("external", Some(policy), None, problem),
     };
     let svid = wanted.client.svid.as_ref();

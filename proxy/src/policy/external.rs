@@ -1,4 +1,4 @@
-//! What somebody else is told of a request, and what the answer means. Pure; the call itself is made in
+//! What somebody else is told of a request, and what the answer means. Both are pure; the call itself is made in
 //! [`crate::app`].
 
 /// What is told.
@@ -10,9 +10,13 @@ mod answer;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ringmail_proto::policy::Verdict;
 use ringmail_proto::policy::external::External;
 
-use super::Wanted;
+use super::audit::{self, Ground};
+use super::{Policies, Wanted};
+use crate::error::{Error, Reason};
+use crate::tls::identity::unix_now;
 pub(crate) use answer::{Answer, Denial, read};
 pub(crate) use question::question;
 
@@ -41,4 +45,49 @@ pub(crate) struct About<'a> {
     pub(crate) own: Option<&'a str>,
     /// All of it, if it is to be told.
     pub(crate) body: Option<&'a [u8]>,
+}
+
+impl Policies {
+    /// Who was asked does not allow it, or does not say so.
+    pub(crate) fn refused_by(
+        &self,
+        wanted: &Wanted<'_>,
+        asking: &Asking,
+        reason: Reason,
+        problem: Option<&'static str>,
+    ) -> Error {
+        self.metrics
+            .authorizations(&asking.policy, Verdict::Deny, false)
+            .add(1);
+        let current = self.current.borrow();
+        let Some(current) = current.as_ref() else {
+            return reason.into();
+        };
+        let ground = Ground::External {
+            policy: &asking.policy,
+            problem,
+        };
+        self.refuse(current, wanted, ground, reason)
+    }
+
+    /// Who was asked allows it.
+    pub(crate) fn let_by(&self, asking: &Asking) {
+        self.metrics
+            .authorizations(&asking.policy, Verdict::Allow, false)
+            .add(1);
+    }
+
+    /// Nobody answered, and the policy wants it let through all the same.
+    pub(crate) fn let_unanswered(
+        &self,
+        wanted: &Wanted<'_>,
+        asking: &Asking,
+        problem: &'static str,
+    ) {
+        self.let_by(asking);
+        match self.audit.takes_line(unix_now()) {
+            true => audit::unanswered(wanted, &asking.policy, problem),
+            false => self.metrics.audit_lost(),
+        }
+    }
 }

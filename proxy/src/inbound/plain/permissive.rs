@@ -76,6 +76,7 @@ pub(super) async fn serve(
         client: &client,
         port: app.port(),
         request: None,
+        came: None,
         token: None,
         asking: &[],
     };

@@ -44,6 +44,7 @@ fn told(external: &External, body: Option<&[u8]>, token: Option<&Verified>) -> A
         client: &client,
         port: 8080,
         request: Some((request, Fields::check(&fields).expect("fields"))),
+        came: None,
         token,
         asking: &[],
     };
