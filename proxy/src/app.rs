@@ -222,6 +222,13 @@ impl Session {
             asking: &asking,
             ..wanted
         });
+        if let Some(wanted) = &wanted
+            && let Err(exceeded) = worker.limits.admit(wanted).await
+        {
+            let refused = worker.policies.exceeds(wanted, &exceeded.limit);
+            let refused = (&refused, &*worker.metrics);
+            return exceeded.tell(refused, head, stream, exchange).await;
+        }
         let forward = pin!(async {
             let changed = match &wanted {
                 Some(wanted) if !asking.is_empty() => {
@@ -294,10 +301,9 @@ impl Session {
             token: None,
             asking: &[],
         });
-        let judged = wanted.as_ref().map(|wanted| worker.policies.judge(wanted));
-        let outcome = match judged.transpose() {
-            Ok(_) => while_allowed(worker, wanted.as_ref(), pumped).await,
-            Err(denied) => Err(denied),
+        let outcome = match admit(worker, wanted.as_ref()).await {
+            Ok(()) => while_allowed(worker, wanted.as_ref(), pumped).await,
+            Err(refused) => Err(refused),
         };
         open.dec_by(self.is_ours().into());
         match outcome {
@@ -368,6 +374,16 @@ impl Session {
         );
         is_declared || self.is_ours() && worker.policies.requires_http(port)
     }
+}
+
+/// Whether an opaque connection may begin; what nobody asks leave for may.
+async fn admit(worker: &Worker, wanted: Option<&Wanted<'_>>) -> Result<(), Error> {
+    let Some(wanted) = wanted else {
+        return Ok(());
+    };
+    worker.policies.judge(wanted)?;
+    let admitted = worker.limits.admit(wanted).await;
+    admitted.map_err(|exceeded| worker.policies.exceeds(wanted, &exceeded.limit))
 }
 
 /// Runs an exchange with the app, which was judged, for as long as it is allowed; what nobody asks leave for is.

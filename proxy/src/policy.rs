@@ -24,7 +24,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use ringmail_proto::policy::authentication::Verified;
-use ringmail_proto::policy::{Decision, Verdict};
+use ringmail_proto::policy::{Asked, Decision, Verdict};
 use ringmail_proto::revocation::Revocations;
 use ringmail_proto::svid::Svid;
 
@@ -62,6 +62,13 @@ pub(crate) struct Wanted<'a> {
     pub(crate) token: Option<&'a Verified>,
     /// Who else is asked, and has not refused.
     pub(crate) asking: &'a [Asking],
+}
+
+impl<'a> Wanted<'a> {
+    /// What policies and limits ask about.
+    pub(crate) fn asked(&self) -> Asked<'a, Fields<'a>> {
+        current::asked(self)
+    }
 }
 
 /// The policies, as one worker holds them.
@@ -260,6 +267,15 @@ impl Policies {
                 Err(self.refuse(current, wanted, ground, reason))
             }
         }
+    }
+
+    /// What policy has allowed is more than a limit does.
+    pub(crate) fn exceeds(&self, wanted: &Wanted<'_>, limit: &str) -> Error {
+        let current = self.current.borrow();
+        let Some(current) = current.as_ref() else {
+            return Reason::PolicyNotLoaded.into();
+        };
+        self.refuse(current, wanted, Ground::Limit(limit), Reason::RateLimited)
     }
 
     /// A refusal is told to the audit, and has a name by which it is found there.
