@@ -41,7 +41,7 @@ pub struct PolicyReport {
     pub uid: Box<str>,
     /// Which version of it this is about; a file has none.
     pub generation: Option<i64>,
-    /// Why it denies instead of what it says.
+    /// Why it denies instead of what it says, or would.
     pub broken: Option<String>,
     /// What it is for, or would ask, and is not there.
     pub missing: Vec<String>,
@@ -290,7 +290,10 @@ fn report(policy: &Meant) -> PolicyReport {
         },
         uid: policy.metadata.uid.as_deref().unwrap_or_default().into(),
         generation: policy.metadata.generation,
-        broken: broken.map(ToString::to_string),
+        broken: broken.map(|invalid| match policy.policy.mode {
+            Mode::Enforce => format!("{invalid}; it denies what it is for"),
+            Mode::Shadow => format!("{invalid}; it would deny what it is for"),
+        }),
         missing: Vec::new(),
         asks_itself: Vec::new(),
         workloads: Arc::default(),

@@ -229,6 +229,7 @@ pub(crate) fn of_written_policy(text: &Value) -> Option<Found> {
 pub(super) fn of_policy(one: DynamicObject) -> Found {
     let metadata = trimmed(one.metadata);
     let spec = one.data.get("spec").cloned().unwrap_or_default();
+    let mode = policy::Mode::of_unread(&spec);
     let meant = match serde_path_to_error::deserialize(spec) {
         Ok(spec) => policy::meant(AuthorizationPolicy {
             metadata: metadata.clone(),
@@ -238,7 +239,7 @@ pub(super) fn of_policy(one: DynamicObject) -> Found {
         Err(e) => {
             let field = format!("spec.{}", e.path());
             let invalid = Invalid::new(shown(&field), shown(&e.inner().to_string()));
-            policy::unreadable(metadata.clone(), invalid)
+            policy::unreadable(metadata.clone(), mode, invalid)
         }
     };
     found(Kind::AuthorizationPolicy, metadata, || {
