@@ -12,6 +12,7 @@ use http_body_util::Full;
 use hyper::{Request, Version};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use ringmail_tests::apps::BANNER;
 use ringmail_tests::bed::Bed;
 use ringmail_tests::load::{Reply, fetch};
 use ringmail_tests::netns::Namespace;
@@ -21,8 +22,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::Scenario;
-use crate::raw::{Ending, dial, read_rest};
-use crate::shop::{LIMIT, Plan, REFUSALS, Shop, WEB, play, refusal};
+use crate::raw::{Ending, dial, expect, read_rest};
+use crate::shop::{LIMIT, Plan, REFUSALS, Shop, TALK, WEB, play, refusal};
 
 pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("authentication::tokens_are_verified", tokens_are_verified),
@@ -266,7 +267,24 @@ fn claims_decide_and_reach_the_app(bed: Bed) -> anyhow::Result<()> {
         ensure!(with_token(shop, "x")?.status == 401);
 
         shop.mesh.remove("r")?;
-        until_status(shop, &admin, 403).context("claims that nobody verifies")
+        until_status(shop, &admin, 403).context("claims that nobody verifies")?;
+        shop.mesh.remove("p")?;
+        until_status(shop, &admin, 200)?;
+
+        // A token in bytes that are no HTTP would pass for one that was looked at; what is declared to be no HTTP holds none.
+        let talks = || {
+            dial(&shop.client, TALK)
+                .is_ok_and(|mut client| expect(&mut client, BANNER.as_bytes()).is_ok())
+        };
+        ensure!(talks());
+        shop.mesh.put("r", &object(&inline(&key), ""))?;
+        wait::until(LIMIT, || !talks()).context("bytes that nobody looks at")?;
+        shop.wait_server_refusal("not_http")?;
+        let opaque = Plan::default()
+            .server
+            .annotated("config.ringmail.io/opaque-ports", "7000");
+        shop.mesh.put_workload(&shop.server, &opaque)?;
+        wait::until(LIMIT, talks).context("what is declared to be no HTTP")
     })
 }
 
