@@ -50,8 +50,7 @@ struct Status<'a> {
     files: &'a [source::FileStatus],
     noted: &'a [source::ObjectStatus],
     problems: &'a [String],
-    routes: &'a [RouteStatus],
-    /// As far as this replica's proxies go.
+    routes: Vec<RouteStatus>,
     policies: Vec<PolicyState>,
 }
 
@@ -142,6 +141,9 @@ async fn workload(
 async fn status(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
     let source = pages.source.borrow().clone().unwrap_or_default();
     let snapshot = pages.snapshots.borrow().clone();
+    // As far as this replica's proxies go.
+    let said = applied::say(&snapshot.mesh, &pages.proxies);
+    let states = applied::states(&snapshot.mesh, &[said], 0);
     let status = Status {
         ready: pages.ready.load(Ordering::Acquire),
         version: snapshot.version.to_string(),
@@ -153,12 +155,8 @@ async fn status(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
         files: &source.files,
         noted: &source.noted,
         problems: snapshot.mesh.problems(),
-        routes: snapshot.mesh.routes(),
-        policies: {
-            let reports = snapshot.mesh.policies();
-            let said = applied::say(&snapshot.mesh, &pages.proxies);
-            applied::states(reports, &[said], 0)
-        },
+        routes: states.routes,
+        policies: states.policies,
     };
     match serde_json::to_string_pretty(&status) {
         Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),

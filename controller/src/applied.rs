@@ -1,9 +1,10 @@
-//! Which proxies have which policies in force: what they have acknowledged, and what that comes to.
+//! Which proxies have which policies and routes in force: what they have acknowledged, and what that comes to.
 //!
 //! Each replica knows the proxies that watch it and no others; the leader asks the others what theirs have in force, and
-//! sums up. A policy is compared by what it says, never by a version: every replica counts versions of its own.
+//! sums up. What is in force is compared by what it says, never by a version: every replica counts versions of its own.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ringmail_proto::identity::WorkloadName;
@@ -11,13 +12,15 @@ use ringmail_proto::pb;
 use ringmail_proto::policy::{Authorization, DENIED_MAX};
 use tokio::sync::watch;
 
+use crate::model::Dialled;
+
 /// What a replica says of its proxies, and the sum of what all say.
 mod tally;
 
-/// What authors of policies are told.
+/// What authors of policies and routes are told.
 mod conditions;
 
-pub(crate) use conditions::{PolicyState, states};
+pub(crate) use conditions::{PolicyState, States, states};
 pub(crate) use tally::{Said, say};
 
 /// Characters of a proxy's reason.
@@ -26,12 +29,24 @@ const REASON_CHARS_MAX: usize = 256;
 /// The proxies that watch this replica. A lock for as long as a map takes; never held where something is waited for.
 #[derive(Debug)]
 pub(crate) struct Proxies {
-    seats: Mutex<HashMap<WorkloadName, (u64, InForce)>>,
+    seats: Mutex<Seats>,
     /// Seats taken so far.
     changes: watch::Sender<u64>,
 }
 
-/// What a proxy has said of its policies.
+/// By pod, the number of its seat and what is in force there.
+type Seats = HashMap<WorkloadName, (u64, Arc<InForce>)>;
+
+/// What one response says that authors want to know of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// What it says of policies.
+    pub(crate) authorization: Option<Arc<Authorization>>,
+    /// Addresses that are followed from now on, or have or had routes: what they have now.
+    pub(crate) destinations: Vec<(SocketAddr, Option<Arc<Dialled>>)>,
+}
+
+/// What a proxy has said of its policies and its destinations.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct InForce {
     /// What it has taken last.
@@ -41,6 +56,17 @@ struct InForce {
     /// The last one that it named, when there may be more.
     known_up_to: Option<String>,
     /// Why it has not taken what came after that.
+    refused: Option<String>,
+    /// The addresses that it follows.
+    destinations: BTreeMap<SocketAddr, Followed>,
+}
+
+/// What is in force at an address.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Followed {
+    /// With routes, or nothing.
+    routed: Option<Arc<Dialled>>,
+    /// Why the proxy has not taken what came after that.
     refused: Option<String>,
 }
 
@@ -65,7 +91,7 @@ impl Proxies {
     /// A proxy that comes again takes the place of the stream it had.
     pub(crate) fn seat(self: &Arc<Self>, workload: WorkloadName) -> Seat {
         let number = self.change(|seats, number| {
-            seats.insert(workload.clone(), (number, InForce::default()));
+            seats.insert(workload.clone(), (number, Arc::default()));
         });
         Seat {
             proxies: self.clone(),
@@ -79,7 +105,7 @@ impl Proxies {
         self.changes.subscribe()
     }
 
-    fn in_force(&self) -> Vec<(WorkloadName, InForce)> {
+    fn in_force(&self) -> Vec<(WorkloadName, Arc<InForce>)> {
         let seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
         let all = seats.iter();
         all.map(|(name, (_, in_force))| (name.clone(), in_force.clone()))
@@ -87,7 +113,7 @@ impl Proxies {
     }
 
     /// The number of the change.
-    fn change(&self, change: impl FnOnce(&mut HashMap<WorkloadName, (u64, InForce)>, u64)) -> u64 {
+    fn change(&self, change: impl FnOnce(&mut Seats, u64)) -> u64 {
         let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
         let number = *self.changes.borrow() + 1;
         change(&mut seats, number);
@@ -96,24 +122,57 @@ impl Proxies {
     }
 }
 
+impl Told {
+    fn is_empty(&self) -> bool {
+        self.authorization.is_none() && self.destinations.is_empty()
+    }
+}
+
 impl Seat {
     /// The proxy has put `told` in force, but for policies that deny instead.
-    pub(crate) fn took(&self, told: Arc<Authorization>, denied: Vec<pb::DeniedPolicy>) {
-        let known_up_to = denied.get(DENIED_MAX - 1).map(|last| last.name.clone());
-        let denied = denied.into_iter().take(DENIED_MAX);
-        let in_force = InForce {
-            authorization: Some(told),
-            denied: denied.map(|one| (one.name, short(&one.reason))).collect(),
-            known_up_to,
-            refused: None,
-        };
-        self.change(|own| *own = in_force);
+    pub(crate) fn took(&self, told: Told, denied: Vec<pb::DeniedPolicy>) {
+        if told.is_empty() {
+            return;
+        }
+        self.change(|own| {
+            if let Some(authorization) = told.authorization {
+                own.authorization = Some(authorization);
+                own.known_up_to = denied.get(DENIED_MAX - 1).map(|last| last.name.clone());
+                let denied = denied.into_iter().take(DENIED_MAX);
+                own.denied = denied.map(|one| (one.name, short(&one.reason))).collect();
+                own.refused = None;
+            }
+            for (address, routed) in told.destinations {
+                let refused = None;
+                let followed = Followed { routed, refused };
+                own.destinations.insert(address, followed);
+            }
+        });
     }
 
-    /// The proxy keeps what it had.
-    pub(crate) fn refused(&self, reason: &str) {
+    /// The proxy keeps what it had. It names one thing of several, so all of them count as refused.
+    pub(crate) fn refused(&self, told: Told, reason: &str) {
         let reason = short(reason);
-        self.change(|own| own.refused = Some(reason));
+        if told.is_empty() {
+            return;
+        }
+        self.change(|own| {
+            if told.authorization.is_some() {
+                own.refused = Some(reason.clone());
+            }
+            for (address, _) in told.destinations {
+                own.destinations.entry(address).or_default().refused = Some(reason.clone());
+            }
+        });
+    }
+
+    /// The proxy follows these no more.
+    pub(crate) fn left(&self, addresses: &[SocketAddr]) {
+        self.change(|own| {
+            for address in addresses {
+                own.destinations.remove(address);
+            }
+        });
     }
 
     /// Nothing when another stream of the same pod has the seat.
@@ -121,7 +180,7 @@ impl Seat {
         self.proxies.change(|seats, _| {
             let own = seats.get_mut(&self.workload);
             if let Some((_, own)) = own.filter(|(number, _)| *number == self.number) {
-                change(own);
+                change(Arc::make_mut(own));
             }
         });
     }

@@ -36,6 +36,12 @@ pub(crate) mod labels;
 /// Pods that should have a sidecar and have none.
 mod coverage;
 
+/// What the proxies of all replicas have in force.
+mod looks;
+
+/// Writing a status.
+mod patch;
+
 /// Status of routes.
 mod status;
 

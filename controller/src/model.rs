@@ -14,6 +14,7 @@ use ringmail_proto::destination::{
     Destination, DestinationKind, Endpoint, Service, Timeouts, WEIGHT_DEFAULT,
 };
 use ringmail_proto::identity::{TrustDomain, WorkloadName};
+use ringmail_proto::limit::Pace;
 use ringmail_proto::policy::{Authorization, Posture};
 use ringmail_proto::revocation::{REVOKED_MAX, Revocations};
 use ringmail_proto::route::Routes;
@@ -86,6 +87,8 @@ pub struct Mesh {
     workloads: HashMap<WorkloadName, Arc<Workload>>,
     authorizations: HashMap<WorkloadName, Arc<Authorization>>,
     policies: Vec<PolicyReport>,
+    /// Limits that hold for all proxies together, by name.
+    limits: Arc<HashMap<Arc<str>, Pace>>,
     revocations: Arc<Revocations>,
     /// What `services` and `consumers` are made of.
     plain: services::Plain,
@@ -137,6 +140,7 @@ impl Mesh {
             workloads,
             authorizations: authorized.by_workload,
             policies: authorized.reports,
+            limits: Arc::new(authorized.limits),
             revocations,
             plain: routed.plain,
             services: routed.services,
@@ -185,6 +189,12 @@ impl Mesh {
         &self.policies
     }
 
+    /// Limits that hold for all proxies together, by name.
+    #[must_use]
+    pub fn limits(&self) -> &HashMap<Arc<str>, Pace> {
+        &self.limits
+    }
+
     /// What answers at `address` to callers of a namespace; anything unknown is external.
     #[must_use]
     pub fn answer(&self, address: SocketAddr, caller: &Arc<str>) -> Answer {
@@ -198,6 +208,12 @@ impl Mesh {
             Some(pod) => Answer::Pod(pod.clone()),
             None => Answer::External,
         }
+    }
+
+    /// Whether callers of that namespace see routes of their own at `address`.
+    pub(crate) fn has_own_routes(&self, address: SocketAddr, caller: &Arc<str>) -> bool {
+        let key = (address, caller.clone());
+        !self.consumers.is_empty() && self.consumers.contains_key(&key)
     }
 
     /// Takes from `previous` whatever is equal, so that most comparisons of old and new compare pointers.
@@ -220,12 +236,14 @@ impl Mesh {
             reuse(port, previous.plain.get(key));
         }
         for (address, dialled) in &mut self.services {
-            adopt(dialled, &self.plain, address.is_ipv4());
-            reuse(dialled, previous.services.get(address));
+            let previous = previous.services.get(address);
+            adopt(dialled, previous, &self.plain, address.is_ipv4());
+            reuse(dialled, previous);
         }
         for (key, dialled) in &mut self.consumers {
-            adopt(dialled, &self.plain, key.0.is_ipv4());
-            reuse(dialled, previous.consumers.get(key));
+            let previous = previous.consumers.get(key);
+            adopt(dialled, previous, &self.plain, key.0.is_ipv4());
+            reuse(dialled, previous);
         }
         for (address, pod) in &mut self.pods {
             reuse(pod, previous.pods.get(address));
@@ -298,7 +316,28 @@ pub struct Dialled {
     pub backends: Vec<Arc<Service>>,
 }
 
+impl Dialled {
+    /// Whether the same becomes of a request, whatever the endpoints are.
+    pub(crate) fn is_routed_as(&self, other: &Self) -> bool {
+        let (own, others) = (self.backends.iter(), other.backends.iter());
+        let is_same = |(own, other): (&Arc<Service>, &Arc<Service>)| {
+            own.name == other.name && own.port == other.port
+        };
+        self.routes == other.routes
+            && self.backends.len() == other.backends.len()
+            && own.zip(others).all(is_same)
+    }
+}
+
 impl Answer {
+    /// What is done with HTTP requests there, if anything.
+    pub(crate) fn routed(&self) -> Option<&Arc<Dialled>> {
+        match self {
+            Self::Service(dialled) => Some(dialled).filter(|one| one.routes.is_some()),
+            Self::Pod(_) | Self::External => None,
+        }
+    }
+
     /// As a proxy that dials `address` is told.
     #[must_use]
     pub fn destination(&self, address: SocketAddr) -> Destination {
@@ -336,12 +375,20 @@ fn pod_destination(pod: &PodEntry, address: SocketAddr) -> DestinationKind {
     })
 }
 
-/// The parts of a state that is not published yet become those of `plain`, which are equal: then they are compared once
-/// and not for each who sees them.
-fn adopt(dialled: &mut Arc<Dialled>, plain: &services::Plain, v4: bool) {
+/// The parts of a state that is not published yet become those of `plain`, which are equal, and its routes those of
+/// before if they are equal: then they are compared once and not for each who sees them.
+fn adopt(
+    dialled: &mut Arc<Dialled>,
+    previous: Option<&Arc<Dialled>>,
+    plain: &services::Plain,
+    v4: bool,
+) {
     let Some(dialled) = Arc::get_mut(dialled) else {
         return;
     };
+    if let Some(routes) = &mut dialled.routes {
+        reuse(routes, previous.and_then(|one| one.routes.as_ref()));
+    }
     for part in iter::once(&mut dialled.service).chain(&mut dialled.backends) {
         if let Some(plain) = plain.get(&(part.name.clone(), part.port, v4)) {
             part.clone_from(plain);

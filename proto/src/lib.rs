@@ -24,6 +24,9 @@ pub mod route;
 /// Who may do what with a workload.
 pub mod policy;
 
+/// How much of it they may ask.
+pub mod limit;
+
 /// Whom nobody trusts any more.
 pub mod revocation;
 

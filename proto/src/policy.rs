@@ -27,12 +27,13 @@ use external::External;
 
 use crate::Invalid;
 use crate::identity::SpiffeId;
+use crate::limit::Limit;
 
 /// The checked types as they travel.
-mod wire;
+pub(crate) mod wire;
 
 /// Does a condition hold?
-mod condition;
+pub(crate) mod condition;
 
 /// Conditions in CEL.
 mod expression;
@@ -57,6 +58,7 @@ mod explain;
 
 pub use condition::{Asked, Caller, Claims, Http, claim_of};
 pub use decide::{By, Decision, Finding, Verdict};
+pub use effort::Effort;
 pub use explain::Considered;
 pub use expression::Expression;
 pub use index::Authorizer;
@@ -95,6 +97,8 @@ pub struct Authorization {
     pub policies: Vec<Policy>,
     /// What is made of JSON web tokens.
     pub authentications: Vec<Authentication>,
+    /// How often.
+    pub limits: Vec<Limit>,
 }
 
 /// What becomes of a caller that no policy speaks of.

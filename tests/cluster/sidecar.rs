@@ -28,9 +28,14 @@ pub(crate) const TESTS: &[(&str, Test)] =
         plane.runtime.block_on(identity(plane))
     })];
 
+/// A port of the pod's.
+const OUTBOUND: u16 = 9000;
+
 /// A proxy of a pod.
 pub(crate) struct Sidecar {
     status: SocketAddr,
+    /// Where the app calls what the proxy was started for, if for anything.
+    pub(crate) outbound: SocketAddr,
     process: Process,
 }
 
@@ -40,6 +45,16 @@ impl Sidecar {
         mesh: &Mesh<'_>,
         pod: &Value,
         address: IpAddr,
+    ) -> anyhow::Result<Self> {
+        Self::calling(mesh, pod, address, None).await
+    }
+
+    /// The same, and its app calls `callee`.
+    pub(crate) async fn calling(
+        mesh: &Mesh<'_>,
+        pod: &Value,
+        address: IpAddr,
+        callee: Option<SocketAddr>,
     ) -> anyhow::Result<Self> {
         let read = |path: &str| pod.pointer(path).and_then(Value::as_str);
         let namespace = read("/metadata/namespace").context("a namespace")?;
@@ -80,8 +95,16 @@ impl Sidecar {
             .env("RINGMAIL_CONTROLLER_ADDRESS", service.to_string())
             .env("RINGMAIL_BIND_ADDRESS", address.to_string())
             .env("RINGMAIL_CAPTURE", "off");
+        let outbound = SocketAddr::new(address, OUTBOUND);
+        if let Some(callee) = callee {
+            command.env(
+                "RINGMAIL_OUTBOUND_LISTENERS",
+                format!("{outbound}={callee}"),
+            );
+        }
         let sidecar = Self {
             status: SocketAddr::new(address, 15020),
+            outbound,
             process: Process::start(&command, &folder.join("log"))?,
         };
         let ready = eventually("the proxy is ready", || async {

@@ -1,5 +1,8 @@
 //! What the authors of routes are told, read back from the API server.
 
+use std::net::SocketAddr;
+use std::sync::Mutex;
+
 use anyhow::{Context, ensure};
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
@@ -9,11 +12,18 @@ use serde_json::{Value, json};
 
 use super::Test;
 use super::control_plane::{ControlPlane, eventually};
-use super::mesh::{Mesh, Replica};
+use super::mesh::{Mesh, Replica, page};
+use super::objects::plain_pod;
+use super::sidecar::Sidecar;
 
-pub(crate) const TESTS: &[(&str, Test)] = &[("status::routes_say_what_became_of_them", |plane| {
-    plane.runtime.block_on(routes(plane))
-})];
+pub(crate) const TESTS: &[(&str, Test)] = &[
+    ("status::routes_say_what_became_of_them", |plane| {
+        plane.runtime.block_on(routes(plane))
+    }),
+    ("status::routes_say_where_they_are_in_force", |plane| {
+        plane.runtime.block_on(programmed(plane))
+    }),
+];
 
 /// The kind of the Gateway API's routes, with a status as strict as its own.
 pub(crate) const ROUTES: &str = include_str!("routes.yaml");
@@ -24,17 +34,46 @@ pub(crate) fn route(namespace: &str, name: &str, service: &str, rules: &Value) -
         "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": service}], "rules": rules}})
 }
 
+fn service(namespace: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "cart", "namespace": namespace},
+        "spec": {"selector": {"app": "cart"}, "ports": [{"port": 80}]}})
+}
+
+fn to(backend: &str) -> Value {
+    json!([{"backendRefs": [{"name": backend, "port": 80}]}])
+}
+
+/// Waits until our entry of a route, at its present generation, has such a condition.
+async fn condition(
+    mesh: &Mesh<'_>,
+    route: &Value,
+    kind: &str,
+    is_it: impl Fn(&Value) -> bool,
+) -> anyhow::Result<Value> {
+    let last = Mutex::new(Value::Null);
+    let what = format!("{kind} is as it is to be");
+    let found = eventually(&what, || async {
+        let live = mesh.objects.get(route).await.ok()?;
+        let parents = live.data.pointer("/status/parents")?.as_array()?.clone();
+        *last.lock().ok()? = json!(parents);
+        let ours = parents
+            .into_iter()
+            .find(|one| one["controllerName"] == "ringmail.io/controller")?;
+        let all = ours["conditions"].as_array()?.clone();
+        let one = all.into_iter().find(|one| one["type"] == kind)?;
+        let is_current = one["observedGeneration"] == json!(live.metadata.generation);
+        (is_current && is_it(&one)).then_some(one)
+    });
+    found.await.with_context(|| format!("{last:?}"))
+}
+
 async fn routes(plane: &ControlPlane) -> anyhow::Result<()> {
     let mesh = Mesh::new(plane).await?;
     let objects = &mesh.objects;
     objects.apply_all(ROUTES).await?;
     let shop = objects.own("shop");
     objects.namespace(&shop, &Value::Null).await?;
-    objects
-        .apply(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "cart", "namespace": shop},
-            "spec": {"selector": {"app": "cart"}, "ports": [{"port": 80}]}}))
-        .await?;
-    let to = |backend: &str| json!([{"backendRefs": [{"name": backend, "port": 80}]}]);
+    objects.apply(&service(&shop)).await?;
     let good = route(&shop, "good", "cart", &to("cart"));
     let lost = route(&shop, "lost", "nowhere", &to("cart"));
     let odd = route(&shop, "odd", "cart", &json!([{"surprise": 1}]));
@@ -45,23 +84,9 @@ async fn routes(plane: &ControlPlane) -> anyhow::Result<()> {
         .await?;
     }
     let replica = mesh.start("controller-1").await?;
-    let condition = |one: &Value, kind: &'static str, wanted: &'static str| {
-        let (one, what) = (one.clone(), format!("{kind} is {wanted}"));
-        let log = replica.log();
-        async move {
-            let found = eventually(&what, || async {
-                let live = objects.get(&one).await.ok()?;
-                let parents = live.data.pointer("/status/parents")?.as_array()?.clone();
-                let ours = parents
-                    .into_iter()
-                    .find(|one| one["controllerName"] == "ringmail.io/controller")?;
-                let all = ours["conditions"].as_array()?.clone();
-                let one = all.into_iter().find(|one| one["type"] == kind)?;
-                let is_current = one["observedGeneration"] == json!(live.metadata.generation);
-                (one["status"] == wanted && is_current).then_some(one)
-            });
-            found.await.context(log)
-        }
+    let condition = async |one: &Value, kind: &str, wanted: &str| {
+        let found = condition(&mesh, one, kind, |one| one["status"] == wanted).await;
+        found.with_context(|| replica.log())
     };
     let accepted = condition(&good, "Accepted", "True").await?;
     condition(&good, "ResolvedRefs", "True").await?;
@@ -156,4 +181,47 @@ async fn another_controller(mesh: &Mesh<'_>, route: &Value) -> anyhow::Result<()
     api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch))
         .await?;
     Ok(())
+}
+
+/// On how many of the proxies that follow the Service.
+async fn programmed(plane: &ControlPlane) -> anyhow::Result<()> {
+    let mesh = Mesh::new(plane).await?;
+    let objects = &mesh.objects;
+    objects.apply_all(ROUTES).await?;
+    let replica = mesh.serve("controller-1").await?;
+    let shop = mesh.meshed(&replica, "shop").await?;
+    objects.apply(&service(&shop)).await?;
+    let mut one = route(&shop, "one", "cart", &to("cart"));
+    eventually("routes are served", || async {
+        objects.apply(&one).await.ok()
+    })
+    .await?;
+    let programmed = async |route: &Value, reason: &str| {
+        let is_it = |one: &Value| one["reason"] == reason;
+        let found = condition(&mesh, route, "ringmail.io/Programmed", is_it).await;
+        found.with_context(|| replica.log())
+    };
+    programmed(&one, "NoProxies").await?;
+
+    let live = objects.get(&service(&shop)).await?;
+    let address = live.data["spec"]["clusterIP"]
+        .as_str()
+        .context("a Service")?;
+    let callee = SocketAddr::new(address.parse()?, 80);
+    let pod = plain_pod(&shop, "caller");
+    let sidecar = Sidecar::calling(&mesh, &pod, [10, 244, 1, 3].into(), Some(callee)).await;
+    let sidecar = sidecar.with_context(|| replica.log())?;
+    let answer = page(sidecar.outbound, "/").await?;
+    ensure!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    for backend in ["cart", "elsewhere"] {
+        one["spec"]["rules"] = to(backend);
+        objects.apply(&one).await?;
+        let said = programmed(&one, "Programmed").await?;
+        ensure!(said["status"] == "True", "{said}");
+        ensure!(said["message"] == "in force on 1 of 1 proxies", "{said}");
+    }
+    drop(sidecar);
+    programmed(&one, "NoProxies").await?;
+    objects.delete_pod(&shop, "caller").await?;
+    replica.terminate()
 }

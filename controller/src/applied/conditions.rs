@@ -1,14 +1,22 @@
-//! What authors of policies are told: whether a policy is accepted, and on how many proxies it is in force. Pure; the same
-//! in a cluster and for a directory.
+//! What authors of policies and routes are told: whether what they wrote is accepted, and on how many proxies it is in
+//! force. Pure; the same in a cluster and for a directory.
 
 use ringmail_proto::identity::WorkloadName;
 use serde::Serialize;
 
 use super::tally::{Said, Tally, sum};
-use crate::model::{Condition, PolicyReport};
+use crate::model::{Condition, Mesh, PolicyReport, RouteStatus};
+use crate::source::objects::{Key, Kind};
 
 /// Proxies that are named in one message.
 const NAMED_MAX: usize = 3;
+
+/// Everything that authors are told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct States {
+    pub(crate) policies: Vec<PolicyState>,
+    pub(crate) routes: Vec<RouteStatus>,
+}
 
 /// A policy and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -24,17 +32,35 @@ pub(crate) struct PolicyState {
     pub(crate) conditions: Vec<Condition>,
 }
 
-/// One a report, by what all replicas have `said`. `silent`: replicas that did not say what their proxies have in force.
-pub(crate) fn states(reports: &[PolicyReport], said: &[Said], silent: usize) -> Vec<PolicyState> {
-    let all = reports.iter().zip(sum(reports, said));
-    all.map(|(report, tally)| PolicyState {
+impl PolicyState {
+    /// Which object it is about.
+    pub(crate) fn key(&self) -> Key {
+        Key {
+            kind: Kind::AuthorizationPolicy,
+            namespace: self.namespace.as_str().into(),
+            name: self.name.as_str().into(),
+        }
+    }
+}
+
+/// By what all replicas have `said`. `silent`: replicas that did not say what their proxies have in force.
+pub(crate) fn states(mesh: &Mesh, said: &[Said], silent: usize) -> States {
+    let tallies = sum(mesh, said);
+    let policies = mesh.policies().iter().zip(&tallies.policies);
+    let policies = policies.map(|(report, tally)| PolicyState {
         namespace: report.key.namespace.to_string(),
         name: report.key.name.to_string(),
         generation: report.generation,
-        applied: format!("{}/{}", tally.applied.len(), report.workloads.len()),
-        conditions: vec![accepted(report), applied(report, &tally, silent)],
-    })
-    .collect()
+        applied: format!("{}/{}", tally.applied.len(), tally.all()),
+        conditions: vec![accepted(report), POLICY.said(tally, silent)],
+    });
+    let routes = mesh.routes().iter().zip(&tallies.routes);
+    States {
+        policies: policies.collect(),
+        routes: routes
+            .map(|(route, tallies)| programmed(route, tallies, silent))
+            .collect(),
+    }
 }
 
 fn accepted(report: &PolicyReport) -> Condition {
@@ -68,36 +94,71 @@ fn named(workloads: &[WorkloadName]) -> String {
     named.collect::<Vec<_>>().join(", ")
 }
 
-fn applied(report: &PolicyReport, tally: &Tally, silent: usize) -> Condition {
-    let (applied, all) = (tally.applied.len(), report.workloads.len());
-    let mut message = format!("in force on {applied} of {all} proxies");
-    let (status, reason) = if all == 0 {
-        message = "there is no meshed pod that it is for".to_owned();
-        ("True", "NoProxies")
-    } else if applied == all {
-        ("True", "Applied")
-    } else if tally.refused.is_empty() {
-        let names = report.workloads.iter();
-        let open = names.filter(|name| !tally.applied.contains(name));
-        let open = open.take(NAMED_MAX).map(ToString::to_string);
-        let open: Vec<String> = open.collect();
-        message = format!("{message}; not yet on {}", open.join(", "));
-        ("False", "Pending")
-    } else {
-        let refused = tally.refused.iter().take(NAMED_MAX);
-        let refused: Vec<String> = refused
-            .map(|(name, why)| format!("{name} says: {why}"))
-            .collect();
-        message = format!("{message}; {}", refused.join("; "));
-        ("False", "Refused")
-    };
-    if silent > 0 && status == "False" {
-        message = format!("{message}; replicas that do not say what theirs have: {silent}");
+/// A route that is not accepted is in force nowhere: why is said already.
+fn programmed(route: &RouteStatus, tallies: &[Tally], silent: usize) -> RouteStatus {
+    let mut route = route.clone();
+    for (parent, tally) in route.parents.iter_mut().zip(tallies) {
+        let mut said = ROUTE.said(tally, silent);
+        if parent.conditions.iter().any(Condition::is_not_accepted) {
+            (said.status, said.reason) = ("False", "NotAccepted");
+            said.message = "it is not accepted".to_owned();
+        }
+        parent.conditions.push(said);
     }
-    Condition {
-        kind: "Applied",
-        status,
-        reason,
-        message,
+    route
+}
+
+/// What "in force" is called.
+struct InForce {
+    kind: &'static str,
+    done: &'static str,
+    /// When no proxy is to have it.
+    nobody: &'static str,
+}
+
+const POLICY: InForce = InForce {
+    kind: "Applied",
+    done: "Applied",
+    nobody: "there is no meshed pod that it is for",
+};
+
+/// Of a route: on the proxies that follow the Service.
+const ROUTE: InForce = InForce {
+    kind: "ringmail.io/Programmed",
+    done: "Programmed",
+    nobody: "no pod has called the Service yet",
+};
+
+impl InForce {
+    fn said(&self, tally: &Tally, silent: usize) -> Condition {
+        let (applied, all) = (tally.applied.len(), tally.all());
+        let mut message = format!("in force on {applied} of {all} proxies");
+        let (status, reason) = if all == 0 {
+            self.nobody.clone_into(&mut message);
+            ("True", "NoProxies")
+        } else if applied == all {
+            ("True", self.done)
+        } else if tally.refused.is_empty() {
+            let open = tally.open.iter().take(NAMED_MAX);
+            let open: Vec<String> = open.map(ToString::to_string).collect();
+            message = format!("{message}; not yet on {}", open.join(", "));
+            ("False", "Pending")
+        } else {
+            let refused = tally.refused.iter().take(NAMED_MAX);
+            let refused: Vec<String> = refused
+                .map(|(name, why)| format!("{name} says: {why}"))
+                .collect();
+            message = format!("{message}; {}", refused.join("; "));
+            ("False", "Refused")
+        };
+        if silent > 0 && status == "False" {
+            message = format!("{message}; replicas that do not say what theirs have: {silent}");
+        }
+        Condition {
+            kind: self.kind,
+            status,
+            reason,
+            message,
+        }
     }
 }

@@ -24,8 +24,11 @@ fn pod(name: &str) -> WorkloadName {
     format!("shop/{name}").parse().expect("a name")
 }
 
-fn told(mesh: &Mesh, name: &str) -> Arc<Authorization> {
-    mesh.authorization(&pod(name)).expect("a workload")
+fn told(mesh: &Mesh, name: &str) -> Told {
+    Told {
+        authorization: Some(mesh.authorization(&pod(name)).expect("a workload")),
+        destinations: Vec::new(),
+    }
 }
 
 fn denied(names: &[&str]) -> Vec<pb::DeniedPolicy> {
@@ -39,7 +42,7 @@ fn denied(names: &[&str]) -> Vec<pb::DeniedPolicy> {
 /// Of each policy how many have it in force, and its conditions' reasons.
 fn shown(mesh: &Mesh, replicas: &[&Proxies]) -> Vec<String> {
     let said: Vec<Said> = replicas.iter().map(|proxies| say(mesh, proxies)).collect();
-    let states = states(mesh.policies(), &said, 0);
+    let states = states(mesh, &said, 0);
     let reasons = |all: &[Condition]| {
         all.iter()
             .map(|one| one.reason)
@@ -47,6 +50,7 @@ fn shown(mesh: &Mesh, replicas: &[&Proxies]) -> Vec<String> {
             .join(" ")
     };
     states
+        .policies
         .iter()
         .map(|one| format!("{} {}", one.applied, reasons(&one.conditions)))
         .collect()
@@ -89,8 +93,8 @@ fn what_a_proxy_cannot_act_on_is_not_applied_there() {
         "2/2 Accepted Applied",
     ];
     assert_eq!(shown(&mesh, &[&proxies]), one_less);
-    let states = states(mesh.policies(), &[say(&mesh, &proxies)], 1);
-    let message = &states[1].conditions[1].message;
+    let states = states(&mesh, &[say(&mesh, &proxies)], 1);
+    let message = &states.policies[1].conditions[1].message;
     assert_eq!(
         message,
         "in force on 1 of 2 proxies; shop/web says: rules: is new to me; replicas that do not say what theirs have: 1"
@@ -119,7 +123,7 @@ fn a_response_that_is_refused_changes_nothing() {
     for (seat, name) in [(&cart, "cart"), (&web, "web")] {
         seat.took(told(&old, name), Vec::new());
     }
-    cart.refused("authorization.posture: is unknown");
+    cart.refused(told(&new, "cart"), "authorization.posture: is unknown");
     let refused = ["0/2 Accepted Refused", "2/2 Accepted Applied"];
     assert_eq!(shown(&new, &[&proxies]), refused);
 }
@@ -150,7 +154,7 @@ fn a_proxy_that_comes_again_has_its_seat() {
     let changes = proxies.changes();
     let latter = proxies.seat(pod("cart"));
     latter.took(told(&mesh, "cart"), Vec::new());
-    former.refused("too late");
+    former.refused(told(&mesh, "cart"), "too late");
     drop(former);
     assert!(changes.has_changed().expect("open"));
     assert_eq!(shown(&mesh, &[&proxies]), ["1/2 Accepted Pending"]);
@@ -166,4 +170,103 @@ fn what_is_broken_or_for_nobody_says_so() {
     let objects = crate::source::parse_text(yaml).into_iter().collect();
     let lost = Mesh::build(&objects, &Defaults::of_tests());
     assert_eq!(shown(&lost, &[]), ["0/0 TargetNotFound NoProxies"]);
+}
+
+const CART: &str = "10.96.0.5:80";
+
+/// A mesh in which the Service cart has a route of its own namespace to `backend`, and one of namespace `other` if so said.
+fn routed(backend: &str, is_consumed: bool) -> Mesh {
+    let route = |namespace: &str, backend: &str| {
+        format!(
+            "---\n{{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {{name: r, namespace: {namespace}}}, spec: {{parentRefs: [{{group: '', kind: Service, name: cart, namespace: shop}}], rules: [{{backendRefs: [{{name: {backend}, namespace: shop, port: 80}}]}}]}}}}\n"
+        )
+    };
+    let service = |name: &str, ip: &str| {
+        format!(
+            "---\n{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: shop}}, spec: {{clusterIP: {ip}, ports: [{{port: 80}}]}}}}\n"
+        )
+    };
+    let consumer = match is_consumed {
+        true => route("other", "old"),
+        false => String::new(),
+    };
+    let yaml = [
+        PODS.to_owned(),
+        "---\n{apiVersion: v1, kind: Pod, metadata: {name: far, namespace: other, annotations: {ringmail.io/inject: enabled}}, spec: {containers: [{name: app}]}, status: {podIP: 10.1.0.3}}\n".to_owned(),
+        service("cart", "10.96.0.5"),
+        service("old", "10.96.0.6"),
+        service("new", "10.96.0.7"),
+        route("shop", backend),
+        consumer,
+    ];
+    let objects = crate::source::parse_text(&yaml.concat());
+    Mesh::build(&objects.into_iter().collect(), &Defaults::of_tests())
+}
+
+/// What a proxy of that namespace is told of the Service.
+fn of_cart(mesh: &Mesh, namespace: &str) -> Told {
+    let address = CART.parse().expect("an address");
+    let answer = mesh.answer(address, &namespace.into());
+    Told {
+        authorization: None,
+        destinations: vec![(address, answer.routed().cloned())],
+    }
+}
+
+/// Of each route what is said of it being in force.
+fn routes(mesh: &Mesh, proxies: &Proxies) -> Vec<String> {
+    let states = states(mesh, &[say(mesh, proxies)], 0);
+    let parents = states.routes.iter().flat_map(|route| &route.parents);
+    let last = parents.filter_map(|parent| parent.conditions.last());
+    last.map(|one| format!("{} {}", one.reason, one.message))
+        .collect()
+}
+
+#[test]
+fn a_route_is_in_force_where_its_present_value_was_taken() {
+    let (old, new) = (routed("old", false), routed("new", false));
+    let proxies = Arc::new(Proxies::default());
+    let nobody = ["NoProxies no pod has called the Service yet"];
+    let (cart, web) = (proxies.seat(pod("cart")), proxies.seat(pod("web")));
+    assert_eq!(routes(&old, &proxies), nobody);
+    for seat in [&cart, &web] {
+        seat.took(of_cart(&old, "shop"), Vec::new());
+    }
+    assert_eq!(
+        routes(&old, &proxies),
+        ["Programmed in force on 2 of 2 proxies"]
+    );
+    let pending = "Pending in force on 0 of 2 proxies; not yet on shop/cart, shop/web";
+    assert_eq!(
+        routes(&new, &proxies),
+        [pending],
+        "only a backend's name differs"
+    );
+    cart.took(of_cart(&new, "shop"), Vec::new());
+    web.refused(of_cart(&new, "shop"), "destination: is new to me");
+    let refused = "Refused in force on 1 of 2 proxies; shop/web says: destination: is new to me";
+    assert_eq!(routes(&new, &proxies), [refused]);
+    web.left(&[CART.parse().expect("an address")]);
+    assert_eq!(
+        routes(&new, &proxies),
+        ["Programmed in force on 1 of 1 proxies"]
+    );
+}
+
+#[test]
+fn a_consumers_route_is_for_its_own_proxies() {
+    let mesh = routed("new", true);
+    let proxies = Arc::new(Proxies::default());
+    let near = proxies.seat(pod("cart"));
+    near.took(of_cart(&mesh, "shop"), Vec::new());
+    let far = proxies.seat("other/far".parse().expect("a name"));
+    far.took(of_cart(&mesh, "shop"), Vec::new());
+    let not_yet = [
+        "Pending in force on 0 of 1 proxies; not yet on other/far",
+        "Programmed in force on 1 of 1 proxies",
+    ];
+    assert_eq!(routes(&mesh, &proxies), not_yet);
+    far.took(of_cart(&mesh, "other"), Vec::new());
+    let both = ["Programmed in force on 1 of 1 proxies"; 2];
+    assert_eq!(routes(&mesh, &proxies), both);
 }

@@ -15,8 +15,7 @@ use super::coverage::Coverage;
 use super::events::Events;
 use super::hooks::Hooks;
 use super::labels::{EXEMPT, Labels};
-use super::policies::Policies;
-use super::status::Statuses;
+use super::{looks, policies, status};
 use crate::applied::Proxies;
 use crate::metrics::{Metrics, WriteLabels, WriteOutcome, Written};
 use crate::publish::Snapshots;
@@ -67,13 +66,15 @@ pub(crate) async fn run(desk: Desk, mut leads: watch::Receiver<bool>, mut stop: 
             },
         }
         desk.metrics.leader.set(1);
+        let (found, looks) = watch::channel(Arc::default());
         let writers = async {
             tokio::join!(
+                looks::run(desk.clone(), found),
                 Bundles::new(&desk).run(),
                 Hooks::new(&desk).run(),
                 Labels::new(&desk).run(),
-                Statuses::new(&desk).run(),
-                Policies::new(&desk).run(),
+                status::run(desk.clone(), looks.clone()),
+                policies::run(&desk, looks.clone()),
                 Events::new(&desk).run(),
                 Coverage::new(&desk).run(),
             )

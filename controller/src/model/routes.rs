@@ -62,7 +62,7 @@ pub(super) fn apply(objects: &Objects, ports: &[Port], problems: &mut Vec<String
         .collect();
     let mut routed = Routed::default();
     for (route, attached) in attached {
-        routed.status.push(attached.status(route, &variants));
+        routed.status.push(attached.status(route, ports, &variants));
     }
     for (number, port) in ports.iter().enumerate() {
         for address in &port.addresses {

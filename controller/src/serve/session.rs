@@ -19,6 +19,7 @@ use ringmail_proto::revocation::Revocations;
 use ringmail_proto::version::Version;
 use ringmail_proto::workload::Workload;
 
+use crate::applied::Told;
 use crate::model::Answer;
 use crate::publish::Snapshot;
 
@@ -71,8 +72,7 @@ pub(super) struct Session {
 struct Outstanding {
     nonce: String,
     sent: Instant,
-    /// What it said of policies.
-    authorization: Option<Arc<Authorization>>,
+    told: Told,
 }
 
 impl Session {
@@ -106,21 +106,30 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn unsubscribe(&mut self, wire: pb::Subscription) -> Result<(), Broken> {
+    /// Returns what is not followed any more.
+    pub(super) fn unsubscribe(
+        &mut self,
+        wire: pb::Subscription,
+    ) -> Result<Vec<SocketAddr>, Broken> {
+        let mut left = Vec::with_capacity(wire.destinations.len());
         for name in wire.destinations {
             let address = parse_destination_name(&name).map_err(|e| Broken::Name(e.to_string()))?;
             if self.told.remove(&address) == Some(None) {
                 self.due.retain(|one| *one != address);
             }
+            left.push(address);
         }
-        Ok(())
+        Ok(left)
     }
 
-    /// An ack or a nack. Returns what was said of policies in the response that it answers.
-    pub(super) fn answered(&mut self, nonce: &str) -> Result<Option<Arc<Authorization>>, Broken> {
+    /// An ack or a nack. Returns what the response that it answers has told, as far as the proxy still wants to know.
+    pub(super) fn answered(&mut self, nonce: &str) -> Result<Told, Broken> {
         let at = self.outstanding.iter().position(|one| one.nonce == nonce);
         let answered = at.and_then(|at| self.outstanding.remove(at));
-        Ok(answered.ok_or(Broken::Nonce)?.authorization)
+        let mut told = answered.ok_or(Broken::Nonce)?.told;
+        told.destinations
+            .retain(|(address, _)| self.told.contains_key(address));
+        Ok(told)
     }
 
     pub(super) fn outstanding(&self) -> usize {
@@ -171,7 +180,7 @@ impl Session {
         self.outstanding.push_back(Outstanding {
             nonce: nonce.clone(),
             sent: now,
-            authorization: batch.authorization,
+            told: batch.told,
         });
         Ok(Some(pb::WatchResponse {
             nonce,
@@ -201,7 +210,7 @@ impl Session {
             && let Some(authorization) = authorization
         {
             batch.push(Kind::Authorization((&*authorization).into()));
-            batch.authorization = Some(authorization.clone());
+            batch.told.authorization = Some(authorization.clone());
             self.told_authorization = Some(authorization);
         }
     }
@@ -212,6 +221,8 @@ impl Session {
         {
             let answer = snapshot.mesh.answer(address, &self.workload.namespace);
             batch.push(Kind::Destination((&answer.destination(address)).into()));
+            let routed = answer.routed().cloned();
+            batch.told.destinations.push((address, routed));
             self.told.insert(address, Some(answer));
         }
     }
@@ -219,17 +230,19 @@ impl Session {
     /// False when there is more than fits.
     fn tell_changed(&mut self, snapshot: &Snapshot, batch: &mut Batch) -> bool {
         for (address, told) in &mut self.told {
-            let answer = Some(snapshot.mesh.answer(*address, &self.workload.namespace));
-            if *told == answer {
+            let answer = snapshot.mesh.answer(*address, &self.workload.namespace);
+            if told.as_ref() == Some(&answer) {
                 continue;
             }
             if batch.is_full() {
                 return false;
             }
-            if let Some(answer) = &answer {
-                batch.push(Kind::Destination((&answer.destination(*address)).into()));
+            batch.push(Kind::Destination((&answer.destination(*address)).into()));
+            let routed = answer.routed();
+            if routed.is_some() || told.as_ref().and_then(Answer::routed).is_some() {
+                batch.told.destinations.push((*address, routed.cloned()));
             }
-            *told = answer;
+            *told = Some(answer);
         }
         true
     }
@@ -240,7 +253,7 @@ impl Session {
 struct Batch {
     resources: Vec<pb::Resource>,
     bytes: usize,
-    authorization: Option<Arc<Authorization>>,
+    told: Told,
 }
 
 impl Batch {

@@ -15,7 +15,7 @@ mod external;
 
 pub use external::{AuthorizerRef, External, IncludeBody, OnFailure};
 pub use meaning::{Meant, Selected, Target};
-pub(super) use meaning::{everything, full_name, targets};
+pub(super) use meaning::{conditions, everything, full_name, path_templates, targets};
 pub(crate) use meaning::{meant, unreadable};
 
 /// Who may do what with the workloads it targets. `deny` beats `allow`; where an `allow` policy targets a port, what no
@@ -285,13 +285,18 @@ pub struct StatusCondition {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::limit::RateLimitPolicy;
     use crate::source::revocation::IdentityRevocation;
     use kube::CustomResourceExt;
 
     /// The definitions in the chart are what the types say. After a change of the types, `RINGMAIL_WRITE_CRDS=1` writes them.
     #[test]
     fn the_chart_has_these_definitions() {
-        for crd in [AuthorizationPolicy::crd(), IdentityRevocation::crd()] {
+        for crd in [
+            AuthorizationPolicy::crd(),
+            RateLimitPolicy::crd(),
+            IdentityRevocation::crd(),
+        ] {
             let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/ringmail/files/crds");
             let path = format!("{directory}/{}.yaml", crd.spec.names.plural);
             let definition = serde_saphyr::to_string(&crd).expect("YAML");

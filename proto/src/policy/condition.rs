@@ -49,7 +49,7 @@ pub struct Http<'a, F> {
 /// What is meant where it cannot be told, or can be told both ways: a rule must not let through what it was not written
 /// for, nor let pass what it was written against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Benefit {
+pub(crate) enum Benefit {
     /// In a rule that allows.
     OfDoubt,
     /// In a rule that denies, or asks.
@@ -74,7 +74,7 @@ impl Benefit {
 
 impl Condition {
     /// Whether it holds.
-    pub(super) fn holds<'a, F>(
+    pub(crate) fn holds<'a, F>(
         &self,
         asked: &Asked<'a, F>,
         benefit: Benefit,
@@ -177,7 +177,7 @@ fn has_bytes(any: &[Text], bytes: &[u8]) -> bool {
 }
 
 /// The host is in normal form: a colon behind the last bracket begins the port.
-pub(super) fn without_port(host: &str) -> &str {
+pub(crate) fn without_port(host: &str) -> &str {
     let name_end = host.find(']').map_or(0, |bracket| bracket + 1);
     match host[name_end..].find(':') {
         Some(colon) => &host[..name_end + colon],
@@ -215,7 +215,7 @@ fn claim_holds(value: &Value, any: &[Text]) -> bool {
 }
 
 impl Path {
-    fn holds(&self, path: &str) -> bool {
+    pub(crate) fn holds(&self, path: &str) -> bool {
         match self {
             Self::Exact(exact) => path == exact,
             Self::Prefix(prefix) => is_below(path, prefix),

@@ -13,11 +13,11 @@ pub(super) const REMEMBERED_MAX: u8 = 64;
 
 /// It cannot be told: something is not there, is of another kind, or costs too much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Unknown;
+pub(crate) struct Unknown;
 
 /// What was spent so far, and found out.
 #[derive(Debug, Default)]
-pub(super) struct Effort {
+pub struct Effort {
     cost: Cell<usize>,
     /// A bit for each rule: whether it was looked at, and whether it held.
     known: Cell<u64>,
@@ -25,7 +25,7 @@ pub(super) struct Effort {
 }
 
 impl Effort {
-    pub(super) fn spend(&self, cost: usize) -> Result<(), Unknown> {
+    pub(crate) fn spend(&self, cost: usize) -> Result<(), Unknown> {
         self.cost.set(self.cost.get().saturating_add(cost));
         match self.cost.get() > COST_MAX {
             true => Err(Unknown),
@@ -34,7 +34,7 @@ impl Effort {
     }
 
     /// What `look` says, once for each number below [`REMEMBERED_MAX`].
-    pub(super) fn once(&self, number: Option<u8>, look: impl FnOnce() -> bool) -> bool {
+    pub(crate) fn once(&self, number: Option<u8>, look: impl FnOnce() -> bool) -> bool {
         let Some(number) = number.filter(|number| *number < REMEMBERED_MAX) else {
             return look();
         };

@@ -122,6 +122,7 @@ pub(super) fn authorizer(
         cluster_networks: vec!["10.0.0.0/8".to_owned()],
         policies,
         authentications: Vec::new(),
+        limits: Vec::new(),
     };
     let checked = Authorization::try_from(wire).expect("valid");
     let again = Authorization::try_from(pb::Authorization::from(&checked)).expect("valid");
@@ -447,6 +448,7 @@ fn values_that_could_never_match_are_refused() {
             cluster_networks: Vec::new(),
             policies: vec![policy("allow", &[said])],
             authentications: Vec::new(),
+            limits: Vec::new(),
         };
         let checked = Authorization::try_from(authorization).expect("valid but for the rule");
         assert!(checked.policies[0].rules.is_err(), "{said}");

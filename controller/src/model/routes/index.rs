@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use prost::Message;
@@ -252,26 +253,37 @@ impl Attached<'_> {
     pub(super) fn status(
         self,
         route: &Route,
+        ports: &[Port],
         variants: &BTreeMap<Place<'_>, Variant>,
     ) -> RouteStatus {
-        let is_in_force = |place: &Place<'_>| {
+        let is_in_force = |place: &&Place<'_>| {
             let variant = variants.get(place);
             variant.is_some_and(|variant| !variant.is_too_large)
         };
         let parents = route.parents.iter().zip(self.parents);
         let parents = parents.map(|(parent, taken)| {
-            let accepted = match taken {
-                Ok(places) if !places.iter().any(is_in_force) => {
+            let accepted = taken.and_then(|places| {
+                let mut in_force = places.iter().filter(is_in_force).peekable();
+                if in_force.peek().is_none() {
                     let message = format!(
                         "all routes of the port and their backends are larger than {BYTES_MAX} bytes"
                     );
-                    Err(Condition::not_accepted(status::LIMIT_EXCEEDED, message))
+                    return Err(Condition::not_accepted(status::LIMIT_EXCEEDED, message));
                 }
-                Ok(_) => Ok(()),
-                Err(condition) => Err(condition),
-            };
+                Ok(in_force.flat_map(|place| dialled_at(*place, ports)).collect())
+            });
             ParentStatus::new(parent, accepted, &self.unresolved)
         });
         RouteStatus::new(route, parents.collect())
     }
+}
+
+/// The addresses of a port, and whose callers.
+fn dialled_at((port, scope): Place<'_>, ports: &[Port]) -> impl Iterator<Item = status::Place> {
+    let port = &ports[port];
+    let callers: Option<Arc<str>> = scope.map(Into::into);
+    port.addresses.iter().map(move |address| status::Place {
+        address: SocketAddr::new(*address, port.number.get()),
+        callers: callers.clone(),
+    })
 }

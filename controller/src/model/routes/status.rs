@@ -1,7 +1,11 @@
 //! What authors of routes are told: `status.parents` of the Gateway API. The same in a cluster and for a directory.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use serde::Serialize;
 
+use crate::source::objects::{Key, Kind};
 use crate::source::route::{ParentRef, Route, RouteKind};
 
 /// Not accepted, for a limit of ours: no reason of the Gateway API says that.
@@ -32,13 +36,23 @@ pub struct ParentStatus {
     pub parent_ref: String,
     /// `Accepted` and `ResolvedRefs`.
     pub conditions: Vec<Condition>,
+    /// Where it is in force; nowhere unless it is accepted.
+    #[serde(skip)]
+    pub(crate) places: Vec<Place>,
+}
+
+/// Where a route is in force: for callers of such a namespace, or for all that have no routes of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) address: SocketAddr,
+    pub(crate) callers: Option<Arc<str>>,
 }
 
 /// `metav1.Condition`, but for when it changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// `Accepted` or `ResolvedRefs`.
+    /// `Accepted`, say.
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// `True` or `False`.
@@ -73,6 +87,10 @@ impl Condition {
         Self::not_accepted("UnsupportedValue", message)
     }
 
+    pub(crate) fn is_not_accepted(&self) -> bool {
+        self.kind == "Accepted" && self.status == "False"
+    }
+
     fn good(kind: &'static str) -> Self {
         Self {
             kind,
@@ -86,9 +104,13 @@ impl Condition {
 impl ParentStatus {
     pub(super) fn new(
         parent: &ParentRef,
-        accepted: Result<(), Condition>,
+        accepted: Result<Vec<Place>, Condition>,
         unresolved: &[Condition],
     ) -> Self {
+        let (places, accepted) = match accepted {
+            Ok(places) => (places, Condition::good("Accepted")),
+            Err(condition) => (Vec::new(), condition),
+        };
         let namespace = parent.namespace.iter().map(|name| format!("{name}/"));
         let port = parent.port.iter().map(|port| format!(":{port}"));
         let section = parent.section_name.iter().map(|name| format!(":{name}"));
@@ -102,14 +124,13 @@ impl ParentStatus {
                 section.collect::<String>()
             ),
             conditions: vec![
-                accepted
-                    .err()
-                    .unwrap_or_else(|| Condition::good("Accepted")),
+                accepted,
                 unresolved
                     .first()
                     .cloned()
                     .unwrap_or_else(|| Condition::good("ResolvedRefs")),
             ],
+            places,
         }
     }
 }
@@ -126,6 +147,20 @@ impl RouteStatus {
             name: route.metadata.name.clone().unwrap_or_default(),
             generation: route.metadata.generation,
             parents,
+        }
+    }
+
+    /// Which object it is about.
+    pub(crate) fn key(&self) -> Key {
+        let kind = match self.kind {
+            "GRPCRoute" => Kind::GRPCRoute,
+            "TLSRoute" => Kind::TLSRoute,
+            _ => Kind::HTTPRoute,
+        };
+        Key {
+            kind,
+            namespace: self.namespace.as_str().into(),
+            name: self.name.as_str().into(),
         }
     }
 }

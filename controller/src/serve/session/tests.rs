@@ -112,6 +112,31 @@ fn full_first_then_only_what_changed_and_is_subscribed() {
     assert_eq!(next(&mut session, &rotated), "delta bundle");
 }
 
+/// Who counts where routes are in force must hear of each address that is followed, and no more once it is not.
+#[test]
+fn answers_say_what_is_followed() {
+    let mut world = World::new();
+    let mut session = world.session();
+    let state = world.state("", "cart");
+    let first = session.next(&state, world.now).expect("goes on");
+    let first = session.answered(&first.expect("something").nonce);
+    assert!(first.expect("outstanding").authorization.is_some());
+    let followed = |session: &mut Session| {
+        session.subscribe(names(&[ADDRESS])).expect("good");
+        let told = session.next(&state, world.now).expect("goes on");
+        told.expect("the destination").nonce
+    };
+    let nonce = followed(&mut session);
+    let told = session.answered(&nonce).expect("outstanding");
+    let address = ADDRESS.parse().expect("an address");
+    assert_eq!(told.destinations, [(address, None)]);
+    let nonce = followed(&mut session);
+    let left = session.unsubscribe(names(&[ADDRESS])).expect("good");
+    assert_eq!(left, [address]);
+    let told = session.answered(&nonce).expect("outstanding");
+    assert_eq!(told.destinations, []);
+}
+
 #[test]
 fn a_slow_proxy_gets_the_newest_state_and_no_queue() {
     let mut world = World::new();

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{
     Action, AuthorizationPolicy, GrpcMatch, Mode, Operation, PathMatch, PolicyRule, Source,
-    TargetKind, TargetRef, ValueMatch,
+    TargetKind, TargetRef, ValueMatch, When,
 };
 
 /// A policy as it is meant.
@@ -186,18 +186,6 @@ pub(in crate::source) fn targets(written: &[TargetRef]) -> Result<Vec<Target>, I
 
 impl PolicyRule {
     fn wire(self, namespace: &str) -> pb::AuthorizationRule {
-        use pb::condition::Kind;
-        let mut when = Vec::new();
-        if let Some(written) = self.when {
-            let claim = |one: ValueMatch| {
-                Kind::Claim(pb::ClaimCondition {
-                    name: one.name,
-                    any: texts(one.values),
-                })
-            };
-            when.extend(written.claims.into_iter().map(claim));
-            when.extend(written.expression.map(Kind::Expression));
-        }
         pb::AuthorizationRule {
             from: self
                 .from
@@ -205,9 +193,41 @@ impl PolicyRule {
                 .map(|one| all(one.kinds(namespace)))
                 .collect(),
             to: self.to.into_iter().map(|one| all(one.kinds())).collect(),
-            when: all(when).all,
+            when: self
+                .when
+                .map(|when| all(when.kinds()).all)
+                .unwrap_or_default(),
         }
     }
+}
+
+impl When {
+    fn kinds(self) -> Vec<pb::condition::Kind> {
+        use pb::condition::Kind;
+        let claim = |one: ValueMatch| {
+            Kind::Claim(pb::ClaimCondition {
+                name: one.name,
+                any: texts(one.values),
+            })
+        };
+        let claims = self.claims.into_iter().map(claim);
+        claims
+            .chain(self.expression.map(Kind::Expression))
+            .collect()
+    }
+}
+
+/// All that is given, of a policy of that namespace.
+pub(in crate::source) fn conditions(
+    from: Option<Source>,
+    to: Option<Operation>,
+    when: Option<When>,
+    namespace: &str,
+) -> Vec<pb::Condition> {
+    let mut kinds = from.map(|from| from.kinds(namespace)).unwrap_or_default();
+    kinds.extend(to.into_iter().flat_map(Operation::kinds));
+    kinds.extend(when.into_iter().flat_map(When::kinds));
+    all(kinds).all
 }
 
 fn all(kinds: Vec<pb::condition::Kind>) -> pb::Conditions {
@@ -251,26 +271,7 @@ impl Operation {
             kinds.push(Kind::Ports(pb::PortSet { any }));
         }
         kinds.extend(names(self.methods).map(Kind::Methods));
-        let path = |one: PathMatch| match one {
-            PathMatch {
-                exact: Some(path),
-                prefix: None,
-                template: None,
-            } => Some(Path::Exact(path)),
-            PathMatch {
-                exact: None,
-                prefix: Some(path),
-                template: None,
-            } => Some(Path::Prefix(path)),
-            PathMatch {
-                exact: None,
-                prefix: None,
-                template: Some(path),
-            } => Some(Path::Template(path)),
-            // Refused where it is checked.
-            _ => None,
-        };
-        kinds.extend(paths(self.paths.into_iter().map(path)));
+        kinds.extend(paths(path_templates(self.paths)));
         kinds.extend(names(self.hosts).map(Kind::Hosts));
         let header = |one: ValueMatch| {
             Kind::Header(pb::HeaderCondition {
@@ -280,22 +281,33 @@ impl Operation {
         };
         kinds.extend(self.headers.into_iter().map(header));
         // A call is a request for the path of its method, whatever it says its content is.
-        let method = |one: GrpcMatch| {
-            Some(match one.method {
+        let method = |one: GrpcMatch| pb::PathTemplate {
+            kind: Some(match one.method {
                 Some(method) => Path::Exact(format!("/{}/{method}", one.service)),
                 None => Path::Prefix(format!("/{}", one.service)),
-            })
+            }),
         };
-        kinds.extend(paths(self.grpc.into_iter().map(method)));
+        kinds.extend(paths(self.grpc.into_iter().map(method).collect()));
         kinds
     }
 }
 
-fn paths(
-    all: impl Iterator<Item = Option<pb::path_template::Kind>>,
-) -> Option<pb::condition::Kind> {
-    let any: Vec<_> = all.map(|kind| pb::PathTemplate { kind }).collect();
+fn paths(any: Vec<pb::PathTemplate>) -> Option<pb::condition::Kind> {
     (!any.is_empty()).then_some(pb::condition::Kind::Paths(pb::PathSet { any }))
+}
+
+pub(in crate::source) fn path_templates(written: Vec<PathMatch>) -> Vec<pb::PathTemplate> {
+    use pb::path_template::Kind;
+    let kind = |one: PathMatch| match (one.exact, one.prefix, one.template) {
+        (Some(path), None, None) => Some(Kind::Exact(path)),
+        (None, Some(path), None) => Some(Kind::Prefix(path)),
+        (None, None, Some(path)) => Some(Kind::Template(path)),
+        // Refused where it is checked.
+        _ => None,
+    };
+    let all = written.into_iter();
+    all.map(|one| pb::PathTemplate { kind: kind(one) })
+        .collect()
 }
 
 fn names(any: Vec<String>) -> Option<pb::NameSet> {
