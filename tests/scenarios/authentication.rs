@@ -2,7 +2,7 @@
 //! them.
 
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,9 +12,10 @@ use http_body_util::Full;
 use hyper::{Request, Version};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
-use ringmail_tests::apps::BANNER;
+use ringmail_tests::apps::{self, BANNER};
 use ringmail_tests::bed::Bed;
 use ringmail_tests::load::{Reply, fetch};
+use ringmail_tests::mesh::{Service, ServicePort};
 use ringmail_tests::netns::Namespace;
 use ringmail_tests::wait;
 use serde_json::{Value, json};
@@ -30,6 +31,10 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     (
         "authentication::claims_decide_and_reach_the_app",
         claims_decide_and_reach_the_app,
+    ),
+    (
+        "authentication::trailers_are_no_headers",
+        trailers_are_no_headers,
     ),
     (
         "authentication::keys_come_change_and_grow_old",
@@ -285,6 +290,51 @@ fn claims_decide_and_reach_the_app(bed: Bed) -> anyhow::Result<()> {
             .annotated("config.ringmail.io/opaque-ports", "7000");
         shop.mesh.put_workload(&shop.server, &opaque)?;
         wait::until(LIMIT, talks).context("what is declared to be no HTTP")
+    })
+}
+
+/// One service declares that the pod's port speaks HTTP/2, whose apps hear trailers; a client of the other speaks HTTP/1.1.
+fn trailers_are_no_headers(bed: Bed) -> anyhow::Result<()> {
+    const PORT: u16 = 8081;
+    play(bed, &Plan::default(), |shop| {
+        apps::serve_web(&shop.server.namespace, "shop", PORT)?;
+        let rows = [
+            ("declares", Some("kubernetes.io/h2c"), 21),
+            ("silent", None, 22),
+        ];
+        for (name, app_protocol, number) in rows {
+            let service = Service {
+                namespace: "shop".to_owned(),
+                name: name.to_owned(),
+                cluster_ips: vec![IpAddr::from([10, 96, 0, number])],
+                ports: vec![ServicePort {
+                    name: "x".to_owned(),
+                    port: 80,
+                    target: PORT,
+                    app_protocol: app_protocol.map(ToOwned::to_owned),
+                }],
+            };
+            shop.announce(&service, &[(&Plan::default().server, &shop.server)])?;
+        }
+        let to = SocketAddr::from(([10, 96, 0, 22], 80));
+        let echoed = || -> anyhow::Result<String> {
+            let mut client = dial(&shop.client, to)?;
+            client.write_all(b"POST /stream HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+            client.write_all(b"4\r\nsome\r\n0\r\nX-User: root\r\n\r\n")?;
+            Ok(read_rest(&mut client).0)
+        };
+        let text = echoed()?;
+        ensure!(
+            text.contains("some") && text.contains("root"),
+            "no trailers at all: {text}"
+        );
+        let more = "claimsToHeaders: [{claim: sub, header: x-user}]";
+        shop.mesh
+            .put("r", &object(&inline(&Key::new("k")?), more))?;
+        until_status(shop, "x", 401)?;
+        let text = echoed()?;
+        ensure!(text.contains("some") && !text.contains("root"), "{text}");
+        Ok(())
     })
 }
 
