@@ -25,7 +25,7 @@ use crate::listen::Party;
 use crate::metrics::{Direction, NO_IDENTITY, Outcome, Protocol, Tls, Traffic};
 use crate::peer::open::{Kind, Open};
 use crate::peer::stream::{Reader, Stream};
-use crate::policy::{Client, Wanted};
+use crate::policy::{Authenticated, Client, Wanted};
 use crate::tcp;
 use crate::worker::Worker;
 use external::{Check, Checked};
@@ -213,6 +213,12 @@ impl Session {
             Some(authenticated) => (authenticated.head(came)?, authenticated.verified()),
             None => (came, None),
         };
+        if authenticated
+            .as_ref()
+            .is_some_and(Authenticated::guards_headers)
+        {
+            reader.drop_trailers();
+        }
         let wanted = wanted(head, token);
         let asking = match &wanted {
             Some(wanted) => worker.policies.judge(wanted)?,
@@ -368,11 +374,9 @@ impl Session {
 
     /// Whether the port was declared to speak HTTP, or a policy is about that: then bytes that are none do not reach it.
     fn speaks_http(&self, worker: &Worker, port: u16) -> bool {
-        let is_declared = matches!(
-            self.declared(worker, port),
-            Declared::Http1 | Declared::Http2
-        );
-        is_declared || self.is_ours() && worker.policies.requires_http(port)
+        let declared = self.declared(worker, port);
+        let is_declared = matches!(declared, Declared::Http1 | Declared::Http2);
+        is_declared || self.is_ours() && worker.policies.requires_http(port, declared)
     }
 }
 

@@ -27,6 +27,7 @@ use ringmail_proto::policy::authentication::Verified;
 use ringmail_proto::policy::{Asked, Decision, Verdict};
 use ringmail_proto::revocation::Revocations;
 use ringmail_proto::svid::Svid;
+use ringmail_proto::workload::Protocol as Declared;
 
 use crate::error::{DecisionId, Error, Reason};
 use crate::http::neutral::{Fields, Request};
@@ -164,14 +165,18 @@ impl Policies {
         judged.push(Rc::downgrade(streams));
     }
 
-    /// Whether bytes that are no HTTP are refused there, whoever sends them.
-    pub(crate) fn requires_http(&self, port: u16) -> bool {
+    /// Whether bytes that are no HTTP are refused there, whoever sends them; `declared` is what the port was. A token in such
+    /// bytes would pass for one that was looked at: where they are not what was declared, they are refused for that alone.
+    pub(crate) fn requires_http(&self, port: u16, declared: Declared) -> bool {
         let current = self.current.borrow();
         current.as_ref().is_some_and(|current| {
             let authorized = &current.authorized;
             let mut authentications = authorized.authentications.iter();
             authorized.authorizer.requires_http(port)
-                || authentications.any(|one| one.requires_http(port))
+                || authentications.any(|one| match declared {
+                    Declared::Tcp => one.requires_http(port),
+                    Declared::Detect | Declared::Http1 | Declared::Http2 => one.is_for(port),
+                })
         })
     }
 

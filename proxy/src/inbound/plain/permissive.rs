@@ -50,9 +50,11 @@ pub(super) async fn serve(
     traffic: &Traffic,
 ) -> Result<(), Error> {
     let mut input = Buffer::default();
-    let declared = match workload.protocol(app.port()) {
-        Declared::Detect if worker.policies.requires_http(app.port()) => Declared::Http1,
-        Declared::Tcp if worker.policies.requires_http(app.port()) => {
+    let declared = workload.protocol(app.port());
+    let is_http = worker.policies.requires_http(app.port(), declared);
+    let declared = match declared {
+        Declared::Detect if is_http => Declared::Http1,
+        Declared::Tcp if is_http => {
             return Err(Reason::NotHttp.into());
         }
         declared => declared,
