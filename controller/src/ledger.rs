@@ -96,7 +96,7 @@ impl Keeper {
     async fn keep(&mut self) -> Option<()> {
         while !*self.leads.borrow_and_update() {
             tokio::select! {
-                changed = self.leads.changed() => changed.ok()?,
+                () = changed(&mut self.leads) => {}
                 event = self.events.recv() => if let Event::Opened(_, _, out) = event? {
                     // Nobody may be left to hear it.
                     let _ = out.try_send(Err(not_ours()));
@@ -110,7 +110,7 @@ impl Keeper {
             let due = kept.ledger.next_due();
             let far = Instant::now() + SWEEP;
             tokio::select! {
-                changed = self.leads.changed() => changed.ok()?,
+                () = changed(&mut self.leads) => {}
                 count = self.events.recv_many(&mut events, EVENTS_MAX) => if count == 0 {
                     return None;
                 },
@@ -129,6 +129,13 @@ impl Keeper {
             let _ = out.try_send(Err(not_ours()));
         }
         Some(())
+    }
+}
+
+/// Until another leads, or we do. Who is alone leads for ever.
+async fn changed(leads: &mut watch::Receiver<bool>) {
+    if leads.changed().await.is_err() {
+        std::future::pending().await
     }
 }
 

@@ -35,13 +35,24 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
 /// The definition of policies.
 const DEFINITION: &str = "authorizationpolicies.ringmail.io";
 /// All of ours.
-const DEFINITIONS: [&str; 2] = [DEFINITION, "identityrevocations.ringmail.io"];
+const DEFINITIONS: [&str; 3] = [
+    DEFINITION,
+    "ratelimitpolicies.ringmail.io",
+    "identityrevocations.ringmail.io",
+];
 
 /// A policy for the whole of its namespace.
 pub(crate) fn policy(namespace: &str, name: &str, action: &str, rules: &Value) -> Value {
     json!({"apiVersion": "ringmail.io/v1alpha1", "kind": "AuthorizationPolicy",
         "metadata": {"name": name, "namespace": namespace},
         "spec": {"targetRefs": [{"kind": "Namespace"}], "action": action, "rules": rules}})
+}
+
+/// Rate limits for the whole of their namespace.
+fn limit(namespace: &str, name: &str, limits: &Value) -> Value {
+    json!({"apiVersion": "ringmail.io/v1alpha1", "kind": "RateLimitPolicy",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"targetRefs": [{"kind": "Namespace"}], "limits": limits}})
 }
 
 /// The API server takes policies and revocations.
@@ -75,6 +86,7 @@ fn wrong(namespace: &str) -> Vec<(&'static str, String)> {
     let rules = |rules: Value| policy(namespace, "wrong", "deny", &rules).to_string();
     let to = |to: Value| rules(json!([{"to": [to]}]));
     let from = |from: Value| rules(json!([{"from": [from]}]));
+    let limits = |limits: Value| limit(namespace, "wrong", &limits).to_string();
     let many: Vec<Value> = (0..17).map(|_| json!({"kind": "Namespace"})).collect();
     vec![
         ("spec.targetRefs[0]", targets(json!([{"kind": "Service"}]))),
@@ -98,6 +110,22 @@ fn wrong(namespace: &str) -> Vec<(&'static str, String)> {
         (
             "rules[0].from.networks: ten",
             from(json!({"networks": ["ten"]})),
+        ),
+        (
+            "spec.limits[0]",
+            limits(json!([{"requests": 1, "connections": 1, "per": "second"}])),
+        ),
+        (
+            "spec.limits[0].key[0]",
+            limits(json!([{"requests": 1, "per": "second", "key": [{"by": "Header"}]}])),
+        ),
+        (
+            "spec.limits[0].per",
+            limits(json!([{"requests": 1, "per": "fortnight"}])),
+        ),
+        (
+            "limits[0].cost.tokens: ",
+            limits(json!([{"requests": 5, "per": "second", "cost": {"tokens": 6}}])),
         ),
         (
             "size(self.identities)",
@@ -258,6 +286,11 @@ async fn applied(plane: &ControlPlane) -> anyhow::Result<()> {
     let second = second.with_context(|| leader.log())?;
     let since = |status: &Value| status["conditions"][0]["lastTransitionTime"].clone();
     ensure!(since(&first) == since(&second), "{first} {second}");
+    let limits = limit(&shop, "calls", &json!([{"requests": 5, "per": "second"}]));
+    mesh.objects.apply(&limits).await?;
+    let limited = says(&mesh, &limits, "Applied").await;
+    let limited = limited.with_context(|| leader.log())?;
+    ensure!(limited["applied"] == "1/1", "{limited}");
     let columns = ["get", "authz", "orders", "--namespace", &shop];
     let shown = plane.kubectl(&columns, "")?.success()?;
     ensure!(shown.contains("True") && shown.contains("1/1"), "{shown}");

@@ -173,7 +173,8 @@ fn what_a_header_says_it_costs(bed: Bed) -> anyhow::Result<()> {
         let cost =
             "{requests: 20, per: hour, cost: {tokens: 1, header: x-cost}, key: [{by: Method}]}";
         limit(shop, "", cost)?;
-        let warm = Request::head("/").body(Full::<Bytes>::default())?;
+        let warm = Request::head("/").header("host", WEB.to_string());
+        let warm = warm.body(Full::<Bytes>::default())?;
         shop.client.namespace.block_on(fetch(WEB, warm))??;
         until_leasing(shop)?;
         let expensive = admitted(shop, 8, &[("x-cost", "6")])?;

@@ -22,6 +22,9 @@ pub(crate) struct States {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PolicyState {
+    #[serde(skip)]
+    pub(crate) key: Key,
+    kind: String,
     namespace: String,
     name: String,
     /// Which version of it this is about; a file has none.
@@ -32,22 +35,13 @@ pub(crate) struct PolicyState {
     pub(crate) conditions: Vec<Condition>,
 }
 
-impl PolicyState {
-    /// Which object it is about.
-    pub(crate) fn key(&self) -> Key {
-        Key {
-            kind: Kind::AuthorizationPolicy,
-            namespace: self.namespace.as_str().into(),
-            name: self.name.as_str().into(),
-        }
-    }
-}
-
 /// By what all replicas have `said`. `silent`: replicas that did not say what their proxies have in force.
 pub(crate) fn states(mesh: &Mesh, said: &[Said], silent: usize) -> States {
     let tallies = sum(mesh, said);
     let policies = mesh.policies().iter().zip(&tallies.policies);
     let policies = policies.map(|(report, tally)| PolicyState {
+        key: report.key.clone(),
+        kind: format!("{:?}", report.key.kind),
         namespace: report.key.namespace.to_string(),
         name: report.key.name.to_string(),
         generation: report.generation,

@@ -23,7 +23,7 @@ pub(super) async fn run(desk: &Desk, mut looks: Looks) {
         let found: HashMap<Key, PolicyState> = found
             .policies
             .iter()
-            .map(|state| (state.key(), state.clone()))
+            .map(|state| (state.key.clone(), state.clone()))
             .collect();
         statuses.forget(|key, _| !found.contains_key(key));
         let round = statuses.write(found, wanted).await;
