@@ -75,7 +75,8 @@ pub struct TargetRef {
     pub match_labels: Option<BTreeMap<String, String>>,
     /// A port: of a Service as its clients dial it, else of the pods. All, if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65535))]
+    // Of the formats that the API server knows the smallest: it warns of others.
+    #[schemars(with = "Option<i32>", range(min = 1, max = 65535))]
     pub port: Option<u16>,
 }
 
@@ -159,7 +160,11 @@ pub struct Source {
 pub struct Operation {
     /// Ports of the pods.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256), inner(range(min = 1, max = 65535)))]
+    #[schemars(
+        with = "Vec<i32>",
+        length(max = 256),
+        inner(range(min = 1, max = 65535))
+    )]
     pub ports: Vec<u16>,
     /// HTTP methods, as they are sent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
