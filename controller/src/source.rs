@@ -54,6 +54,9 @@ mod check;
 /// One file's text to objects.
 mod parse;
 
+/// Where in a file.
+mod lines;
+
 /// How long, as people write it.
 mod duration;
 
