@@ -1,7 +1,7 @@
 //! One simulated proxy: a real certificate by a real token, real TLS that pins the controller by name, and the stream of
 //! configuration, with the backoff of a real one. What it is told is acknowledged and thrown away.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as Polling, Poll};
@@ -25,7 +25,7 @@ use ringmail_proto::tls::{ALPN_H2, client_config};
 use rustls::crypto::aws_lc_rs::sign::any_ecdsa_type;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::sign::CertifiedKey;
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_rustls::TlsConnector;
@@ -63,15 +63,40 @@ pub(crate) struct Told {
 
 type Identity = Arc<CertifiedKey>;
 
+/// Whose proxy it is.
+struct Pod {
+    name: String,
+    /// All of 127.0.0.0/8 is this machine.
+    address: Ipv4Addr,
+}
+
+impl Pod {
+    fn new(number: usize) -> Self {
+        let [.., high, low] = number.to_be_bytes();
+        Self {
+            name: format!("pod-{number}"),
+            address: [127, 1, high, low].into(),
+        }
+    }
+
+    fn workload(&self) -> pb::WorkloadRef {
+        pb::WorkloadRef {
+            namespace: "fleet".into(),
+            name: self.name.clone(),
+        }
+    }
+}
+
 /// Gets a certificate with `token`, then follows `service` for ever, over as many connections as it takes.
 pub(crate) async fn run(
     controller: Arc<Controller>,
-    pod: String,
+    number: usize,
     token: String,
     service: &'static str,
     told: mpsc::Sender<Told>,
 ) {
     let mut wait = BACKOFF_MIN;
+    let pod = Pod::new(number);
     let identity = loop {
         match certify(&controller, &pod, &token).await {
             Ok(identity) => break identity,
@@ -91,14 +116,14 @@ async fn backoff(wait: &mut Duration) {
     *wait = (*wait * 2).min(BACKOFF_MAX);
 }
 
-async fn certify(controller: &Controller, pod: &str, token: &str) -> anyhow::Result<Identity> {
-    let channel = connect(controller, None).await?;
+async fn certify(controller: &Controller, pod: &Pod, token: &str) -> anyhow::Result<Identity> {
+    let channel = connect(controller, pod, None).await?;
     let key = KeyPair::generate()?;
     let request = CertificateParams::default().serialize_request(&key)?;
     let answer = CertificateServiceClient::with_origin(channel, origin())
         .certify(pb::CertifyRequest {
             certificate_signing_request: request.der().to_vec(),
-            workload: Some(workload(pod)),
+            workload: Some(pod.workload()),
             credential: Some(Credential::Jwt(token.to_owned())),
         })
         .await?
@@ -112,12 +137,12 @@ async fn certify(controller: &Controller, pod: &str, token: &str) -> anyhow::Res
 async fn watch(
     controller: &Controller,
     identity: &Identity,
-    pod: &str,
+    pod: &Pod,
     service: &str,
     told: &mpsc::Sender<Told>,
     wait: &mut Duration,
 ) -> anyhow::Result<()> {
-    let channel = connect(controller, Some(identity)).await?;
+    let channel = connect(controller, pod, Some(identity)).await?;
     let (requests, outbound) = mpsc::channel(8);
     let say = |message| {
         requests.send(pb::WatchRequest {
@@ -129,7 +154,7 @@ async fn watch(
         .await?
         .into_inner();
     say(Message::Hello(pb::Hello {
-        workload: Some(workload(pod)),
+        workload: Some(pod.workload()),
         proxy_version: env!("CARGO_PKG_VERSION").into(),
     }))
     .await?;
@@ -161,18 +186,15 @@ async fn watch(
     bail!("the controller ended the stream")
 }
 
-fn workload(pod: &str) -> pb::WorkloadRef {
-    pb::WorkloadRef {
-        namespace: "fleet".into(),
-        name: pod.into(),
-    }
-}
-
 fn origin() -> Uri {
     Uri::from_static("https://controller")
 }
 
-async fn connect(controller: &Controller, by: Option<&Identity>) -> anyhow::Result<Channel> {
+async fn connect(
+    controller: &Controller,
+    pod: &Pod,
+    by: Option<&Identity>,
+) -> anyhow::Result<Channel> {
     let Controller {
         address,
         domain,
@@ -181,7 +203,9 @@ async fn connect(controller: &Controller, by: Option<&Identity>) -> anyhow::Resu
     let bundle = TrustBundle::single(domain.clone(), vec![root.clone()])?;
     let expected = SpiffeId::new(domain, "ringmail-system", "ringmail-controller")?;
     let tls = client_config(Arc::new(bundle), expected, by.cloned(), ALPN_H2)?;
-    let socket = TcpStream::connect(address).await?;
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::new(pod.address.into(), 0))?;
+    let socket = socket.connect(*address).await?;
     let stream = TlsConnector::from(Arc::new(tls))
         .connect(ServerName::IpAddress(address.ip().into()), socket)
         .await
