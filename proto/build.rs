@@ -5,7 +5,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         [
             "ringmail/v1/certificate.proto",
             "ringmail/v1/discovery.proto",
+            "ringmail/v1/lease.proto",
             "grpc/health/v1/health.proto",
+            "envoy/service/auth/v3/authorization.proto",
         ],
         ["proto"],
     )?;

@@ -115,6 +115,7 @@ fn authorizer(rules: usize) -> anyhow::Result<Authorizer> {
             mode: pb::PolicyMode::Enforce.into(),
             ports: vec![8080],
             rules: rules.to_vec(),
+            external: None,
         });
     let wire = pb::Authorization {
         posture: pb::Posture::Deny.into(),

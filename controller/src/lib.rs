@@ -31,6 +31,9 @@ pub mod publish;
 /// Which proxies have which policies in force.
 mod applied;
 
+/// Tokens of rate limits.
+mod ledger;
+
 /// The Kubernetes API: client, Secrets, lease, and what the leader writes.
 pub mod cluster;
 

@@ -50,6 +50,12 @@ pub struct Metrics {
     pub acks: Counter,
     /// `watch_nacks_total`.
     pub nacks: Counter,
+    /// `ledger_sessions`: proxies that lease tokens of rate limits.
+    pub ledger_sessions: Gauge,
+    /// `ledger_tokens_leased_total`.
+    pub ledger_leased: Counter,
+    /// `ledger_tokens_returned_total`: of those, given back unspent.
+    pub ledger_returned: Counter,
     /// `watch_responses_outstanding`: sent and not yet answered.
     pub outstanding: Gauge,
     /// `source_objects_refused`: objects of a cluster whose value is not in force.
@@ -191,6 +197,21 @@ impl Metrics {
             "watch_responses_outstanding",
             "Responses sent and not yet answered",
             self.outstanding.clone(),
+        );
+        r.register(
+            "ledger_sessions",
+            "Proxies that lease tokens of rate limits",
+            self.ledger_sessions.clone(),
+        );
+        r.register(
+            "ledger_tokens_leased",
+            "Tokens of rate limits leased to proxies",
+            self.ledger_leased.clone(),
+        );
+        r.register(
+            "ledger_tokens_returned",
+            "Tokens of rate limits that proxies gave back unspent",
+            self.ledger_returned.clone(),
         );
         r.register(
             "jwks_refreshes",

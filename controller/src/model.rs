@@ -14,6 +14,7 @@ use ringmail_proto::destination::{
     Destination, DestinationKind, Endpoint, Service, Timeouts, WEIGHT_DEFAULT,
 };
 use ringmail_proto::identity::{TrustDomain, WorkloadName};
+use ringmail_proto::limit::Pace;
 use ringmail_proto::policy::{Authorization, Posture};
 use ringmail_proto::revocation::{REVOKED_MAX, Revocations};
 use ringmail_proto::route::Routes;
@@ -86,6 +87,8 @@ pub struct Mesh {
     workloads: HashMap<WorkloadName, Arc<Workload>>,
     authorizations: HashMap<WorkloadName, Arc<Authorization>>,
     policies: Vec<PolicyReport>,
+    /// Limits that hold for all proxies together, by name.
+    limits: Arc<HashMap<Arc<str>, Pace>>,
     revocations: Arc<Revocations>,
     /// What `services` and `consumers` are made of.
     plain: services::Plain,
@@ -137,6 +140,7 @@ impl Mesh {
             workloads,
             authorizations: authorized.by_workload,
             policies: authorized.reports,
+            limits: Arc::new(authorized.limits),
             revocations,
             plain: routed.plain,
             services: routed.services,
@@ -183,6 +187,12 @@ impl Mesh {
     #[must_use]
     pub fn policies(&self) -> &[PolicyReport] {
         &self.policies
+    }
+
+    /// Limits that hold for all proxies together, by name.
+    #[must_use]
+    pub fn limits(&self) -> &HashMap<Arc<str>, Pace> {
+        &self.limits
     }
 
     /// What answers at `address` to callers of a namespace; anything unknown is external.

@@ -21,11 +21,13 @@ use crate::attest::Attestor;
 use crate::authority::Authority;
 use crate::config::{Config, DirectoryHome, Home};
 use crate::jwks::Keeper;
+use crate::ledger;
 use crate::metrics::Metrics;
 use crate::model::Defaults;
 use crate::publish::Publisher;
 use crate::serve::certify::Certificates;
 use crate::serve::identity::Upkeep;
+use crate::serve::lease::Leases;
 use crate::serve::watch::Discovery;
 use crate::serve::{self, Front, Routes};
 use crate::source;
@@ -100,23 +102,14 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     };
     let (tls, wait) = upkeep.fresh(authority.bundle())?;
     let tls = Arc::new(ArcSwap::new(tls));
-    let certificates = Certificates::new(
-        authority.clone(),
-        opened.attestor.clone(),
-        config.trust_domain.clone(),
-        snapshots.clone(),
-        metrics.clone(),
-    );
-    let discovery = Discovery::new(
-        config.trust_domain.clone(),
-        snapshots.clone(),
-        proxies.clone(),
-        metrics.clone(),
-        stop.clone(),
-    );
+    // Who is alone leads.
+    let (alone, leads) = watch::channel(matches!(opened.surroundings, Surroundings::Directory(_)));
+    let (ledger, events) = ledger::Keeper::new(snapshots.clone(), leads, metrics.clone());
+    let credentials = (authority.clone(), opened.attestor.clone());
+    let routes = routes(&pages, credentials, &metrics, events, &stop);
     let front = Arc::new(Front {
         tls: tls.clone(),
-        routes: Routes::new(certificates, discovery),
+        routes,
         metrics: metrics.clone(),
         drain_timeout: config.drain_timeout,
         strangers: Arc::default(),
@@ -158,10 +151,12 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
                 snapshots: snapshots.clone(),
                 proxies,
                 metrics,
+                leader: alone,
             };
             cluster.spawn(shared, states, reachable, &mut tasks, &stop)?;
         }
     }
+    tasks.spawn(ledger.run(stop.clone()));
     tasks.spawn(keeper.run(source.clone(), fetched, stop.clone()));
     tasks.spawn(model.follow(source, first, stop.clone()));
     tasks.spawn(upkeep.run(tls, wait, snapshots, stop.clone()));
@@ -177,6 +172,38 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         pages,
         drain_timeout: config.drain_timeout,
     })
+}
+
+/// What proxies call.
+fn routes(
+    pages: &Pages,
+    (authority, attestor): (Arc<Authority>, Arc<Attestor>),
+    metrics: &Arc<Metrics>,
+    events: ledger::Events,
+    stop: &Stop,
+) -> Routes {
+    let (trust_domain, snapshots) = (&pages.trust_domain, &pages.snapshots);
+    let certificates = Certificates::new(
+        authority,
+        attestor,
+        trust_domain.clone(),
+        snapshots.clone(),
+        metrics.clone(),
+    );
+    let discovery = Discovery::new(
+        trust_domain.clone(),
+        snapshots.clone(),
+        pages.proxies.clone(),
+        metrics.clone(),
+        stop.clone(),
+    );
+    let leases = Leases::new(
+        trust_domain.clone(),
+        snapshots.clone(),
+        events,
+        stop.clone(),
+    );
+    Routes::new(certificates, discovery, leases)
 }
 
 async fn open(config: &Config, metrics: &Metrics) -> anyhow::Result<Opened> {

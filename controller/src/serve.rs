@@ -40,8 +40,14 @@ pub(crate) mod certify;
 /// What one proxy knows and is to be told; pure.
 mod session;
 
+/// Which pod's proxy calls.
+mod pod;
+
 /// `Watch`.
 pub(crate) mod watch;
+
+/// `Lease`.
+pub(crate) mod lease;
 
 pub(crate) use http2::Routes;
 pub(crate) use strangers::Strangers;

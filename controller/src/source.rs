@@ -40,6 +40,14 @@ pub mod policy;
 )]
 pub mod authentication;
 
+/// Policies of rate limits, as they are written and meant.
+#[allow(
+    unreachable_pub,
+    clippy::duplicated_attributes,
+    reason = "its derives repeat the types inside functions, and name columns one by one"
+)]
+pub mod limit;
+
 /// Revoked identities, as they are written and meant.
 #[allow(
     unreachable_pub,

@@ -45,8 +45,10 @@ pub fn control(bytes: &[u8]) {
 
 /// What could not be understood is denied, and not sent on as it was.
 fn authorization(wire: pb::Authorization) {
-    let understood = Authorization::try_from(wire.clone())
-        .is_ok_and(|checked| checked.policies.iter().all(|policy| policy.rules.is_ok()));
+    let understood = Authorization::try_from(wire.clone()).is_ok_and(|checked| {
+        let limits = checked.limits.iter().all(|limit| limit.terms.is_ok());
+        limits && checked.policies.iter().all(|policy| policy.rules.is_ok())
+    });
     if understood {
         survives::<_, Authorization>(wire.clone());
     }

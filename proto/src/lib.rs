@@ -24,6 +24,9 @@ pub mod route;
 /// Who may do what with a workload.
 pub mod policy;
 
+/// How much of it they may ask.
+pub mod limit;
+
 /// Whom nobody trusts any more.
 pub mod revocation;
 
@@ -75,6 +78,24 @@ pub mod pb {
 )]
 pub mod health {
     include!(concat!(env!("OUT_DIR"), "/grpc.health.v1.rs"));
+}
+
+/// Asking an external authorizer, as Envoy does.
+#[allow(
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    clippy::use_self,
+    clippy::excessive_nesting,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code; the .proto files are its documentation"
+)]
+pub mod ext_authz {
+    include!(concat!(env!("OUT_DIR"), "/envoy.service.auth.v3.rs"));
 }
 
 /// Why a message from the other side was refused: which field, and what is wrong with it.

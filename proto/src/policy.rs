@@ -2,11 +2,12 @@
 //! the admission check and the tests decide alike.
 //!
 //! - `deny` beats `allow`. Where an enforced `allow` policy targets a port, what no rule allows there is denied; elsewhere
-//!   the `Posture` decides.
-//! - An `allow` policy without rules allows nothing; a `deny` policy without rules denies everything.
+//!   the `Posture` decides. About what is allowed by then, `external` policies ask somebody else, who can only refuse.
+//! - An `allow` policy without rules allows nothing; a `deny` policy without rules denies everything; an `external` one
+//!   without rules asks about everything.
 //! - What cannot be evaluated never weakens anything: a condition that this version does not know, or an expression that
-//!   fails, does not hold in a rule that allows and holds in one that denies; so do conditions on HTTP where a connection
-//!   is opaque.
+//!   fails, does not hold in a rule that allows and holds in one that denies or asks; so do conditions on HTTP where a
+//!   connection is opaque. About one of these nobody can be asked: what a rule would ask about is denied.
 //! - A deny rule about paths holds for `OPTIONS *` and CONNECT, one about hosts where a request has none.
 //! - A header that is there several times has to match in each of its values to be allowed, and in one to be denied.
 //! - A policy in shadow mode decides nothing; what it would decide together with the others is told beside the verdict.
@@ -22,24 +23,32 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use authentication::Authentication;
+use external::External;
 
 use crate::Invalid;
 use crate::identity::SpiffeId;
+use crate::limit::Limit;
 
 /// The checked types as they travel.
-mod wire;
+pub(crate) mod wire;
 
 /// Does a condition hold?
-mod condition;
+pub(crate) mod condition;
 
 /// Conditions in CEL.
 mod expression;
+
+/// What a decision may cost.
+mod effort;
 
 /// Finding the few rules that can hold among many.
 mod index;
 
 /// The verdict.
 mod decide;
+
+/// Somebody else who is asked.
+pub mod external;
 
 /// Whose JSON web tokens are good.
 pub mod authentication;
@@ -49,6 +58,7 @@ mod explain;
 
 pub use condition::{Asked, Caller, Claims, Http, claim_of};
 pub use decide::{By, Decision, Finding, Verdict};
+pub use effort::Effort;
 pub use explain::Considered;
 pub use expression::Expression;
 pub use index::Authorizer;
@@ -87,6 +97,8 @@ pub struct Authorization {
     pub policies: Vec<Policy>,
     /// What is made of JSON web tokens.
     pub authentications: Vec<Authentication>,
+    /// How often.
+    pub limits: Vec<Limit>,
 }
 
 /// What becomes of a caller that no policy speaks of.
@@ -119,12 +131,14 @@ pub struct Policy {
 }
 
 /// What a policy's rules do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// They let through.
     Allow,
     /// They refuse.
     Deny,
+    /// They say what is asked about; of requests only, and only where the policy is enforced.
+    External(Arc<External>),
 }
 
 /// Whether a policy is in force.

@@ -1,6 +1,9 @@
 //! Streams that go to an app: to ours, from other proxies or from clients outside the mesh; and from ours, to an app that
 //! has no sidecar.
 
+/// Asking somebody else.
+pub(crate) mod external;
+
 use std::cell::{Cell, OnceCell};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
@@ -25,6 +28,7 @@ use crate::peer::stream::{Reader, Stream};
 use crate::policy::{Client, Wanted};
 use crate::tcp;
 use crate::worker::Worker;
+use external::{Check, Checked};
 
 /// All streams of one connection: whose they are, and where they go.
 #[derive(Debug)]
@@ -188,7 +192,7 @@ impl Session {
         (app, http2): (SocketAddr, bool),
         came: (Request<'_>, Fields<'_>),
         stream: &Stream,
-        reader: Reader,
+        mut reader: Reader,
         exchange: &mut Exchange,
     ) -> Result<(), Error> {
         let wanted = |request, token| {
@@ -196,7 +200,9 @@ impl Session {
                 client,
                 port: app.port(),
                 request: Some(request),
+                came: Some(came),
                 token,
+                asking: &[],
             })
         };
         let authenticated = match wanted(came, None) {
@@ -207,7 +213,35 @@ impl Session {
             Some(authenticated) => (authenticated.head(came)?, authenticated.verified()),
             None => (came, None),
         };
+        let wanted = wanted(head, token);
+        let asking = match &wanted {
+            Some(wanted) => worker.policies.judge(wanted)?,
+            None => Vec::new(),
+        };
+        let wanted = wanted.map(|wanted| Wanted {
+            asking: &asking,
+            ..wanted
+        });
         let forward = pin!(async {
+            let changed = match &wanted {
+                Some(wanted) if !asking.is_empty() => {
+                    let check = Check {
+                        worker,
+                        wanted,
+                        app,
+                        stream,
+                    };
+                    // Boxed: it is seldom, and every request would hold room for it.
+                    match Box::pin(check.ask(head, &mut reader, exchange)).await? {
+                        Checked::GoesOn(changed) => changed,
+                        Checked::Told => return Ok(()),
+                    }
+                }
+                Some(_) | None => None,
+            };
+            let changed = changed.as_deref().map(Request::decode).transpose();
+            let changed = changed.map_err(|error| Reason::HeadTooLarge.because(error))?;
+            let head = changed.unwrap_or(head);
             match http2 {
                 true => {
                     let to = (app, self.party());
@@ -216,7 +250,7 @@ impl Session {
                 false => h1::forward::forward(worker, app, head, stream, reader, exchange).await,
             }
         });
-        as_allowed(worker, wanted(head, token), forward).await
+        while_allowed(worker, wanted.as_ref(), forward).await
     }
 
     /// One opaque connection.
@@ -256,9 +290,15 @@ impl Session {
             client,
             port,
             request: None,
+            came: None,
             token: None,
+            asking: &[],
         });
-        let outcome = as_allowed(worker, wanted, pumped).await;
+        let judged = wanted.as_ref().map(|wanted| worker.policies.judge(wanted));
+        let outcome = match judged.transpose() {
+            Ok(_) => while_allowed(worker, wanted.as_ref(), pumped).await,
+            Err(denied) => Err(denied),
+        };
         open.dec_by(self.is_ours().into());
         match outcome {
             Ok(()) => traffic.connection(Outcome::Success),
@@ -330,16 +370,14 @@ impl Session {
     }
 }
 
-/// Runs an exchange with the app, if it is allowed, and for as long as it is; what nobody asks leave for is.
-async fn as_allowed(
+/// Runs an exchange with the app, which was judged, for as long as it is allowed; what nobody asks leave for is.
+async fn while_allowed(
     worker: &Worker,
-    wanted: Option<Wanted<'_>>,
+    wanted: Option<&Wanted<'_>>,
     exchange: Pin<&mut impl Future<Output = Result<(), Error>>>,
 ) -> Result<(), Error> {
-    let Some(wanted) = wanted else {
-        return exchange.await;
-    };
-    let policies = &worker.policies;
-    policies.judge(&wanted)?;
-    policies.while_allowed(&wanted, exchange).await
+    match wanted {
+        Some(wanted) => worker.policies.while_allowed(wanted, exchange).await,
+        None => exchange.await,
+    }
 }

@@ -19,7 +19,7 @@ pub(crate) enum Blame {
     Peer,
     /// This proxy or its configuration.
     Us,
-    /// The controller: what we need was not learnt.
+    /// The controller, or who is asked in its place: what we need was not learnt.
     Controller,
 }
 
@@ -108,6 +108,9 @@ reasons! {
     51 PolicyDenied        "policy_denied"        Client     403 7  "the policy of the destination does not allow this"
     53 IdentityRevoked     "identity_revoked"     Client     403 7  "the identity was revoked"
     52 PolicyCut           "policy_cut"           Client     403 7  "the policy of the destination does not allow this any more"
+    55 AuthorizerDenied    "authorizer_denied"    Client     403 7  "whoever the destination's policy asks does not allow this"
+    56 AuthorizerFailed    "authorizer_failed"    Controller 403 7  "whoever the destination's policy asks did not answer"
+    57 BodyTooLarge        "body_too_large"       Client     413 8  "the body is larger than what the destination's policy may ask about"
     54 TokenInvalid        "token_invalid"        Client     401 16 "the request's token is not accepted here"
 }
 

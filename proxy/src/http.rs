@@ -10,6 +10,9 @@ pub(crate) mod fields;
 /// The one normal form of a request's target and host.
 pub(crate) use ringmail_proto::target;
 
+/// Changes of a head that are asked for.
+pub(crate) mod edits;
+
 /// What lets people follow a request.
 pub(crate) mod context;
 

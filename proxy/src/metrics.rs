@@ -83,6 +83,12 @@ struct AuthorizationLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CheckLabels {
+    policy: String,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct HandshakeLabels {
     direction: &'static str,
     result: &'static str,
@@ -118,6 +124,7 @@ pub(crate) struct Metrics {
     bytes: Counters<BytesLabels>,
     refusals: Counters<RefusalLabels>,
     authorizations: Counters<AuthorizationLabels>,
+    checks: Family<CheckLabels, Histogram, Shards>,
     handshakes: Counters<HandshakeLabels>,
     handshake_latency: Family<DirectionLabels, Histogram, Shards>,
     detections: Counters<DetectionLabels>,
@@ -183,6 +190,11 @@ impl Metrics {
             "authorizations",
             "Streams judged by policy, by what decided; with shadow, by what would decide"
         );
+        let checks = counters!(
+            "authorization_check_duration",
+            Seconds,
+            "What external authorizers took to answer, or we to give up, by result"
+        );
         let handshakes = counters!("handshakes", "TLS handshakes with other proxies");
         let handshake_latency = counters!(
             "handshake_duration",
@@ -246,6 +258,7 @@ impl Metrics {
             bytes,
             refusals,
             authorizations,
+            checks,
             handshakes,
             handshake_latency,
             detections,
@@ -347,6 +360,13 @@ impl Metrics {
                 },
                 shadow: if is_shadow { "true" } else { "false" },
             })
+    }
+
+    /// Somebody else was asked for a policy.
+    pub(crate) fn checked(&self, policy: &str, result: &'static str, took: Duration) {
+        let policy = policy.to_owned();
+        let labels = CheckLabels { policy, result };
+        self.checks.get_or_create(&labels).observe(took);
     }
 
     /// A handshake succeeded with `group`, or failed for a reason.
@@ -460,6 +480,7 @@ mod tests {
         metrics.refused(Direction::Inbound, Reason::MtlsRequired);
         metrics.handshake(Direction::Inbound, Ok(("group", Duration::ZERO)));
         metrics.authorizations("none", Verdict::Allow, false);
+        metrics.checked("shop/opa", "allowed", Duration::ZERO);
         metrics.detected(Protocol::Tcp, "declared");
         metrics.endpoint_ejected("peer", "connect");
         metrics.endpoint_taken_back("peer");

@@ -7,10 +7,16 @@
 /// What a request's token says.
 mod token;
 
+/// What somebody else is told of a request, and answers.
+pub(crate) mod external;
+
+/// What is in force.
+mod current;
+
 /// One line for each refusal.
 mod audit;
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -18,23 +24,21 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use ringmail_proto::policy::authentication::Verified;
-use ringmail_proto::policy::{Asked, By, Caller, Decision, Finding, Http, Verdict};
+use ringmail_proto::policy::{Decision, Verdict};
 use ringmail_proto::revocation::Revocations;
 use ringmail_proto::svid::Svid;
 
 use crate::error::{DecisionId, Error, Reason};
 use crate::http::neutral::{Fields, Request};
 use crate::metrics::Metrics;
-use crate::metrics::sharded::Counter;
 use crate::peer::streams::Streams;
 use crate::snapshot::{Authorized, Snapshot};
 use crate::tls::identity::unix_now;
 use audit::{Ground, Pace};
+use current::Current;
+use external::Asking;
 pub(crate) use token::Authenticated;
 use token::Known;
-
-/// The policy label of what no policy decided.
-const NO_POLICY: &str = "none";
 
 /// Who asks: another proxy, or somebody outside the mesh.
 #[derive(Debug)]
@@ -52,8 +56,12 @@ pub(crate) struct Wanted<'a> {
     pub(crate) port: u16,
     /// None for an opaque connection.
     pub(crate) request: Option<(Request<'a>, Fields<'a>)>,
+    /// The same as it came, before it was looked for a token in.
+    pub(crate) came: Option<(Request<'a>, Fields<'a>)>,
     /// What the request's token says, if it brought one.
     pub(crate) token: Option<&'a Verified>,
+    /// Who else is asked, and has not refused.
+    pub(crate) asking: &'a [Asking],
 }
 
 /// The policies, as one worker holds them.
@@ -65,18 +73,11 @@ pub(crate) struct Policies {
     revocations: RefCell<Arc<Revocations>>,
     /// Counts changes: what was judged under another is judged again.
     generation: Cell<u64>,
+    /// When the first of the tokens expires that live streams rest on, or later; in seconds since the Unix epoch.
+    first_expiry: Cell<u64>,
     /// Connections whose streams are judged.
     judged: RefCell<Vec<Weak<Streams>>>,
     audit: Pace,
-}
-
-/// What is in force.
-#[derive(Debug)]
-struct Current {
-    authorized: Arc<Authorized>,
-    counters: Vec<OnceCell<Counter>>,
-    /// Tokens that were good by this.
-    known: RefCell<Known>,
 }
 
 impl Policies {
@@ -87,6 +88,7 @@ impl Policies {
             current: RefCell::default(),
             revocations: RefCell::default(),
             generation: Cell::default(),
+            first_expiry: Cell::new(u64::MAX),
             judged: RefCell::default(),
             audit: Pace::default(),
         }
@@ -104,9 +106,22 @@ impl Policies {
             *self.current.borrow_mut() = Some(Current::new(learnt, known));
             is_news = true;
         }
-        if !is_news {
-            return;
+        if is_news {
+            self.judge_all_again();
         }
+    }
+
+    /// Looks after the tokens that live streams rest on: where one's time is over at `now`, in seconds since the Unix
+    /// epoch, they are judged again.
+    pub(crate) fn sweep(&self, now: u64) {
+        if self.first_expiry.get() <= now {
+            // Those that go on say when they are next.
+            self.first_expiry.set(u64::MAX);
+            self.judge_all_again();
+        }
+    }
+
+    fn judge_all_again(&self) {
         self.generation.set(self.generation.get() + 1);
         self.judged.borrow_mut().retain(|streams| {
             let streams = streams.upgrade();
@@ -162,22 +177,22 @@ impl Policies {
         let current = current.as_ref().ok_or(Reason::PolicyNotLoaded)?;
         let all = current.authorized.authentications.iter();
         let mut here = all.filter(|one| one.is_for(wanted.port)).peekable();
-        let (Some(first), Some(request)) = (here.peek().copied(), wanted.request) else {
+        let (Some(_), Some(request)) = (here.peek(), wanted.came) else {
             return Ok(None);
         };
         let known = &mut current.known.borrow_mut();
         let found = token::authenticate(here, wanted.port, request, known, now());
-        found.map(Some).map_err(|bad| {
+        found.map(Some).map_err(|refused| {
             let ground = Ground::Token {
-                object: Some(&first.name),
-                problem: bad.0,
+                object: refused.object,
+                problem: refused.bad.0,
             };
             self.refuse(current, wanted, ground, Reason::TokenInvalid)
         })
     }
 
-    /// Whether a stream that begins now may.
-    pub(crate) fn judge(&self, wanted: &Wanted<'_>) -> Result<(), Error> {
+    /// Whether a stream that begins now may, and who else is to be asked.
+    pub(crate) fn judge(&self, wanted: &Wanted<'_>) -> Result<Vec<Asking>, Error> {
         if self.current.borrow().is_none() {
             self.adopt();
         }
@@ -189,22 +204,32 @@ impl Policies {
         if let Some(shadow) = decision.shadow {
             current.count(shadow, true, &self.metrics);
         }
-        self.enforce(current, decision, wanted, Reason::PolicyDenied)
+        self.enforce(current, decision, wanted, Reason::PolicyDenied)?;
+        Ok(current.asking(decision, wanted))
     }
 
-    /// Whether what was allowed still is.
+    /// Whether what was allowed still is, the token it rests on included: its issuer, its keys or its time may be over.
     fn judge_again(&self, wanted: &Wanted<'_>) -> Result<(), Error> {
         self.trust(wanted)?;
+        let authenticated = self.authenticate(wanted)?;
+        let wanted = &Wanted {
+            token: authenticated.as_ref().and_then(Authenticated::verified),
+            ..*wanted
+        };
+        self.expect_end_of(wanted.token);
         let current = self.current.borrow();
         let current = current.as_ref().ok_or(Reason::PolicyNotLoaded)?;
-        if wanted.token.is_some_and(|token| token.expires <= now()) {
-            let ground = Ground::Token {
-                object: None,
-                problem: "is expired",
-            };
-            return Err(self.refuse(current, wanted, ground, Reason::TokenInvalid));
+        let decision = current.decide(wanted);
+        self.enforce(current, decision, wanted, Reason::PolicyCut)?;
+        // Nobody can be asked in the middle of it.
+        let unasked = |one: &Asking| !wanted.asking.iter().any(|asked| asked.is_as(one));
+        match current.asking(decision, wanted).into_iter().find(unasked) {
+            Some(one) => {
+                let problem = Some("was not asked when it began");
+                Err(self.refused_by(wanted, &one, Reason::PolicyCut, problem))
+            }
+            None => Ok(()),
         }
-        self.enforce(current, current.decide(wanted), wanted, Reason::PolicyCut)
     }
 
     /// Whether the client is one that was not revoked.
@@ -255,6 +280,14 @@ impl Policies {
         Error::from(reason).decided(Some(id))
     }
 
+    /// A stream rests on a token, whose time will be over.
+    fn expect_end_of(&self, token: Option<&Verified>) {
+        if let Some(token) = token {
+            let first = self.first_expiry.get().min(token.expires);
+            self.first_expiry.set(first);
+        }
+    }
+
     /// Waits until what was allowed is no more.
     pub(crate) async fn until_denied(&self, wanted: &Wanted<'_>) -> Error {
         let mut changes = self.snapshot.changes();
@@ -276,6 +309,7 @@ impl Policies {
         mut exchange: Pin<&mut impl Future<Output = Result<T, Error>>>,
     ) -> Result<T, Error> {
         let mut judged = self.generation.get();
+        self.expect_end_of(wanted.token);
         poll_fn(|cx| {
             if judged != self.generation.get() {
                 judged = self.generation.get();
@@ -287,58 +321,7 @@ impl Policies {
     }
 }
 
-impl Current {
-    fn new(authorized: Arc<Authorized>, known: Known) -> Self {
-        // For each policy, and for none, by verdict, enforced or in shadow.
-        let counters = (authorized.authorizer.policies().len() + 1) * 4;
-        Self {
-            authorized,
-            counters: (0..counters).map(|_| OnceCell::new()).collect(),
-            known: known.into(),
-        }
-    }
-
-    fn decide(&self, wanted: &Wanted<'_>) -> Decision {
-        self.authorized.authorizer.decide(&Asked {
-            caller: Caller {
-                identity: wanted.client.svid.as_ref().map(|svid| &svid.id),
-                address: wanted.client.address,
-            },
-            port: wanted.port,
-            http: wanted.request.map(|(request, fields)| Http {
-                method: request.method,
-                path: request.target.split('?').next().unwrap_or_default(),
-                host: fields
-                    .first("host")
-                    .and_then(|host| std::str::from_utf8(host).ok()),
-                fields,
-                claims: wanted.token.map(|token| &token.claims),
-            }),
-        })
-    }
-
-    fn count(&self, finding: Finding, is_shadow: bool, metrics: &Metrics) {
-        let policies = self.authorized.authorizer.policies();
-        let policy = match finding.by {
-            By::Rule { policy, .. } | By::Policy { policy } => policy,
-            By::NoRule | By::Posture => policies.len(),
-        };
-        let is_denied = finding.verdict == Verdict::Deny;
-        let at = policy * 4 + usize::from(is_denied) * 2 + usize::from(is_shadow);
-        let Some(counter) = self.counters.get(at) else {
-            return;
-        };
-        let resolve = || {
-            let name = policies
-                .get(policy)
-                .map_or(NO_POLICY, |policy| &policy.name);
-            metrics.authorizations(name, finding.verdict, is_shadow)
-        };
-        counter.get_or_init(resolve).add(1);
-    }
-}
-
 /// In seconds since the Unix epoch.
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     u64::try_from(unix_now()).unwrap_or_default()
 }

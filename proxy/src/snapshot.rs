@@ -126,6 +126,14 @@ impl Snapshot {
             .unwrap_or_else(|_| Err(Reason::UnknownDestination.into()))
     }
 
+    /// Somebody will ask what is behind an address: the controller is asked now, so that nobody waits for it then.
+    pub(crate) fn expect(&self, address: SocketAddr) {
+        if !self.knows(address) {
+            // Whoever asks later asks again.
+            let _ = self.lookups.try_send(address);
+        }
+    }
+
     /// Whether that is still what is behind its address.
     pub(crate) fn is_current(&self, destination: &Arc<Destination>) -> bool {
         let known = self.destinations.load();

@@ -24,7 +24,7 @@ use crate::listen::Party;
 use crate::metrics::{Metrics, enter_shard};
 use crate::snapshot::Snapshot;
 use crate::worker::Worker;
-use crate::{control, inbound, listen, outbound};
+use crate::{control, inbound, listen, outbound, policy};
 
 /// How often a worker closes what has been idle too long.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -262,6 +262,7 @@ async fn keep_tidy(worker: &Worker) {
                 worker.app_sessions.sweep(now);
                 worker.peers.sweep(now);
                 worker.services.sweep(&worker.snapshot);
+                worker.policies.sweep(policy::now());
             }
             changed = changes.changed() => {
                 if changed.is_err() {

@@ -10,6 +10,9 @@ pub(crate) mod services;
 /// A request until it is answered.
 pub(crate) mod call;
 
+/// Calls of our own.
+pub(crate) mod unary;
+
 /// Copies for others.
 pub(crate) mod mirror;
 

@@ -4,6 +4,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::app::external::Checks;
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::http::h1::forward::Apps;
@@ -34,6 +35,8 @@ pub(crate) struct Worker {
     pub(crate) idlers: Idlers,
     /// Copies of requests.
     pub(crate) mirroring: Mirroring,
+    /// Requests that somebody else is asked about.
+    pub(crate) checks: Checks,
     /// HTTP/1 connections to our app.
     pub(crate) apps: Apps,
     /// HTTP/2 connections to our app.
@@ -63,6 +66,7 @@ impl Worker {
             services: Services::default(),
             idlers: Idlers::default(),
             mirroring: Mirroring::default(),
+            checks: Checks::default(),
             apps: Apps::default(),
             app_sessions: AppSessions::default(),
             held: Held::default(),

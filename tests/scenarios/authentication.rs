@@ -1,7 +1,8 @@
 //! JSON web tokens as apps, their clients and an issuer see them. The issuer's keys are where the controller has to fetch
 //! them.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -20,7 +21,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::Scenario;
-use crate::shop::{LIMIT, Plan, Shop, WEB, play, refusal};
+use crate::raw::{Ending, dial, read_rest};
+use crate::shop::{LIMIT, Plan, REFUSALS, Shop, WEB, play, refusal};
 
 pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("authentication::tokens_are_verified", tokens_are_verified),
@@ -31,6 +33,10 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     (
         "authentication::keys_come_change_and_grow_old",
         keys_come_change_and_grow_old,
+    ),
+    (
+        "authentication::what_is_under_way_ends_with_its_token",
+        what_is_under_way_ends_with_its_token,
     ),
     (
         "authentication::what_is_not_understood_refuses",
@@ -313,6 +319,71 @@ fn keys_come_change_and_grow_old(bed: Bed) -> anyhow::Result<()> {
             is_told
         })?;
         ensure!(with_token(shop, &new)?.status == 200);
+        Ok(())
+    })
+}
+
+/// An upload of the client's with a token, of which the last byte is missing.
+fn upload(shop: &Shop<'_>, token: &str) -> anyhow::Result<TcpStream> {
+    let judged = || shop.server_metric("ringmail_authorizations_total", &[("verdict", "allow")]);
+    let before = judged();
+    let mut client = dial(&shop.client, WEB)?;
+    let head = "POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 5\r\n";
+    client.write_all(format!("{head}Authorization: Bearer {token}\r\n\r\nsome").as_bytes())?;
+    wait::until(LIMIT, || judged() > before).context("it was not judged")?;
+    Ok(client)
+}
+
+fn what_is_under_way_ends_with_its_token(bed: Bed) -> anyhow::Result<()> {
+    /// By which clocks may differ.
+    const LEEWAY_SECONDS: u64 = 60;
+    play(bed, &Plan::default(), |shop| {
+        let (key, other) = (Key::new("k")?, Key::new("other")?);
+        let both = json!({ "keys": [key.public, other.public] }).to_string();
+        shop.mesh
+            .put("r", &object(&format!("{{inline: '{both}'}}"), ""))?;
+        until_status(shop, "x", 401)?;
+        let mut lasting = upload(shop, &other.token(&json!({}))?)?;
+
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        let soon = key.token(&json!({"exp": now + 4 - LEEWAY_SECONDS}))?;
+        let mut expiring = upload(shop, &soon)?;
+        let is_cut = |heard: &str| heard.is_empty() || heard.contains("token_invalid");
+        let (heard, ending) = read_rest(&mut expiring);
+        ensure!(
+            is_cut(&heard) && ending != Ending::Open,
+            "its time is over: {heard}"
+        );
+        let then = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        ensure!((now + 4..now + 8).contains(&then), "after {} s", then - now);
+
+        // The key was stolen.
+        let mut stolen = upload(shop, &key.token(&json!({}))?)?;
+        shop.mesh.put("r", &object(&inline(&other), ""))?;
+        let (heard, ending) = read_rest(&mut stolen);
+        ensure!(
+            is_cut(&heard) && ending != Ending::Open,
+            "its key is gone: {heard}"
+        );
+        let refused = [("direction", "inbound"), ("reason", "token_invalid")];
+        let cut = || shop.server_metric(REFUSALS, &refused);
+        wait::until(LIMIT, || cut() >= 3.0).with_context(|| format!("{} were cut", cut()))?;
+
+        lasting.write_all(b"!")?;
+        let (heard, _) = read_rest(&mut lasting);
+        ensure!(
+            heard.contains("200 OK") && heard.ends_with("some!"),
+            "{heard}"
+        );
+        // Nor for somebody else, or not at all.
+        let mut elsewhere = upload(shop, &other.token(&json!({}))?)?;
+        let object = object(&inline(&other), "").replace("audiences: [shop]", "audiences: [bank]");
+        shop.mesh.put("r", &object)?;
+        let (heard, ending) = read_rest(&mut elsewhere);
+        ensure!(
+            is_cut(&heard) && ending != Ending::Open,
+            "it is for others: {heard}"
+        );
         Ok(())
     })
 }

@@ -63,6 +63,9 @@ mod drain;
 /// Who may ask whom for what.
 mod authorization;
 
+/// Who else is asked.
+mod external;
+
 /// Whose tokens are good.
 mod authentication;
 
@@ -124,6 +127,7 @@ fn main() -> ExitCode {
         .chain(balance::SCENARIOS)
         .chain(routes::SCENARIOS)
         .chain(authorization::SCENARIOS)
+        .chain(external::SCENARIOS)
         .chain(authentication::SCENARIOS)
         .chain(probes::SCENARIOS)
         .chain(tls_routes::SCENARIOS)

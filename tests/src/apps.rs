@@ -13,6 +13,9 @@ use crate::netns::Namespace;
 /// HTTP/1.1, HTTP/2 without TLS, and gRPC, on one port.
 mod web;
 
+/// Somebody who is asked who may.
+mod authorizer;
+
 /// TCP, the server speaking first; and servers that answer with given bytes.
 mod tcp;
 
@@ -31,6 +34,7 @@ pub mod pb {
     include!(concat!(env!("OUT_DIR"), "/ringmail.test.v1.rs"));
 }
 
+pub use authorizer::Authorizer;
 pub use tcp::{BANNER, GOODBYE};
 
 /// Serves HTTP on `port`, IPv4 and IPv6, as an app called `name`:

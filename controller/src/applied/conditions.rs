@@ -1,6 +1,7 @@
 //! What authors of policies and routes are told: whether what they wrote is accepted, and on how many proxies it is in
 //! force. Pure; the same in a cluster and for a directory.
 
+use ringmail_proto::identity::WorkloadName;
 use serde::Serialize;
 
 use super::tally::{Said, Tally, sum};
@@ -69,11 +70,19 @@ fn accepted(report: &PolicyReport) -> Condition {
             "Invalid",
             format!("{broken}; it denies what it is for"),
         ),
-        (None, []) => ("True", "Accepted", String::new()),
-        (None, missing) => (
+        (None, []) if report.asks_itself.is_empty() => ("True", "Accepted", String::new()),
+        (None, missing) if !missing.is_empty() => (
             "False",
             "TargetNotFound",
             format!("there is no {}", missing.join(", no ")),
+        ),
+        (None, _) => (
+            "False",
+            "AsksItself",
+            format!(
+                "it is for {}, which it asks: these calls are refused",
+                named(&report.asks_itself)
+            ),
         ),
     };
     Condition {
@@ -82,6 +91,11 @@ fn accepted(report: &PolicyReport) -> Condition {
         reason,
         message,
     }
+}
+
+fn named(workloads: &[WorkloadName]) -> String {
+    let named = workloads.iter().take(NAMED_MAX).map(ToString::to_string);
+    named.collect::<Vec<_>>().join(", ")
 }
 
 /// A route that is not accepted is in force nowhere: why is said already.

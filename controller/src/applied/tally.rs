@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ringmail_proto::identity::WorkloadName;
+use ringmail_proto::limit::{Limit, denied_name as limit_name};
 use ringmail_proto::policy::{Authorization, Policy};
 use serde::{Deserialize, Serialize};
 
 use super::{InForce, Proxies};
 use crate::model::{Mesh, PolicyReport, RouteStatus};
+use crate::source::objects::Kind;
 
 /// What one replica says, by subjects as it knows them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -56,7 +58,7 @@ pub(super) struct Tallies {
 
 /// Of the proxies that watch this replica.
 pub(crate) fn say(mesh: &Mesh, proxies: &Proxies) -> Said {
-    let policies = mesh.policies().iter().map(|one| one.key.full_name());
+    let policies = mesh.policies().iter().map(|one| one.key.to_string());
     let policies = policies.zip(0..).collect();
     let routed = routed(mesh);
     let mut said = Said {
@@ -83,7 +85,7 @@ pub(crate) fn say(mesh: &Mesh, proxies: &Proxies) -> Said {
 /// Policies, then routes by parent.
 fn subjects(mesh: &Mesh) -> Vec<Subject> {
     let policies = mesh.policies().iter();
-    let policies = policies.map(|one| (one.key.full_name(), one.generation));
+    let policies = policies.map(|one| (one.key.to_string(), one.generation));
     let routes = mesh.routes().iter().flat_map(|route| {
         let name = route.key().to_string();
         let parents = 0..route.parents.len();
@@ -107,35 +109,68 @@ fn routed(mesh: &Mesh) -> Routed<'_> {
     by_address
 }
 
+/// What a proxy takes or cannot act on by itself.
+#[derive(Debug, PartialEq)]
+enum Part<'a> {
+    Policy(&'a Policy),
+    Limit(&'a Limit),
+}
+
+impl Part<'_> {
+    /// The object that it is of.
+    fn subject(&self, name: &str) -> String {
+        match self {
+            Self::Policy(_) => format!("{:?} {name}", Kind::AuthorizationPolicy),
+            Self::Limit(limit) => {
+                let policy = limit.name.rsplit_once('/').map_or("", |(policy, _)| policy);
+                format!("{:?} {policy}", Kind::RateLimitPolicy)
+            }
+        }
+    }
+}
+
+/// By name, as proxies name them, in their order.
+fn parts(told: &Authorization) -> impl Iterator<Item = (String, Part<'_>)> {
+    let policies = told.policies.iter();
+    let policies = policies.map(|one| (one.name.to_string(), Part::Policy(one)));
+    let limits = told.limits.iter();
+    policies.chain(limits.map(|one| (limit_name(&one.name), Part::Limit(one))))
+}
+
 impl Proxy {
+    /// A policy of several limits is in force when all of them are.
     fn say_policies(
         &mut self,
         in_force: &InForce,
         wanted: &Authorization,
         places: &HashMap<String, usize>,
     ) {
-        let taken: HashMap<&str, &Policy> = in_force
-            .authorization
-            .iter()
-            .flat_map(|taken| &taken.policies)
-            .map(|policy| (&*policy.name, policy))
-            .collect();
+        let taken = in_force.authorization.as_deref();
+        let taken: HashMap<String, Part<'_>> = taken.into_iter().flat_map(parts).collect();
         let mut is_known = true;
-        for policy in &wanted.policies {
-            let Some(place) = places.get(&*policy.name).copied() else {
+        let mut found: BTreeMap<usize, Result<bool, String>> = BTreeMap::new();
+        for (name, part) in parts(wanted) {
+            let is_taken = taken.get(&name).is_some_and(|taken| *taken == part);
+            let one = match (is_taken, in_force.denied.get(&name)) {
+                (true, Some(reason)) => Err(reason.clone()),
+                (true, None) => Ok(is_known),
+                (false, _) => in_force.refused.clone().map_or(Ok(false), Err),
+            };
+            is_known &= in_force.known_up_to.as_deref() != Some(&*name);
+            let Some(place) = places.get(&part.subject(&name)).copied() else {
                 continue;
             };
-            let is_taken = taken.get(&*policy.name) == Some(&policy);
-            match (is_taken, in_force.denied.get(&*policy.name)) {
-                (true, Some(reason)) => self.refused.push((place, reason.clone())),
-                (true, None) if is_known => self.applied.push(place),
-                (true, None) => {}
-                (false, _) => {
-                    let refused = in_force.refused.iter();
-                    self.refused.extend(refused.map(|why| (place, why.clone())));
-                }
+            let all = found.entry(place).or_insert(Ok(true));
+            if let Ok(true) = all {
+                *all = one;
             }
-            is_known &= in_force.known_up_to.as_deref() != Some(&*policy.name);
+        }
+        for (place, one) in found {
+            match one {
+                Ok(true) => self.applied.push(place),
+                Ok(false) => {}
+                Err(why) => self.refused.push((place, why)),
+            }
         }
     }
 

@@ -99,6 +99,8 @@ struct Row {
 struct Answer {
     allowed: bool,
     because: String,
+    /// Who can still refuse, and for which policy.
+    asks: Vec<String>,
     /// If policies in shadow mode were enforced.
     shadow: Option<String>,
     rules: Vec<Row>,
@@ -167,9 +169,10 @@ fn answer(
         let policy = policies.get(one.policy)?;
         Some(Row {
             policy: policy.name.to_string(),
-            action: match policy.action {
+            action: match &policy.action {
                 Action::Allow => "allow",
                 Action::Deny => "deny",
+                Action::External(_) => "external",
             },
             mode: match policy.mode {
                 Mode::Enforce => "enforce",
@@ -181,19 +184,28 @@ fn answer(
         })
     };
     let is_bytes = asked.http.is_none() && authorizer.requires_http(port);
-    let (allowed, because) = match is_bytes {
-        true => (
-            false,
-            "denied: rules about HTTP name the port, and this is none".to_owned(),
-        ),
-        false => (
-            decision.enforced.verdict == Verdict::Allow,
-            said(&authorizer, decision.enforced),
-        ),
+    let allowed = decision.enforced.verdict == Verdict::Allow && !is_bytes;
+    let because = match is_bytes {
+        true => "denied: rules about HTTP name the port, and this is none".to_owned(),
+        false => said(&authorizer, decision.enforced),
     };
+    let asks = match allowed && decision.may_ask {
+        true => authorizer.asks(&asked),
+        false => Vec::new(),
+    };
+    let asks = asks.into_iter().filter_map(|at| {
+        let policy = policies.get(at)?;
+        match &policy.action {
+            Action::External(external) => {
+                Some(format!("{} asks {}", policy.name, external.service))
+            }
+            Action::Allow | Action::Deny => None,
+        }
+    });
     Ok(Answer {
         allowed,
         because,
+        asks: asks.collect(),
         shadow: decision.shadow.map(|shadow| said(&authorizer, shadow)),
         rules: authorizer
             .explain(&asked)
@@ -232,6 +244,9 @@ fn show(format: Format, answer: &Answer) -> anyhow::Result<()> {
     let columns = ["policy", "action", "mode", "rule", "holds", "because"];
     report::print(format, &answer.rules, &columns, "No policy is for this.")?;
     report::say(&answer.because)?;
+    for asks in &answer.asks {
+        report::say(&format!("unless who is asked refuses: {asks}"))?;
+    }
     match &answer.shadow {
         Some(shadow) => report::say(&format!("with policies in shadow mode enforced: {shadow}")),
         None => Ok(()),

@@ -166,6 +166,7 @@ fn reference(key: &Key, uid: &str) -> ObjectReference {
         | Kind::TLSRoute
         | Kind::AuthorizationPolicy
         | Kind::RequestAuthentication
+        | Kind::RateLimitPolicy
         | Kind::IdentityRevocation => resource(key.kind).api_version,
     };
     ObjectReference {

@@ -3,14 +3,17 @@
 //! A policy is for pods of its own namespace. Those that are selected alike share what they are told. No limit makes a
 //! policy weaker in silence: where there are more than a proxy takes, everything is denied.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use prost::Message;
 use ringmail_proto::identity::WorkloadName;
+use ringmail_proto::limit::{LIMITS_MAX, Limit, Pace, Scope, Terms};
 use ringmail_proto::policy::authentication::{Authentication, Issuer};
 use ringmail_proto::policy::{
     AUTHENTICATIONS_MAX, AUTHORIZATION_BYTES_MAX, Action, Authorization, Mode, POLICIES_MAX,
@@ -28,6 +31,9 @@ use crate::source::authentication::MeantIssuer;
 use crate::source::objects::{Key, Kind, Object};
 use crate::source::policy::{Meant, Selected, Target};
 
+/// Whom policies ask.
+mod external;
+
 /// A policy and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyReport {
@@ -39,8 +45,10 @@ pub struct PolicyReport {
     pub generation: Option<i64>,
     /// Why it denies instead of what it says.
     pub broken: Option<String>,
-    /// What it is for and is not there.
+    /// What it is for, or would ask, and is not there.
     pub missing: Vec<String>,
+    /// Pods that it is for and that it would ask, whose calls are then refused.
+    pub asks_itself: Vec<WorkloadName>,
     /// Meshed pods that it is for.
     pub workloads: Arc<[WorkloadName]>,
 }
@@ -50,6 +58,8 @@ pub struct PolicyReport {
 pub(super) struct Authorizations {
     pub(super) by_workload: HashMap<WorkloadName, Arc<Authorization>>,
     pub(super) reports: Vec<PolicyReport>,
+    /// What the ledger keeps, by name.
+    pub(super) limits: HashMap<Arc<str>, Pace>,
 }
 
 /// Ports of a pod that a policy is for.
@@ -80,8 +90,21 @@ impl On {
 /// What is for a pod, by place, and for which of its ports.
 type Here = Vec<(usize, On)>;
 
-/// What is the same for all pods that are told the same: posture, policies and objects about tokens, in their order.
-type Group = (Posture, Here, Here);
+/// What is the same for all pods that are told the same: posture, and by their order what is for them.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Group {
+    posture: Posture,
+    policies: Here,
+    tokens: Here,
+    limits: Here,
+}
+
+/// All that may be for a pod, by place.
+struct All<'a> {
+    policies: Vec<Cow<'a, Policy>>,
+    authentications: Vec<Authentication>,
+    limits: Vec<Limit>,
+}
 
 /// What does not come from objects.
 #[derive(Debug, Clone, Copy)]
@@ -106,29 +129,37 @@ pub(super) fn apply(
     };
     let mut applied: HashMap<&WorkloadName, Here> = HashMap::new();
     let mut reports = Vec::new();
+    let mut resolved = Vec::new();
     for (place, policy) in policies.iter().enumerate() {
-        let (found, missing) = looking.targets(namespace(policy), &policy.targets);
-        let mut workloads: Vec<WorkloadName> = found
-            .iter()
-            .filter(|(pod, _)| pod.identity.is_some())
-            .map(|(pod, _)| pod.name.clone())
-            .collect();
-        workloads.sort();
-        workloads.dedup();
-        reports.push(report(policy, missing, workloads));
+        let (found, mut missing) = looking.targets(namespace(policy), &policy.targets);
+        let (told, asks_itself) = looking.authorizer(&policy.policy, &found, &mut missing);
+        resolved.push(told);
+        reports.push(PolicyReport {
+            missing,
+            asks_itself,
+            workloads: meshed(&found),
+            ..report(policy)
+        });
         note(&mut applied, place, found);
     }
     let (authentications, mut authenticated) = authentications(objects, &looking, given, problems);
+    let (limits, mut limited) = limits(objects, &looking, &mut reports);
+    let all = All {
+        policies: resolved,
+        authentications,
+        limits,
+    };
     let mut groups: HashMap<Group, Arc<Authorization>> = HashMap::new();
     let mut by_workload = HashMap::new();
     for pod in pods.all() {
-        let group = (
-            posture(pod, given.defaults),
-            applied.remove(&pod.name).unwrap_or_default(),
-            authenticated.remove(&pod.name).unwrap_or_default(),
-        );
+        let group = Group {
+            posture: posture(pod, given.defaults),
+            policies: applied.remove(&pod.name).unwrap_or_default(),
+            tokens: authenticated.remove(&pod.name).unwrap_or_default(),
+            limits: limited.remove(&pod.name).unwrap_or_default(),
+        };
         let told = groups.entry(group).or_insert_with_key(|group| {
-            let told = authorization(group, &policies, &authentications, given.defaults);
+            let told = authorization(group, &all, given.defaults);
             Arc::new(bounded(told, problems))
         });
         by_workload.insert(pod.name.clone(), told.clone());
@@ -136,6 +167,7 @@ pub(super) fn apply(
     Authorizations {
         by_workload,
         reports,
+        limits: all.limits.iter().filter_map(global).collect(),
     }
 }
 
@@ -197,6 +229,51 @@ fn authentications<'a>(
     (all, applied)
 }
 
+/// What the ledger keeps of a limit.
+fn global(limit: &Limit) -> Option<(Arc<str>, Pace)> {
+    let terms = limit.terms.as_ref().ok()?;
+    (terms.scope == Scope::Global).then(|| (limit.name.clone(), terms.pace))
+}
+
+/// Pods that have a proxy, by name.
+fn meshed(found: &[(&PodEntry, On)]) -> Arc<[WorkloadName]> {
+    let meshed = found.iter().filter(|(pod, _)| pod.identity.is_some());
+    let names: BTreeSet<WorkloadName> = meshed.map(|(pod, _)| pod.name.clone()).collect();
+    names.into_iter().collect()
+}
+
+/// Rate limits, and what each pod has of them.
+fn limits<'a>(
+    objects: &Objects,
+    looking: &Looking<'a>,
+    reports: &mut Vec<PolicyReport>,
+) -> (Vec<Limit>, HashMap<&'a WorkloadName, Here>) {
+    let mut all = Vec::new();
+    let mut limited = HashMap::new();
+    for policy in objects.limits() {
+        let namespace = policy.metadata.namespace.as_deref().unwrap_or("default");
+        let (found, missing) = looking.targets(namespace, &policy.targets);
+        let workloads = meshed(&found);
+        let proxies = u32::try_from(workloads.len().max(1)).unwrap_or(u32::MAX);
+        for limit in &policy.limits {
+            note(&mut limited, all.len(), found.clone());
+            let terms = limit.terms.clone();
+            all.push(Limit {
+                terms: terms.map(|terms| Terms { proxies, ..terms }),
+                ..limit.clone()
+            });
+        }
+        let broken = policy.broken().map(ToString::to_string);
+        let key = (Kind::RateLimitPolicy, &policy.metadata);
+        reports.push(PolicyReport {
+            missing,
+            workloads,
+            ..PolicyReport::of(key, broken)
+        });
+    }
+    (all, limited)
+}
+
 /// What is said of the pod, of its namespace, of the mesh. Who lets plaintext in and says no more means it.
 fn posture(pod: &PodEntry, defaults: &Defaults) -> Posture {
     let is_permissive = pod.annotations.inbound == Some(InboundMode::Permissive);
@@ -208,25 +285,25 @@ fn posture(pod: &PodEntry, defaults: &Defaults) -> Posture {
     pod.annotations.posture.unwrap_or(unsaid)
 }
 
-fn authorization(
-    (posture, here, tokens): &Group,
-    policies: &[&Meant],
-    authentications: &[Authentication],
-    defaults: &Defaults,
-) -> Authorization {
+fn authorization(group: &Group, all: &All<'_>, defaults: &Defaults) -> Authorization {
     let policy = |(place, on): &(usize, On)| Policy {
         ports: on.ports(),
-        ..policies[*place].policy.clone()
+        ..Policy::clone(&all.policies[*place])
     };
     let authentication = |(place, on): &(usize, On)| Authentication {
         ports: on.ports(),
-        ..authentications[*place].clone()
+        ..all.authentications[*place].clone()
+    };
+    let limit = |(place, on): &(usize, On)| Limit {
+        ports: on.ports(),
+        ..all.limits[*place].clone()
     };
     Authorization {
-        posture: *posture,
+        posture: group.posture,
         cluster_networks: defaults.cluster_networks.clone(),
-        policies: here.iter().map(policy).collect(),
-        authentications: tokens.iter().map(authentication).collect(),
+        policies: group.policies.iter().map(policy).collect(),
+        authentications: group.tokens.iter().map(authentication).collect(),
+        limits: group.limits.iter().map(limit).collect(),
     }
 }
 
@@ -234,12 +311,13 @@ fn authorization(
 fn bounded(told: Authorization, problems: &mut Vec<String>) -> Authorization {
     let is_too_much = told.policies.len() > POLICIES_MAX
         || told.authentications.len() > AUTHENTICATIONS_MAX
+        || told.limits.len() > LIMITS_MAX
         || pb::Authorization::from(&told).encoded_len() > AUTHORIZATION_BYTES_MAX;
     if !is_too_much {
         return told;
     }
     let problem = format!(
-        "more than {POLICIES_MAX} policies, {AUTHENTICATIONS_MAX} objects about tokens, or {AUTHORIZATION_BYTES_MAX} bytes of both, are for one workload: it denies everything"
+        "more than {POLICIES_MAX} policies, {AUTHENTICATIONS_MAX} objects about tokens, {LIMITS_MAX} rate limits, or {AUTHORIZATION_BYTES_MAX} bytes of all, are for one workload: it denies everything"
     );
     problems.push(problem.clone());
     Authorization {
@@ -251,6 +329,7 @@ fn bounded(told: Authorization, problems: &mut Vec<String>) -> Authorization {
             rules: Err(Invalid::new("policies", problem)),
         }],
         authentications: Vec::new(),
+        limits: Vec::new(),
         ..told
     }
 }
@@ -266,19 +345,28 @@ fn in_order(objects: &Objects) -> Vec<&Meant> {
     policies
 }
 
-fn report(policy: &Meant, missing: Vec<String>, workloads: Vec<WorkloadName>) -> PolicyReport {
+fn report(policy: &Meant) -> PolicyReport {
     let broken = policy.policy.rules.as_ref().err();
-    PolicyReport {
-        key: Key {
-            kind: Kind::AuthorizationPolicy,
-            namespace: namespace(policy).into(),
-            name: policy.metadata.name.as_deref().unwrap_or_default().into(),
-        },
-        uid: policy.metadata.uid.as_deref().unwrap_or_default().into(),
-        generation: policy.metadata.generation,
-        broken: broken.map(ToString::to_string),
-        missing,
-        workloads: workloads.into(),
+    let key = (Kind::AuthorizationPolicy, &policy.metadata);
+    PolicyReport::of(key, broken.map(ToString::to_string))
+}
+
+impl PolicyReport {
+    /// Of what it targets nothing is known yet.
+    fn of((kind, metadata): (Kind, &ObjectMeta), broken: Option<String>) -> Self {
+        Self {
+            key: Key {
+                kind,
+                namespace: metadata.namespace.as_deref().unwrap_or("default").into(),
+                name: metadata.name.as_deref().unwrap_or_default().into(),
+            },
+            uid: metadata.uid.as_deref().unwrap_or_default().into(),
+            generation: metadata.generation,
+            broken,
+            missing: Vec::new(),
+            asks_itself: Vec::new(),
+            workloads: Arc::default(),
+        }
     }
 }
 

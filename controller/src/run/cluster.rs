@@ -49,6 +49,8 @@ pub(super) struct Shared<'a> {
     pub(super) snapshots: Snapshots,
     pub(super) proxies: Arc<Proxies>,
     pub(super) metrics: Arc<Metrics>,
+    /// Told whether we lead.
+    pub(super) leader: watch::Sender<bool>,
 }
 
 impl Cluster {
@@ -135,6 +137,7 @@ impl Cluster {
 
         let (election, leads) = Election::new(client.clone(), &namespace, pod.clone());
         tasks.spawn(election.run(stop.clone()));
+        tasks.spawn(pass_on(leads.clone(), shared.leader));
         let desk = Desk {
             client,
             namespace,
@@ -151,6 +154,16 @@ impl Cluster {
         };
         tasks.spawn(lead::run(desk, leads, stop.clone()));
         Ok(())
+    }
+}
+
+/// Says whether we lead, for as long as anybody does.
+async fn pass_on(mut leads: watch::Receiver<bool>, leader: watch::Sender<bool>) {
+    loop {
+        leader.send_replace(*leads.borrow_and_update());
+        if leads.changed().await.is_err() {
+            return;
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! HTTP/2 on one connection: hyper with limits said out loud, and the two services by path.
+//! HTTP/2 on one connection: hyper with limits said out loud, and the services by path.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -12,6 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use ringmail_proto::pb::certificate_service_server::CertificateServiceServer;
 use ringmail_proto::pb::discovery_service_server::DiscoveryServiceServer;
+use ringmail_proto::pb::lease_service_server::LeaseServiceServer;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 use tokio_rustls::server::TlsStream;
@@ -20,12 +21,15 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 
 use super::certify::Certificates;
+use super::lease::Leases;
 use super::watch::Discovery;
 use super::{Caller, Peer, REQUESTS_MAX};
 use crate::stop::Stop;
 
 /// Bytes of one message of a proxy.
 pub(crate) const REQUEST_BYTES_MAX: usize = 64 * 1024;
+/// Of a request for leases: a session's keys may all change at once.
+const LEASE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of a request's headers.
 const HEADER_BYTES_MAX: u32 = 16 * 1024;
 /// A quiet connection is asked whether it is alive, and how long it may take to answer.
@@ -42,6 +46,7 @@ const SEND_BUFFER: usize = 256 * 1024;
 pub(crate) struct Routes {
     certificates: CertificateServiceServer<Certificates>,
     discovery: DiscoveryServiceServer<Discovery>,
+    leases: LeaseServiceServer<Leases>,
 }
 
 impl fmt::Debug for Routes {
@@ -51,12 +56,13 @@ impl fmt::Debug for Routes {
 }
 
 impl Routes {
-    pub(crate) fn new(certificates: Certificates, discovery: Discovery) -> Self {
+    pub(crate) fn new(certificates: Certificates, discovery: Discovery, leases: Leases) -> Self {
         Self {
             certificates: CertificateServiceServer::new(certificates)
                 .max_decoding_message_size(REQUEST_BYTES_MAX),
             discovery: DiscoveryServiceServer::new(discovery)
                 .max_decoding_message_size(REQUEST_BYTES_MAX),
+            leases: LeaseServiceServer::new(leases).max_decoding_message_size(LEASE_BYTES_MAX),
         }
     }
 
@@ -66,6 +72,8 @@ impl Routes {
             self.certificates.call(request).await
         } else if path.starts_with("/ringmail.v1.DiscoveryService/") {
             self.discovery.call(request).await
+        } else if path.starts_with("/ringmail.v1.LeaseService/") {
+            self.leases.call(request).await
         } else {
             Ok(Status::unimplemented("there is no such service").into_http())
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringmail_proto::Invalid;
-use ringmail_proto::identity::{SpiffeId, TrustDomain, WorkloadName};
+use ringmail_proto::identity::TrustDomain;
 use ringmail_proto::pb;
 use ringmail_proto::pb::discovery_service_server::DiscoveryService;
 use ringmail_proto::pb::watch_request::Request as Message;
@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use super::Peer;
 use super::admission::Admission;
+use super::pod::{NotIts, named};
 use super::session::{Broken, OUTSTANDING_MAX, Session};
 use crate::applied::{Proxies, Seat};
 use crate::metrics::{Metrics, StreamEnd, StreamLabels};
@@ -61,10 +62,8 @@ enum Ended {
     Invalid(#[from] Invalid),
     #[error(transparent)]
     Broken(#[from] Broken),
-    #[error("there is no pod {0}")]
-    UnknownWorkload(WorkloadName),
-    #[error("certificate is of {found}, the pod runs as {expected}")]
-    NotItsPod { expected: SpiffeId, found: SpiffeId },
+    #[error(transparent)]
+    NotIts(#[from] NotIts),
     #[error("the certificate of this connection has expired; come back with the current one")]
     Expired,
     #[error("the controller is stopping")]
@@ -178,20 +177,7 @@ impl Parts {
         let Some(Message::Hello(hello)) = first.request else {
             return Err(Ended::Message("the first request is not hello"));
         };
-        let named = hello
-            .workload
-            .ok_or_else(|| Invalid::new("hello.workload", "is missing"))?;
-        let name = WorkloadName::try_from(named).map_err(|e| e.inside("hello.workload"))?;
-        let workload = self.snapshots.borrow().mesh.workload(&name);
-        let workload = workload.ok_or_else(|| Ended::UnknownWorkload(name.clone()))?;
-        let account = workload.service_account.clone();
-        let expected = SpiffeId::new(&self.trust_domain, &name.namespace, &account)?;
-        if peer.id != expected {
-            return Err(Ended::NotItsPod {
-                expected,
-                found: peer.id.clone(),
-            });
-        }
+        let (name, account) = named(hello.workload, peer, &self.trust_domain, &self.snapshots)?;
         let version: String = hello.proxy_version.chars().take(64).collect();
         info!(pod = %name, version, "proxy watches");
         Ok(Watcher {
@@ -317,7 +303,8 @@ impl Ended {
             Self::NoHello | Self::Message(_) | Self::Invalid(_) | Self::Broken(_) => {
                 StreamEnd::Invalid
             }
-            Self::UnknownWorkload(_) | Self::NotItsPod { .. } => StreamEnd::Denied,
+            Self::NotIts(NotIts::Invalid(_)) => StreamEnd::Invalid,
+            Self::NotIts(_) => StreamEnd::Denied,
             Self::Expired => StreamEnd::Expired,
             Self::Draining => StreamEnd::Draining,
         }
@@ -329,12 +316,9 @@ impl Ended {
         Some(match self {
             Self::Closed => return None,
             Self::Unacknowledged | Self::NoHello => Status::deadline_exceeded(text),
-            Self::Broken(Broken::NoWorkload(_)) | Self::UnknownWorkload(_) => {
-                Status::not_found(text)
-            }
-            Self::Broken(Broken::OtherIdentity(_)) | Self::NotItsPod { .. } => {
-                Status::permission_denied(text)
-            }
+            Self::NotIts(not_its) => not_its.status(),
+            Self::Broken(Broken::NoWorkload(_)) => Status::not_found(text),
+            Self::Broken(Broken::OtherIdentity(_)) => Status::permission_denied(text),
             Self::Broken(Broken::TooMany) => Status::resource_exhausted(text),
             Self::Message(_) | Self::Invalid(_) | Self::Broken(_) => Status::invalid_argument(text),
             // Both mean: come back over a new connection.

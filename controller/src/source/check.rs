@@ -25,7 +25,8 @@ pub(super) fn check(kind: Kind, metadata: &ObjectMeta) -> Result<Key, Invalid> {
         | Kind::GRPCRoute
         | Kind::TLSRoute
         | Kind::AuthorizationPolicy
-        | Kind::RequestAuthentication => metadata.namespace.as_deref().unwrap_or("default"),
+        | Kind::RequestAuthentication
+        | Kind::RateLimitPolicy => metadata.namespace.as_deref().unwrap_or("default"),
     };
     let checked = match kind {
         Kind::Namespace => WorkloadName::new(name, "x").map_err(|e| Invalid {

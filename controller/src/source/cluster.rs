@@ -26,6 +26,7 @@ use tracing::{info, warn};
 
 use super::State;
 use super::authentication::RequestAuthentication;
+use super::limit::RateLimitPolicy;
 use super::objects::Kind;
 use super::policy::AuthorizationPolicy;
 use super::revocation::IdentityRevocation;
@@ -40,7 +41,7 @@ mod read;
 
 pub(crate) use read::{
     Found, SAID, is_service, of_namespace, of_service, of_written_authentication,
-    of_written_policy, of_written_revocation, of_written_route,
+    of_written_limits, of_written_policy, of_written_revocation, of_written_route,
 };
 use read::{key_of, of_route};
 use store::{Change, Store};
@@ -64,7 +65,7 @@ const ROUTES_GROUP: &str = "gateway.networking.k8s.io";
 const ROUTES_VERSION: &str = "v1";
 
 /// The kinds that are watched.
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 12] = [
     Kind::Namespace,
     Kind::ServiceAccount,
     Kind::Service,
@@ -75,6 +76,7 @@ const KINDS: [Kind; 11] = [
     Kind::TLSRoute,
     Kind::AuthorizationPolicy,
     Kind::RequestAuthentication,
+    Kind::RateLimitPolicy,
     Kind::IdentityRevocation,
 ];
 
@@ -121,6 +123,7 @@ pub(crate) async fn follow(
     for (kind, read) in [
         (Kind::AuthorizationPolicy, read::of_policy as Read),
         (Kind::RequestAuthentication, read::of_authentication),
+        (Kind::RateLimitPolicy, read::of_limits),
         (Kind::IdentityRevocation, read::of_revocation),
     ] {
         let read = move |one| Some(read(one));
@@ -165,6 +168,7 @@ pub(crate) fn resource(kind: Kind) -> ApiResource {
     let (kind, plural) = match kind {
         Kind::AuthorizationPolicy => return AuthorizationPolicy::api_resource(),
         Kind::RequestAuthentication => return RequestAuthentication::api_resource(),
+        Kind::RateLimitPolicy => return RateLimitPolicy::api_resource(),
         Kind::IdentityRevocation => return IdentityRevocation::api_resource(),
         Kind::GRPCRoute => ("GRPCRoute", "grpcroutes"),
         Kind::TLSRoute => ("TLSRoute", "tlsroutes"),

@@ -9,6 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::authentication;
+use super::limit;
 use super::policy::Meant;
 use super::revocation::Revoked;
 use super::route::Route;
@@ -39,15 +40,18 @@ pub enum Kind {
     AuthorizationPolicy,
     /// `ringmail.io/v1alpha1`.
     RequestAuthentication,
+    /// `ringmail.io/v1alpha1`.
+    RateLimitPolicy,
     /// `ringmail.io/v1alpha1`; of no namespace.
     IdentityRevocation,
 }
 
 impl Kind {
     /// Definitions of the mesh itself.
-    pub const OURS: [Self; 3] = [
+    pub const OURS: [Self; 4] = [
         Self::AuthorizationPolicy,
         Self::RequestAuthentication,
+        Self::RateLimitPolicy,
         Self::IdentityRevocation,
     ];
     /// The routes of the Gateway API.
@@ -63,13 +67,6 @@ pub struct Key {
     pub namespace: Arc<str>,
     /// Its name.
     pub name: Arc<str>,
-}
-
-impl Key {
-    /// `namespace/name`.
-    pub(crate) fn full_name(&self) -> String {
-        format!("{}/{}", self.namespace, self.name)
-    }
 }
 
 impl fmt::Display for Key {
@@ -100,6 +97,8 @@ pub enum Object {
     Policy(Arc<Meant>),
     /// Whose tokens are good.
     Authentication(Arc<authentication::Meant>),
+    /// How often.
+    Limits(Arc<limit::Meant>),
     /// Whom nobody trusts.
     Revocation(Arc<Revoked>),
 }
@@ -117,6 +116,7 @@ impl Object {
             Self::Route(one) => &one.metadata,
             Self::Policy(one) => &one.metadata,
             Self::Authentication(one) => &one.metadata,
+            Self::Limits(one) => &one.metadata,
             Self::Revocation(one) => &one.metadata,
         }
     }
@@ -235,6 +235,14 @@ impl Objects {
                 Object::Authentication(one) => Some(&**one),
                 _ => None,
             })
+    }
+
+    /// All policies of rate limits, by namespace and name.
+    pub fn limits(&self) -> impl Iterator<Item = &limit::Meant> {
+        self.of(Kind::RateLimitPolicy).filter_map(|one| match one {
+            Object::Limits(one) => Some(&**one),
+            _ => None,
+        })
     }
 
     /// All revocations, by name.

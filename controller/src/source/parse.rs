@@ -15,6 +15,7 @@ use super::annotations;
 use super::authentication;
 use super::check::check;
 use super::directory::Refusal;
+use super::limit;
 use super::lines::line_at;
 use super::objects::{Key, Kind, Object};
 use super::policy::{self, Meant};
@@ -153,6 +154,10 @@ fn one(
                 Object::Authentication(Arc::new(one)),
             )
         }
+        (POLICIES, "RateLimitPolicy") => {
+            let one = limits(document, warnings)?;
+            (Kind::RateLimitPolicy, Object::Limits(Arc::new(one)))
+        }
         (POLICIES, "IdentityRevocation") => {
             let revoked = revocation::meant(read(document)?);
             let revoked = revoked.map_err(|e| invalid(document, &e))?;
@@ -221,6 +226,25 @@ fn authentication(
         let (line, name) = (document.line, &meant.name);
         warnings.push(format!(
             "line {line}: authentication {name} refuses every request for what it targets: {invalid}"
+        ));
+    }
+    Ok(meant)
+}
+
+/// The same of rate limits: they refuse.
+fn limits(document: &Document<'_>, warnings: &mut Vec<String>) -> Result<limit::Meant, Refusal> {
+    let meant = match read(document) {
+        Ok(written) => limit::meant(written),
+        Err(refused) => {
+            let named: Named = read(document)?;
+            let invalid = Invalid::new(&refused.field, &refused.problem);
+            limit::unreadable(named.metadata, invalid)
+        }
+    };
+    if let Some(invalid) = meant.broken() {
+        let line = document.line;
+        warnings.push(format!(
+            "line {line}: a rate limit refuses every request for what it targets: {invalid}"
         ));
     }
     Ok(meant)

@@ -10,12 +10,17 @@ use serde::{Deserialize, Serialize};
 /// What it means.
 mod meaning;
 
+/// Who else is asked.
+mod external;
+
+pub use external::{AuthorizerRef, External, IncludeBody, OnFailure};
 pub use meaning::{Meant, Selected, Target};
-pub(super) use meaning::{everything, full_name, targets};
+pub(super) use meaning::{conditions, everything, full_name, path_templates, targets};
 pub(crate) use meaning::{meant, unreadable};
 
 /// Who may do what with the workloads it targets. `deny` beats `allow`; where an `allow` policy targets a port, what no
-/// rule allows there is denied; elsewhere the namespace's `ringmail.io/default-policy` decides.
+/// rule allows there is denied; elsewhere the namespace's `ringmail.io/default-policy` decides. About what is allowed by
+/// then, `external` policies ask somebody else, who can only refuse.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, CustomResource, KubeSchema)]
 #[kube(
     group = "ringmail.io",
@@ -42,6 +47,8 @@ pub(crate) use meaning::{meant, unreadable};
     )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = "(self.action == 'external') == has(self.external)")]
+#[x_kube(validation = "self.action != 'external' || self.mode != 'shadow'")]
 pub struct AuthorizationPolicySpec {
     /// What it is for; all of them.
     #[schemars(length(min = 1, max = 16))]
@@ -51,10 +58,14 @@ pub struct AuthorizationPolicySpec {
     /// `shadow`: counted as it would decide, and nothing else.
     #[serde(default)]
     pub mode: Mode,
-    /// Any of them. An `allow` policy without rules allows nothing, a `deny` policy without rules denies everything.
+    /// Any of them. An `allow` policy without rules allows nothing, a `deny` policy without rules denies everything, and
+    /// an `external` one without rules asks about everything.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 512))]
     pub rules: Vec<PolicyRule>,
+    /// With `external`: who is asked. A connection that is no HTTP is denied where a rule would ask about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
 }
 
 /// What a policy is for: pods of its own namespace.
@@ -96,6 +107,7 @@ pub enum TargetKind {
 pub enum Action {
     Allow,
     Deny,
+    External,
 }
 
 /// Whether a policy is in force.
@@ -278,13 +290,18 @@ pub struct StatusCondition {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::limit::RateLimitPolicy;
     use crate::source::revocation::IdentityRevocation;
     use kube::CustomResourceExt;
 
     /// The definitions in the chart are what the types say. After a change of the types, `RINGMAIL_WRITE_CRDS=1` writes them.
     #[test]
     fn the_chart_has_these_definitions() {
-        for crd in [AuthorizationPolicy::crd(), IdentityRevocation::crd()] {
+        for crd in [
+            AuthorizationPolicy::crd(),
+            RateLimitPolicy::crd(),
+            IdentityRevocation::crd(),
+        ] {
             let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/ringmail/files/crds");
             let path = format!("{directory}/{}.yaml", crd.spec.names.plural);
             let definition = serde_saphyr::to_string(&crd).expect("YAML");

@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 use super::review::{Answer, Operation, Question};
 use crate::inject;
 use crate::source::cluster::{
-    Found, of_namespace, of_service, of_written_authentication, of_written_policy,
-    of_written_revocation, of_written_route,
+    Found, of_namespace, of_service, of_written_authentication, of_written_limits,
+    of_written_policy, of_written_revocation, of_written_route,
 };
 use crate::source::objects::{Kind, Object};
 
@@ -38,6 +38,7 @@ fn ours(question: &Question) -> Answer {
     let found = match question.kind.kind.as_str() {
         "AuthorizationPolicy" => of_written_policy(&question.object),
         "RequestAuthentication" => of_written_authentication(&question.object),
+        "RateLimitPolicy" => of_written_limits(&question.object),
         "IdentityRevocation" => of_written_revocation(&question.object),
         kind => return Answer::deny(format!("ringmail: {kind} is no kind this version knows")),
     };
@@ -52,6 +53,7 @@ fn ours(question: &Question) -> Answer {
             let invalid = one.issuers.as_ref().err();
             invalid.map(ToString::to_string)
         }
+        Some(Ok(Object::Limits(policy))) => policy.broken().map(ToString::to_string),
         Some(Ok(_)) => None,
     };
     match refused {

@@ -26,7 +26,7 @@ mod token;
 mod wire;
 
 use keys::Keys;
-pub use token::{BadToken, Verified, verify};
+pub use token::{BadToken, UNKNOWN_ISSUER, Verified, verify};
 
 /// Issuers of one object.
 pub const ISSUERS_MAX: usize = 16;

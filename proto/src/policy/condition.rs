@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
+use super::effort::Effort;
 use super::{Action, Condition, Host, Path, Template, Text};
 use crate::identity::SpiffeId;
 
@@ -48,10 +49,10 @@ pub struct Http<'a, F> {
 /// What is meant where it cannot be told, or can be told both ways: a rule must not let through what it was not written
 /// for, nor let pass what it was written against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Benefit {
+pub(crate) enum Benefit {
     /// In a rule that allows.
     OfDoubt,
-    /// In a rule that denies.
+    /// In a rule that denies, or asks.
     OfCaution,
 }
 
@@ -63,17 +64,22 @@ impl<F> Http<'_, F> {
 }
 
 impl Benefit {
-    pub(super) fn of(action: Action) -> Self {
+    pub(super) fn of(action: &Action) -> Self {
         match action {
             Action::Allow => Self::OfDoubt,
-            Action::Deny => Self::OfCaution,
+            Action::Deny | Action::External(_) => Self::OfCaution,
         }
     }
 }
 
 impl Condition {
     /// Whether it holds.
-    pub(super) fn holds<'a, F>(&self, asked: &Asked<'a, F>, benefit: Benefit) -> bool
+    pub(crate) fn holds<'a, F>(
+        &self,
+        asked: &Asked<'a, F>,
+        benefit: Benefit,
+        effort: &Effort,
+    ) -> bool
     where
         F: IntoIterator<Item = (&'a [u8], &'a [u8])> + Clone,
     {
@@ -104,7 +110,7 @@ impl Condition {
                 Some(http) => self.holds_of(http, benefit),
                 None => is_cautious,
             },
-            Self::Expression(expression) => expression.holds(asked).unwrap_or(is_cautious),
+            Self::Expression(expression) => expression.holds(asked, effort).unwrap_or(is_cautious),
         }
     }
 
@@ -162,7 +168,7 @@ fn has_bytes(any: &[Text], bytes: &[u8]) -> bool {
 }
 
 /// The host is in normal form: a colon behind the last bracket begins the port.
-pub(super) fn without_port(host: &str) -> &str {
+pub(crate) fn without_port(host: &str) -> &str {
     let name_end = host.find(']').map_or(0, |bracket| bracket + 1);
     match host[name_end..].find(':') {
         Some(colon) => &host[..name_end + colon],
@@ -200,7 +206,7 @@ fn claim_holds(value: &Value, any: &[Text]) -> bool {
 }
 
 impl Path {
-    fn holds(&self, path: &str) -> bool {
+    pub(crate) fn holds(&self, path: &str) -> bool {
         match self {
             Self::Exact(exact) => path == exact,
             Self::Prefix(prefix) => is_below(path, prefix),

@@ -1,8 +1,9 @@
 //! The verdict, and what it rests on.
 
 use super::condition::Asked;
+use super::effort::Effort;
 use super::index::{Authorizer, Entry, Made};
-use super::{Action, Mode};
+use super::{Action, Mode, Policy};
 
 /// May they?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct Decision {
     pub enforced: Finding,
     /// What would be done if policies in shadow mode were enforced; none if none targets the port.
     pub shadow: Option<Finding>,
+    /// Policies may ask somebody else about it: [`Authorizer::asks`] says which. What is denied needs no asking.
+    pub may_ask: bool,
 }
 
 /// A verdict and its ground.
@@ -60,10 +63,10 @@ struct First {
 }
 
 impl First {
-    fn of(&mut self, action: Action) -> &mut Option<(u32, Entry)> {
-        match action {
-            Action::Allow => &mut self.allow,
-            Action::Deny => &mut self.deny,
+    fn of(&mut self, verdict: Verdict) -> &mut Option<(u32, Entry)> {
+        match verdict {
+            Verdict::Allow => &mut self.allow,
+            Verdict::Deny => &mut self.deny,
         }
     }
 
@@ -88,18 +91,18 @@ impl Authorizer {
         F: IntoIterator<Item = (&'a [u8], &'a [u8])> + Clone,
     {
         let policies = self.policies();
+        let effort = Effort::default();
         let (mut enforced, mut shadow) = (First::default(), First::default());
         self.candidates(asked, |at, entry| {
             let policy = &policies[entry.policy as usize];
-            let action = match entry.made {
-                Made::Whole => Action::Deny,
-                Made::Rule { .. } => policy.action,
+            let Some(verdict) = policy.verdict(asked.http.is_some()) else {
+                return;
             };
             let first = match policy.mode {
-                Mode::Enforce => enforced.of(action),
-                Mode::Shadow => shadow.of(action),
+                Mode::Enforce => enforced.of(verdict),
+                Mode::Shadow => shadow.of(verdict),
             };
-            if first.is_none_or(|(first, _)| at < first) && entry.holds(policy, asked) {
+            if first.is_none_or(|(first, _)| at < first) && entry.holds(policy, asked, &effort) {
                 *first = Some((at, entry));
             }
         });
@@ -111,7 +114,26 @@ impl Authorizer {
                 let allowed = targeted.allowed || targeted.allowed_in_shadow;
                 finding(enforced.or(shadow), allowed, without)
             }),
+            may_ask: targeted.external && asked.http.is_some(),
         }
+    }
+
+    /// Policies that ask somebody else about a request, by their places and in their order.
+    pub fn asks<'a, F>(&self, asked: &Asked<'a, F>) -> Vec<usize>
+    where
+        F: IntoIterator<Item = (&'a [u8], &'a [u8])> + Clone,
+    {
+        let policies = self.policies();
+        let (effort, mut found) = (Effort::default(), Vec::new());
+        self.candidates(asked, |_, entry| {
+            let at = entry.policy as usize;
+            let policy = &policies[at];
+            if policy.asks() && !found.contains(&at) && entry.holds(policy, asked, &effort) {
+                found.push(at);
+            }
+        });
+        found.sort_unstable();
+        found
     }
 
     fn without_policy<F>(&self, asked: &Asked<'_, F>) -> Finding {
@@ -122,6 +144,17 @@ impl Authorizer {
         Finding {
             verdict: if may { Verdict::Allow } else { Verdict::Deny },
             by: By::Posture,
+        }
+    }
+}
+
+impl Policy {
+    /// What follows where one of its entries holds; none where somebody else is asked.
+    fn verdict(&self, is_http: bool) -> Option<Verdict> {
+        match (&self.action, &self.rules) {
+            (_, Err(_)) | (Action::Deny, Ok(_)) => Some(Verdict::Deny),
+            (Action::Allow, Ok(_)) => Some(Verdict::Allow),
+            (Action::External(_), Ok(_)) => (!is_http).then_some(Verdict::Deny),
         }
     }
 }

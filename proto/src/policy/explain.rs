@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::condition::{Asked, Benefit};
+use super::effort::Effort;
 use super::index::Authorizer;
 use super::{Action, Condition, Path, Policy, Rule, Text};
 
@@ -27,13 +28,19 @@ impl Authorizer {
     {
         let policies = self.policies().iter().enumerate();
         let here = policies.filter(|(_, policy)| policy.is_for(asked.port));
-        here.flat_map(|(at, policy)| policy.consider(at, asked))
+        let effort = Effort::default();
+        here.flat_map(|(at, policy)| policy.consider(at, asked, &effort))
             .collect()
     }
 }
 
 impl Policy {
-    fn consider<'a, F>(&self, policy: usize, asked: &Asked<'a, F>) -> Vec<Considered>
+    fn consider<'a, F>(
+        &self,
+        policy: usize,
+        asked: &Asked<'a, F>,
+        effort: &Effort,
+    ) -> Vec<Considered>
     where
         F: IntoIterator<Item = (&'a [u8], &'a [u8])> + Clone,
     {
@@ -45,7 +52,7 @@ impl Policy {
                 because: Some(because),
             }]
         };
-        let rules = match (&self.rules, self.action) {
+        let rules = match (&self.rules, &self.action) {
             (Err(invalid), _) => return whole(true, format!("cannot be acted on: {invalid}")),
             (Ok(rules), Action::Deny) if rules.is_empty() => {
                 return whole(true, "has no rules, and denies everything".to_owned());
@@ -53,11 +60,14 @@ impl Policy {
             (Ok(rules), Action::Allow) if rules.is_empty() => {
                 return whole(false, "has no rules, and allows nothing".to_owned());
             }
+            (Ok(rules), Action::External(_)) if rules.is_empty() => {
+                return whole(true, "has no rules, and asks about everything".to_owned());
+            }
             (Ok(rules), _) => rules,
         };
-        let benefit = Benefit::of(self.action);
+        let benefit = Benefit::of(&self.action);
         let considered = |(at, rule): (usize, &Rule)| {
-            let because = rule.missing(asked, benefit);
+            let because = rule.missing(asked, benefit, effort);
             Considered {
                 policy,
                 rule: Some(at),
@@ -71,11 +81,17 @@ impl Policy {
 
 impl Rule {
     /// The first part that does not hold.
-    fn missing<'a, F>(&self, asked: &Asked<'a, F>, benefit: Benefit) -> Option<String>
+    fn missing<'a, F>(
+        &self,
+        asked: &Asked<'a, F>,
+        benefit: Benefit,
+        effort: &Effort,
+    ) -> Option<String>
     where
         F: IntoIterator<Item = (&'a [u8], &'a [u8])> + Clone,
     {
-        let lacks = |all: &[Condition]| all.iter().find(|one| !one.holds(asked, benefit)).cloned();
+        let holds = |one: &&Condition| !one.holds(asked, benefit, effort);
+        let lacks = |all: &[Condition]| all.iter().find(holds).cloned();
         let none_of = |name: &str, all: &[Vec<Condition>]| {
             if all.is_empty() || all.iter().any(|one| lacks(one).is_none()) {
                 return None;

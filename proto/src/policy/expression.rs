@@ -7,7 +7,7 @@
 //!
 //! As in CEL, what is not there is an error; `&&` and `||` are only errors where the other side does not decide. A header that
 //! is there several times is an error too: which one would be meant? Limits: `TEXT_BYTES_MAX` bytes, `NODES_MAX` parts,
-//! `DEPTH_MAX` inside each other, and `COST_MAX` for one evaluation, in parts looked at and bytes compared.
+//! `DEPTH_MAX` inside each other, and `COST_MAX` for one decision, in parts looked at and bytes compared.
 
 use crate::Invalid;
 use crate::route::Pattern;
@@ -24,8 +24,6 @@ const TEXT_BYTES_MAX: usize = 1024;
 const NODES_MAX: usize = 256;
 /// Parts inside each other.
 const DEPTH_MAX: usize = 32;
-/// Of one evaluation.
-const COST_MAX: usize = 1024 * 1024;
 
 /// An expression that was understood.
 #[derive(Debug, Clone)]

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
 use super::condition::{Asked, Benefit};
+use super::effort::{Effort, REMEMBERED_MAX};
+use super::external::EXTERNALS_MAX;
 use super::{Action, Authorization, Condition, ENTRIES_MAX, Mode, Policy, Posture, Rule};
 use crate::Invalid;
 
@@ -31,6 +33,8 @@ pub struct Authorizer {
     shapes: Shapes,
     /// Elements of the longest prefix that anything is filed under: longer ones need no look-up.
     depth: usize,
+    /// Rules whose `when` is remembered.
+    numbered: u8,
     /// Ports that a rule about HTTP names.
     http_ports: Vec<u16>,
     /// By policies for all ports, and by those for some.
@@ -46,13 +50,18 @@ pub(super) struct Targeted {
     pub(super) allowed_in_shadow: bool,
     /// Ones in shadow mode.
     pub(super) in_shadow: bool,
+    /// Ones that ask somebody else.
+    pub(super) external: bool,
 }
 
 impl Targeted {
     fn add(&mut self, policy: &Policy) {
         let allows = policy.action == Action::Allow;
         match policy.mode {
-            Mode::Enforce => self.allowed |= allows,
+            Mode::Enforce => {
+                self.allowed |= allows;
+                self.external |= policy.asks();
+            }
             Mode::Shadow => {
                 self.in_shadow = true;
                 self.allowed_in_shadow |= allows;
@@ -65,11 +74,12 @@ impl Targeted {
             allowed: self.allowed || other.allowed,
             allowed_in_shadow: self.allowed_in_shadow || other.allowed_in_shadow,
             in_shadow: self.in_shadow || other.in_shadow,
+            external: self.external || other.external,
         }
     }
 }
 
-/// One combination of a rule's `from` and `to`; or a whole policy, which denies whatever its ports are asked for.
+/// One combination of a rule's `from` and `to`; or a whole policy, for whatever its ports are asked for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
     pub(super) policy: u32,
@@ -85,6 +95,8 @@ pub(super) enum Made {
         rule: u32,
         from: Option<u32>,
         to: Option<u32>,
+        /// Under which its `when` is remembered, if that is worth it.
+        number: Option<u8>,
     },
 }
 
@@ -101,11 +113,18 @@ impl Authorizer {
             filings: 0,
             shapes: Shapes::default(),
             depth: 0,
+            numbered: 0,
             http_ports: Vec::new(),
             targeted: Default::default(),
         };
         let mut policies = std::mem::take(&mut new.policies);
+        let mut externals = 0;
         for (at, policy) in policies.iter_mut().enumerate() {
+            externals += usize::from(policy.asks());
+            if externals > EXTERNALS_MAX && policy.asks() {
+                let problem = format!("is one of more than {EXTERNALS_MAX} external ones");
+                policy.rules = Err(Invalid::new("action", problem));
+            }
             let count = policy
                 .rules
                 .as_ref()
@@ -203,12 +222,13 @@ impl Authorizer {
         };
         let rules = match &policy.rules {
             Err(_) => return self.file(policy, whole, &[]),
-            Ok(rules) if rules.is_empty() && policy.action == Action::Deny => {
+            Ok(rules) if rules.is_empty() && policy.action != Action::Allow => {
                 return self.file(policy, whole, &[]);
             }
             Ok(rules) => rules,
         };
         for (rule_at, rule) in rules.iter().enumerate() {
+            let number = self.number(rule);
             let choices = |alternatives: usize| match alternatives {
                 0 => vec![None],
                 n => (0..small(n)).map(Some).collect(),
@@ -219,6 +239,7 @@ impl Authorizer {
                         rule: small(rule_at),
                         from,
                         to,
+                        number,
                     };
                     let conditions: Vec<&Condition> = rule.conditions(from, to).collect();
                     self.file(
@@ -234,6 +255,17 @@ impl Authorizer {
         }
     }
 
+    /// The rule's own number, if its `when` could be come by more than once and there is a number left.
+    fn number(&mut self, rule: &Rule) -> Option<u8> {
+        let is_dear = |one: &Condition| matches!(one, Condition::Expression(_));
+        let is_worth_it = rule.when.iter().any(is_dear) || rule.entries() > 1;
+        if self.numbered >= REMEMBERED_MAX || rule.when.is_empty() || !is_worth_it {
+            return None;
+        }
+        self.numbered += 1;
+        Some(self.numbered - 1)
+    }
+
     fn file(&mut self, policy: &Policy, entry: Entry, conditions: &[&Condition]) {
         let at = small(self.entries.len());
         self.entries.push(entry);
@@ -246,7 +278,7 @@ impl Authorizer {
         }
         let mut callers = key::callers(conditions);
         let mut leaves = key::leaves(conditions);
-        if needs_http && policy.action == Action::Deny && leaves != [ANY] {
+        if needs_http && policy.action != Action::Allow && leaves != [ANY] {
             leaves.push(OPAQUE);
         }
         if self.filings + ports.len() * callers.len() * leaves.len() > FILINGS_MAX {
@@ -275,36 +307,44 @@ impl Rule {
     }
 
     /// What has to hold for one combination.
-    pub(super) fn conditions(
-        &self,
-        from: Option<u32>,
-        to: Option<u32>,
-    ) -> impl Iterator<Item = &Condition> {
+    fn conditions(&self, from: Option<u32>, to: Option<u32>) -> impl Iterator<Item = &Condition> {
+        self.chosen(from, to).chain(&self.when)
+    }
+
+    /// The same without `when`.
+    fn chosen(&self, from: Option<u32>, to: Option<u32>) -> impl Iterator<Item = &Condition> {
         let chosen = |all: &'_ [Vec<Condition>], at: Option<u32>| {
             at.and_then(|at| all.get(at as usize).map(|_| at as usize))
         };
         let from = chosen(&self.from, from).map_or(&[][..], |at| &self.from[at]);
         let to = chosen(&self.to, to).map_or(&[][..], |at| &self.to[at]);
-        from.iter().chain(to).chain(&self.when)
+        from.iter().chain(to)
     }
 }
 
 impl Entry {
     /// Whether all of it holds, ports of its policy included.
-    pub(super) fn holds<'a, F>(self, policy: &Policy, asked: &Asked<'a, F>) -> bool
+    pub(super) fn holds<'a, F>(self, policy: &Policy, asked: &Asked<'a, F>, effort: &Effort) -> bool
     where
         F: IntoIterator<Item = (&'a [u8], &'a [u8])> + Clone,
     {
-        let benefit = Benefit::of(policy.action);
+        let benefit = Benefit::of(&policy.action);
         policy.is_for(asked.port)
             && match (self.made, &policy.rules) {
                 (Made::Whole, _) => true,
-                (Made::Rule { rule, from, to }, Ok(rules)) => {
-                    rules.get(rule as usize).is_some_and(|rule| {
-                        rule.conditions(from, to)
-                            .all(|one| one.holds(asked, benefit))
-                    })
-                }
+                (
+                    Made::Rule {
+                        rule,
+                        from,
+                        to,
+                        number,
+                    },
+                    Ok(rules),
+                ) => rules.get(rule as usize).is_some_and(|rule| {
+                    let holds = |one: &Condition| one.holds(asked, benefit, effort);
+                    rule.chosen(from, to).all(holds)
+                        && effort.once(number, || rule.when.iter().all(holds))
+                }),
                 (Made::Rule { .. }, Err(_)) => false,
             }
     }
@@ -315,6 +355,11 @@ impl Policy {
     #[must_use]
     pub fn is_for(&self, port: u16) -> bool {
         self.ports.is_empty() || self.ports.iter().any(|one| one.get() == port)
+    }
+
+    /// Whether somebody else is asked.
+    pub(super) fn asks(&self) -> bool {
+        matches!(self.action, Action::External(_)) && self.rules.is_ok()
     }
 }
 

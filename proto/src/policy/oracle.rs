@@ -10,7 +10,7 @@ use crate::pb;
 
 #[derive(Debug, Clone)]
 struct SaidPolicy {
-    deny: bool,
+    action: &'static str,
     shadow: bool,
     port: Option<u16>,
     rules: Vec<SaidRule>,
@@ -82,14 +82,16 @@ fn said_policy() -> impl Strategy<Value = SaidPolicy> {
         .prop_map(|(from, to, when)| SaidRule { from, to, when });
     let port = select(vec![None, None, Some(80), Some(81)]);
     let rules = prop::collection::vec(rule, 0..4);
-    (any::<bool>(), prop::bool::weighted(0.3), port, rules).prop_map(
-        |(deny, shadow, port, rules)| SaidPolicy {
-            deny,
-            shadow,
+    let action = select(vec!["allow", "allow", "deny", "deny", "external"]);
+    (action, prop::bool::weighted(0.3), port, rules).prop_map(|(action, shadow, port, rules)| {
+        SaidPolicy {
+            action,
+            // One that asks is never in shadow.
+            shadow: shadow && action != "external",
             port,
             rules,
-        },
-    )
+        }
+    })
 }
 
 fn request() -> impl Strategy<Value = Request> {
@@ -236,31 +238,36 @@ fn rule_holds(rule: &SaidRule, request: &Request, deny: bool) -> bool {
     any(&rule.from) && any(&rule.to) && rule.when.iter().all(one)
 }
 
+/// Whether it is about such a request, and one of its rules holds; where it has none, it does.
+fn applies(policy: &SaidPolicy, request: &Request) -> bool {
+    let cautious = policy.action != "allow";
+    let mut rules = policy.rules.iter();
+    policy.port.is_none_or(|port| port == request.port)
+        && (policy.rules.is_empty() && cautious
+            || rules.any(|rule| rule_holds(rule, request, cautious)))
+}
+
 /// May they, if these policies are in force?
 fn may(posture: pb::Posture, policies: &[&SaidPolicy], request: &Request) -> bool {
     let here = policies
         .iter()
         .filter(|policy| policy.port.is_none_or(|port| port == request.port));
     let here: Vec<_> = here.collect();
-    let denied = here.iter().any(|policy| {
-        policy.deny
-            && (policy.rules.is_empty()
-                || policy
-                    .rules
-                    .iter()
-                    .any(|rule| rule_holds(rule, request, true)))
-    });
-    let mut allowing = here.iter().filter(|policy| !policy.deny).peekable();
-    if denied {
+    let denies = |policy: &SaidPolicy| match policy.action {
+        "deny" => true,
+        "external" => request.http.is_none(),
+        _ => false,
+    };
+    let mut denying = here.iter().filter(|policy| denies(policy));
+    let mut allowing = here
+        .iter()
+        .filter(|policy| policy.action == "allow")
+        .peekable();
+    if denying.any(|policy| applies(policy, request)) {
         return false;
     }
     if allowing.peek().is_some() {
-        return allowing.any(|policy| {
-            policy
-                .rules
-                .iter()
-                .any(|rule| rule_holds(rule, request, false))
-        });
+        return allowing.any(|policy| applies(policy, request));
     }
     match posture {
         pb::Posture::Open => true,
@@ -273,7 +280,7 @@ fn may(posture: pb::Posture, policies: &[&SaidPolicy], request: &Request) -> boo
 fn built(said: &SaidPolicy) -> pb::AuthorizationPolicy {
     let port = said.port.map_or(String::new(), |port| format!("@{port}"));
     let shadow = if said.shadow { "shadow " } else { "" };
-    let action = if said.deny { "deny" } else { "allow" };
+    let action = said.action;
     let alternatives = |all: &[Vec<&str>]| {
         all.iter()
             .map(|all| all.join(" "))
@@ -293,7 +300,8 @@ fn built(said: &SaidPolicy) -> pb::AuthorizationPolicy {
     policy(&format!("{shadow}{action}{port}"), &rules)
 }
 
-fn decided(authorizer: &Authorizer, request: &Request) -> Decision {
+/// The decision, and which policies ask somebody else.
+fn decided(authorizer: &Authorizer, request: &Request) -> (Decision, Vec<usize>) {
     let identity = request.identity.map(|(namespace, account)| {
         SpiffeId::new(&"mesh".parse().expect("a domain"), namespace, account).expect("names")
     });
@@ -307,7 +315,7 @@ fn decided(authorizer: &Authorizer, request: &Request) -> Decision {
         .flat_map(|http| &http.roles)
         .map(|role| (&b"X-Role"[..], role.as_bytes()))
         .collect();
-    authorizer.decide(&Asked {
+    let asked = Asked {
         caller: Caller {
             identity: identity.as_ref(),
             address: request.address.parse().expect("an address"),
@@ -320,7 +328,13 @@ fn decided(authorizer: &Authorizer, request: &Request) -> Decision {
             fields: fields.iter().copied(),
             claims: claims.as_ref().and_then(|claims| claims.as_object()),
         }),
-    })
+    };
+    let decision = authorizer.decide(&asked);
+    let asks = match decision.may_ask {
+        true => authorizer.asks(&asked),
+        false => Vec::new(),
+    };
+    (decision, asks)
 }
 
 proptest! {
@@ -337,7 +351,7 @@ proptest! {
         let enforced: Vec<&SaidPolicy> = policies.iter().filter(|policy| !policy.shadow).collect();
         let all: Vec<&SaidPolicy> = policies.iter().collect();
         for request in &requests {
-            let decision = decided(&authorizer, request);
+            let (decision, asks) = decided(&authorizer, request);
             let verdict = |may: bool| if may { Verdict::Allow } else { Verdict::Deny };
             prop_assert_eq!(decision.enforced.verdict, verdict(may(posture, &enforced, request)), "{:?}", request);
             let in_shadow = policies.iter().any(|policy| {
@@ -345,6 +359,10 @@ proptest! {
             });
             let shadow = in_shadow.then(|| verdict(may(posture, &all, request)));
             prop_assert_eq!(decision.shadow.map(|one| one.verdict), shadow, "{:?}", request);
+            let asking = policies.iter().enumerate().filter(|(_, policy)| {
+                policy.action == "external" && request.http.is_some() && applies(policy, request)
+            });
+            prop_assert_eq!(asks, asking.map(|(at, _)| at).collect::<Vec<_>>(), "{:?}", request);
         }
     }
 }

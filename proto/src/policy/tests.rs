@@ -54,6 +54,7 @@ fn condition(said: &str) -> pb::Condition {
             "prefix" => paths(pb::path_template::Kind::Prefix),
             "template" => paths(pb::path_template::Kind::Template),
             "host" => Kind::Hosts(names()),
+            "expression" => Kind::Expression(values.join(",")),
             _ => return pb::Condition { kind: None },
         },
     };
@@ -64,7 +65,17 @@ fn conditions(said: &str) -> Vec<pb::Condition> {
     said.split_whitespace().map(condition).collect()
 }
 
-/// `allow`, `deny@80`, `shadow allow`, and rules as `from > to ? when`.
+fn authorizer_of_tests() -> pb::ExternalAuthorizer {
+    pb::ExternalAuthorizer {
+        service: "shop/opa:9191".to_owned(),
+        address: "10.96.0.9:9191".to_owned(),
+        timeout_ms: 200,
+        on_failure: pb::FailureMode::Deny.into(),
+        ..pb::ExternalAuthorizer::default()
+    }
+}
+
+/// `allow`, `deny@80`, `external`, `shadow allow`, and rules as `from > to ? when`.
 pub(super) fn policy(said: &str, rules: &[&str]) -> pb::AuthorizationPolicy {
     let (said, port) = said.split_once('@').unwrap_or((said, ""));
     let alternatives = |said: &str| {
@@ -87,9 +98,10 @@ pub(super) fn policy(said: &str, rules: &[&str]) -> pb::AuthorizationPolicy {
         true => pb::PolicyMode::Shadow,
         false => pb::PolicyMode::Enforce,
     };
-    let action = match said.ends_with("deny") {
-        true => pb::PolicyAction::Deny,
-        false => pb::PolicyAction::Allow,
+    let action = match said.rsplit(' ').next() {
+        Some("deny") => pb::PolicyAction::Deny,
+        Some("external") => pb::PolicyAction::External,
+        _ => pb::PolicyAction::Allow,
     };
     pb::AuthorizationPolicy {
         name: "shop/one".to_owned(),
@@ -97,6 +109,7 @@ pub(super) fn policy(said: &str, rules: &[&str]) -> pb::AuthorizationPolicy {
         mode: mode.into(),
         ports: port.parse().into_iter().collect(),
         rules: rules.iter().map(rule).collect(),
+        external: said.contains("external").then(authorizer_of_tests),
     }
 }
 
@@ -109,6 +122,7 @@ pub(super) fn authorizer(
         cluster_networks: vec!["10.0.0.0/8".to_owned()],
         policies,
         authentications: Vec::new(),
+        limits: Vec::new(),
     };
     let checked = Authorization::try_from(wire).expect("valid");
     let again = Authorization::try_from(pb::Authorization::from(&checked)).expect("valid");
@@ -434,6 +448,7 @@ fn values_that_could_never_match_are_refused() {
             cluster_networks: Vec::new(),
             policies: vec![policy("allow", &[said])],
             authentications: Vec::new(),
+            limits: Vec::new(),
         };
         let checked = Authorization::try_from(authorization).expect("valid but for the rule");
         assert!(checked.policies[0].rules.is_err(), "{said}");
@@ -456,4 +471,48 @@ fn values_that_could_never_match_are_refused() {
     check("> header:X-A=b");
     check("> header:=b");
     check("? claim:a..b=c");
+}
+
+/// A rule whose expression takes a tenth of what a decision may cost, and does not hold.
+const DEAR: &str = "expression=request.path.matches('[a-z]{9}x')";
+
+/// So many combinations of `from` and `to`, each of which holds.
+fn wide(from: usize, to: usize, when: &str) -> String {
+    let from = vec!["network=10.0.0.0/8"; from].join(" | ");
+    let to = vec!["header:x-a"; to].join(" | ");
+    format!("{from} > {to} ? {when}")
+}
+
+fn dear_request(authorizer: &Authorizer) -> Verdict {
+    let path = format!("/{}", "a".repeat(3_000));
+    let said = format!("- 10.1.1.1 80 GET {path} h");
+    let fields = vec![(&b"x-a"[..], &b"1"[..])];
+    decide(authorizer, &said, &fields).enforced.verdict
+}
+
+#[test]
+fn a_rule_is_looked_at_once_however_wide_it_is() {
+    let rule = wide(ALTERNATIVES_MAX, ALTERNATIVES_MAX, DEAR);
+    let authorizer = authorizer(pb::Posture::Open, vec![policy("deny", &[&rule])]);
+    assert_eq!(dear_request(&authorizer), Verdict::Allow);
+}
+
+#[test]
+fn a_decision_costs_no_more_than_it_may() {
+    let dear = wide(1, 1, DEAR);
+    // What cannot be told then is told as anything that cannot be: for the careful.
+    let check = |action, count, expected| {
+        let rules: Vec<&str> = vec![dear.as_str(); count];
+        let authorizer = authorizer(pb::Posture::Open, vec![policy(action, &rules)]);
+        assert_eq!(dear_request(&authorizer), expected, "{action} {count}");
+    };
+    check("deny", 8, Verdict::Allow);
+    check("deny", RULES_MAX, Verdict::Deny);
+    check("allow", RULES_MAX, Verdict::Deny);
+    // Beyond those that are remembered it is the same.
+    let many = wide(2, 1, "header:x-none");
+    let mut rules = vec![many.as_str(); 70];
+    rules.extend(["> path=/never ? header:x-none", dear.as_str()]);
+    let authorizer = authorizer(pb::Posture::Open, vec![policy("deny", &rules)]);
+    assert_eq!(dear_request(&authorizer), Verdict::Allow);
 }

@@ -5,11 +5,13 @@ use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 
+use super::external::External;
 use super::{
     ALTERNATIVES_MAX, AUTHENTICATIONS_MAX, Action, Authorization, CONDITIONS_MAX, Condition,
     Expression, Host, Mode, POLICIES_MAX, Path, Policy, Posture, RULES_MAX, Rule, TEXT_BYTES_MAX,
     Template, Text, VALUES_MAX,
 };
+use crate::limit::LIMITS_MAX;
 use crate::{Invalid, pb, target, workload};
 
 impl TryFrom<pb::Authorization> for Authorization {
@@ -32,11 +34,14 @@ impl TryFrom<pb::Authorization> for Authorization {
             AUTHENTICATIONS_MAX,
         )?;
         let authentications = authentications.into_iter().map(TryInto::try_into);
+        at_most("limits", wire.limits.len(), LIMITS_MAX)?;
+        let limits = wire.limits.into_iter().map(TryInto::try_into);
         Ok(Self {
             posture,
             cluster_networks: networks("cluster_networks", &wire.cluster_networks)?,
             policies: policies.collect::<Result<_, _>>()?,
             authentications: authentications.collect::<Result<_, _>>()?,
+            limits: limits.collect::<Result<_, _>>()?,
         })
     }
 }
@@ -58,6 +63,7 @@ impl From<&Authorization> for pb::Authorization {
                 .collect(),
             policies: checked.policies.iter().map(Into::into).collect(),
             authentications: checked.authentications.iter().map(Into::into).collect(),
+            limits: checked.limits.iter().map(Into::into).collect(),
         }
     }
 }
@@ -71,6 +77,10 @@ impl TryFrom<pb::AuthorizationPolicy> for Policy {
         let (action, understood) = match action {
             pb::PolicyAction::Allow => (Action::Allow, Ok(())),
             pb::PolicyAction::Deny => (Action::Deny, Ok(())),
+            pb::PolicyAction::External => match external(wire.external, mode) {
+                Ok(external) => (Action::External(external.into()), Ok(())),
+                Err(invalid) => (Action::Deny, Err(invalid)),
+            },
             pb::PolicyAction::Unspecified => (Action::Deny, Err(unknown("action"))),
         };
         let (mode, understood) = match mode {
@@ -92,10 +102,13 @@ impl TryFrom<pb::AuthorizationPolicy> for Policy {
 
 impl From<&Policy> for pb::AuthorizationPolicy {
     fn from(checked: &Policy) -> Self {
-        let action = match (&checked.rules, checked.action) {
-            (Err(_), _) => pb::PolicyAction::Unspecified,
-            (Ok(_), Action::Allow) => pb::PolicyAction::Allow,
-            (Ok(_), Action::Deny) => pb::PolicyAction::Deny,
+        let (action, external) = match (&checked.rules, &checked.action) {
+            (Err(_), _) => (pb::PolicyAction::Unspecified, None),
+            (Ok(_), Action::Allow) => (pb::PolicyAction::Allow, None),
+            (Ok(_), Action::Deny) => (pb::PolicyAction::Deny, None),
+            (Ok(_), Action::External(external)) => {
+                (pb::PolicyAction::External, Some((&**external).into()))
+            }
         };
         let mode = match checked.mode {
             Mode::Enforce => pb::PolicyMode::Enforce,
@@ -107,8 +120,21 @@ impl From<&Policy> for pb::AuthorizationPolicy {
             mode: mode.into(),
             ports: numbers(&checked.ports),
             rules: checked.rules.iter().flatten().map(Into::into).collect(),
+            external,
         }
     }
+}
+
+fn external(
+    wire: Option<pb::ExternalAuthorizer>,
+    mode: pb::PolicyMode,
+) -> Result<External, Invalid> {
+    if mode == pb::PolicyMode::Shadow {
+        let problem = "is shadow, and nobody is asked for an answer that counts for nothing";
+        return Err(Invalid::new("mode", problem));
+    }
+    let wire = wire.ok_or_else(|| unknown("external"))?;
+    wire.try_into().map_err(|e: Invalid| e.inside("external"))
 }
 
 fn rules(wire: Vec<pb::AuthorizationRule>) -> Result<Vec<Rule>, Invalid> {
@@ -156,7 +182,7 @@ impl From<&Rule> for pb::AuthorizationRule {
     }
 }
 
-fn conditions(field: &str, wire: Vec<pb::Condition>) -> Result<Vec<Condition>, Invalid> {
+pub(crate) fn conditions(field: &str, wire: Vec<pb::Condition>) -> Result<Vec<Condition>, Invalid> {
     at_most(field, wire.len(), CONDITIONS_MAX)?;
     let all = wire.into_iter();
     all.map(|one| one.try_into().map_err(|e: Invalid| e.inside(field)))
@@ -246,7 +272,7 @@ impl From<&Text> for pb::TextMatch {
     }
 }
 
-fn paths(wire: Vec<pb::PathTemplate>) -> Result<Vec<Path>, Invalid> {
+pub(crate) fn paths(wire: Vec<pb::PathTemplate>) -> Result<Vec<Path>, Invalid> {
     at_most("paths", wire.len(), VALUES_MAX)?;
     wire.into_iter().map(Path::try_from).collect()
 }
@@ -392,7 +418,7 @@ fn normal_path(path: String) -> Result<String, Invalid> {
 }
 
 /// RFC 9110 section 5.6.2, in lower case.
-pub(super) fn header_name(name: String) -> Result<String, Invalid> {
+pub(crate) fn header_name(name: String) -> Result<String, Invalid> {
     let is_token =
         |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || !name.bytes().all(is_token) {
@@ -404,7 +430,7 @@ pub(super) fn header_name(name: String) -> Result<String, Invalid> {
     short("header.name", name)
 }
 
-pub(super) fn claim_name(name: &str) -> Result<Vec<String>, Invalid> {
+pub(crate) fn claim_name(name: &str) -> Result<Vec<String>, Invalid> {
     if name.len() > TEXT_BYTES_MAX || name.split('.').any(str::is_empty) {
         return Err(Invalid::new("claim.name", "is not names joined by dots"));
     }
@@ -428,24 +454,24 @@ fn networks(field: &str, wire: &[String]) -> Result<Vec<IpNet>, Invalid> {
     wire.iter().map(network).collect()
 }
 
-pub(super) fn ports(field: &str, wire: &[u32]) -> Result<Vec<NonZeroU16>, Invalid> {
+pub(crate) fn ports(field: &str, wire: &[u32]) -> Result<Vec<NonZeroU16>, Invalid> {
     at_most(field, wire.len(), VALUES_MAX)?;
     wire.iter().map(|one| workload::port(field, *one)).collect()
 }
 
-pub(super) fn numbers(ports: &[NonZeroU16]) -> Vec<u32> {
+pub(crate) fn numbers(ports: &[NonZeroU16]) -> Vec<u32> {
     ports.iter().map(|port| port.get().into()).collect()
 }
 
 /// A condition without values would hold for nobody: more likely a mistake than meant.
-pub(super) fn some<T>(field: &str, values: Vec<T>) -> Result<Vec<T>, Invalid> {
+pub(crate) fn some<T>(field: &str, values: Vec<T>) -> Result<Vec<T>, Invalid> {
     if values.is_empty() {
         return Err(Invalid::new(field, "are none"));
     }
     Ok(values)
 }
 
-pub(super) fn short(field: &str, text: String) -> Result<String, Invalid> {
+pub(crate) fn short(field: &str, text: String) -> Result<String, Invalid> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(Invalid::new(
             field,
@@ -455,13 +481,13 @@ pub(super) fn short(field: &str, text: String) -> Result<String, Invalid> {
     Ok(text)
 }
 
-pub(super) fn at_most(field: &str, count: usize, max: usize) -> Result<(), Invalid> {
+pub(crate) fn at_most(field: &str, count: usize, max: usize) -> Result<(), Invalid> {
     if count > max {
         return Err(Invalid::new(field, format!("are more than {max}")));
     }
     Ok(())
 }
 
-pub(super) fn unknown(field: &str) -> Invalid {
+pub(crate) fn unknown(field: &str) -> Invalid {
     Invalid::new(field, "is missing, or one this version does not know")
 }

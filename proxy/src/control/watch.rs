@@ -14,7 +14,7 @@ use ringmail_proto::destination::{BYTES_MAX, Destination, destination_name};
 use ringmail_proto::pb::discovery_service_client::DiscoveryServiceClient;
 use ringmail_proto::pb::resource::Resource;
 use ringmail_proto::pb::watch_request::Request;
-use ringmail_proto::policy::{Authorization, Authorizer, DENIED_MAX};
+use ringmail_proto::policy::{Action, Authorization, Authorizer, DENIED_MAX};
 use ringmail_proto::revocation::Revocations;
 use ringmail_proto::version::Version;
 use ringmail_proto::workload::Workload;
@@ -269,6 +269,13 @@ impl Control {
         for one in &denied {
             let (policy, reason) = (&one.name, &one.reason);
             tracing::error!(%policy, %reason, "it cannot be acted on and denies what it is for");
+        }
+        for policy in authorizer.policies() {
+            if let Action::External(external) = &policy.action
+                && let Some(address) = external.address
+            {
+                self.snapshot.expect(address);
+            }
         }
         self.snapshot.put_authorization(Authorized {
             authorizer,

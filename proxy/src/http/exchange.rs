@@ -1,5 +1,6 @@
 //! One exchange, as it is counted: begun, answered, over. Both HTTP versions and both directions use it.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -7,6 +8,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use crate::error::{Error, Reason};
+use crate::http::edits::Edits;
 use crate::metrics::{Outcome, Traffic};
 use crate::peer::stream::Stream;
 
@@ -19,6 +21,8 @@ pub(crate) struct Exchange {
     sent: u64,
     received: u64,
     outcome: Outcome,
+    /// Somebody wants the response's head changed.
+    edits: Option<Box<Edits>>,
 }
 
 impl Exchange {
@@ -31,6 +35,20 @@ impl Exchange {
             sent: 0,
             received: 0,
             outcome: Outcome::Broken,
+            edits: None,
+        }
+    }
+
+    /// The final head of the response is changed so.
+    pub(crate) fn edit(&mut self, edits: Edits) {
+        self.edits = Some(Box::new(edits)).filter(|edits| !edits.is_empty());
+    }
+
+    /// The response's final head as it is to be.
+    pub(crate) fn edited<'a>(&self, head: &'a [u8]) -> Cow<'a, [u8]> {
+        match &self.edits {
+            None => Cow::Borrowed(head),
+            Some(edits) => edits.of_response(head),
         }
     }
 

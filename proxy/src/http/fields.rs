@@ -26,6 +26,27 @@ pub(crate) enum Fate {
 /// Fields that only proxies of the mesh set start with this.
 pub(crate) const MESH_PREFIX: &str = "x-ringmail-";
 
+/// Why something was refused.
+pub(crate) const REASON: &str = "x-ringmail-reason";
+/// The refusal's name.
+pub(crate) const DECISION: &str = "x-ringmail-decision";
+
+/// Who reads a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Toward {
+    App,
+    Client,
+}
+
+impl Toward {
+    /// Whether it is told a field of the mesh: a client, what a proxy says of a refusal in a response that somebody else
+    /// wrote. Apps cannot say it: what they send under such names is dropped where it comes from.
+    pub(crate) fn is_told(self, name: &[u8]) -> bool {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        self == Self::Client && (is(REASON) || is(DECISION))
+    }
+}
+
 /// The fate of a field by its name, any case.
 pub(crate) fn fate(name: &[u8]) -> Fate {
     let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());

@@ -147,6 +147,9 @@ pub(crate) fn put_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 impl<'a> Fields<'a> {
+    /// There are none.
+    pub(crate) const NONE: Fields<'static> = Fields(&[]);
+
     /// A field section from the wire, every field of which can be written as HTTP/1.
     pub(crate) fn check(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut rest = bytes;

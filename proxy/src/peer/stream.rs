@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::frame::{DATA_BYTES_MAX, HEAD_BYTES_MAX, Kind};
+use super::frame::{DATA_BYTES_MAX, Frame, HEAD_BYTES_MAX, Kind};
 use super::inbox::{Inbox, Received};
 use super::open::{self, Open};
 use super::record::Record;
@@ -47,6 +47,8 @@ pub(crate) struct Reader {
     /// Taken from the shared inbox.
     inbox: Inbox,
     ended: bool,
+    /// Trailers are an end and nothing else.
+    drops_trailers: bool,
 }
 
 impl Stream {
@@ -277,6 +279,42 @@ impl Stream {
         Ok(received)
     }
 
+    /// The whole body, which stays to be read; none if it is longer than `max`, and then it is of no more use. `max` is less
+    /// than the credit that a stream opens with: what is ahead costs the sender some of that. So does a future that is
+    /// dropped, after which the stream can only be reset.
+    pub(crate) async fn look_ahead(
+        &self,
+        reader: &mut Reader,
+        max: usize,
+    ) -> Result<Option<Vec<u8>>, Reason> {
+        let (mut body, mut ahead) = (Vec::new(), Inbox::default());
+        while !reader.is_ended() {
+            poll_fn(|cx| self.poll_receivable(cx, reader)).await?;
+            // Not counted as consumed before the app's side takes it.
+            let Received { kind, end, payload } = reader.next().ok_or(Reason::Internal)?;
+            if kind == Kind::Data {
+                body.extend_from_slice(payload);
+            }
+            if body.len() > max {
+                return Ok(None);
+            }
+            let stream = 0;
+            ahead.push(&Frame {
+                stream,
+                kind,
+                end,
+                payload,
+            });
+        }
+        if !ahead.is_empty() {
+            *reader = Reader {
+                inbox: ahead,
+                ..Reader::default()
+            };
+        }
+        Ok(Some(body))
+    }
+
     /// Ready when [`Self::receive`] has a frame to give.
     pub(crate) fn poll_receivable(
         &self,
@@ -304,6 +342,11 @@ impl Reader {
             ended,
             ..Self::default()
         }
+    }
+
+    /// From now on trailers are read as an end of the body.
+    pub(crate) fn drop_trailers(&mut self) {
+        self.drops_trailers = true;
     }
 
     /// Whether everything was read.
@@ -343,6 +386,13 @@ impl Reader {
     pub(crate) fn next(&mut self) -> Option<Received<'_>> {
         let received = self.inbox.next()?;
         self.ended = received.end;
-        Some(received)
+        Some(match received.kind {
+            Kind::Trailers if self.drops_trailers => Received {
+                kind: Kind::Data,
+                end: true,
+                payload: &[],
+            },
+            _ => received,
+        })
     }
 }

@@ -57,9 +57,15 @@ pub(super) enum Ground<'a> {
     Policy(Finding),
     /// Of the request's token, which is not told.
     Token {
-        /// The object that asks for it.
-        object: Option<&'a str>,
+        /// The object that refuses it.
+        object: &'a str,
         problem: &'static str,
+    },
+    /// Of who was asked.
+    External {
+        policy: &'a str,
+        /// Why there is no answer, if there is none.
+        problem: Option<&'static str>,
     },
 }
 
@@ -77,7 +83,8 @@ pub(super) fn refused(
             By::NoRule => ("no_rule", None, None, None),
             By::Posture => ("posture", None, None, None),
         },
-        Ground::Token { object, problem } => ("token", object, None, Some(problem)),
+        Ground::Token { object, problem } => ("token", Some(object), None, Some(problem)),
+        Ground::External { policy, problem } => ("external", Some(policy), None, problem),
     };
     let svid = wanted.client.svid.as_ref();
     let request = wanted.request.map(|(request, _)| request);
@@ -101,6 +108,23 @@ pub(super) fn refused(
         method = request.map(|request| request.method),
         path,
         "refused by policy"
+    );
+}
+
+/// What was let through though nobody answered.
+pub(super) fn unanswered(wanted: &Wanted<'_>, policy: &str, problem: &'static str) {
+    let svid = wanted.client.svid.as_ref();
+    tracing::warn!(
+        target: TARGET,
+        verdict = "allow",
+        by = "external",
+        policy,
+        problem,
+        client = svid.map_or(NO_IDENTITY, |svid| svid.id.as_str()),
+        serial = svid.map(|svid| svid.serial.as_str()),
+        address = %wanted.client.address,
+        port = wanted.port,
+        "let through without an answer, as the policy has it"
     );
 }
 

@@ -19,12 +19,14 @@ use std::rc::Rc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use ringmail_proto::policy::authentication::{
-    Authentication, BadToken, CLAIM_HEADER_BYTES_MAX, Issuer, Place, Verified, verify,
+    Authentication, BadToken, CLAIM_HEADER_BYTES_MAX, Issuer, Place, UNKNOWN_ISSUER, Verified,
+    verify,
 };
 use ringmail_proto::policy::claim_of;
 use serde_json::Value;
 
 use crate::error::{Error, Reason};
+use crate::http::edits::reads_alike;
 use crate::http::neutral::{self, Fields, Request, put_field};
 pub(super) use known::Known;
 use known::{Digest, Vouched};
@@ -58,6 +60,14 @@ impl Authenticated {
     }
 }
 
+/// A token that nobody vouches for.
+#[derive(Debug)]
+pub(super) struct Refused<'a> {
+    /// Which object refuses it; of several, the first that knows its issuer, or looks where it is.
+    pub(super) object: &'a str,
+    pub(super) bad: BadToken,
+}
+
 /// Who of `here`, the objects for a port, vouches for a request. `now` is in seconds since the Unix epoch.
 pub(super) fn authenticate<'a>(
     here: impl Iterator<Item = &'a Authentication> + Clone,
@@ -65,17 +75,23 @@ pub(super) fn authenticate<'a>(
     (request, fields): (Request<'_>, Fields<'_>),
     known: &mut Known,
     now: u64,
-) -> Result<Authenticated, BadToken> {
-    if here.clone().any(|one| one.issuers.is_err()) {
-        return Err(BadToken(
-            "cannot be looked for: this version does not understand where",
-        ));
+) -> Result<Authenticated, Refused<'a>> {
+    if let Some(one) = here.clone().find(|one| one.issuers.is_err()) {
+        return Err(Refused {
+            object: &one.name,
+            bad: BadToken("cannot be looked for: this version does not understand where"),
+        });
     }
-    let issuers = here.flat_map(|one| one.issuers.iter().flatten());
-    let found = place::find(issuers.clone().flat_map(|one| &one.places), request, fields)?;
+    let issuers = here.clone().flat_map(|one| one.issuers.iter().flatten());
+    let places = issuers.clone().flat_map(|one| &one.places);
+    let found = place::find(places, request, fields);
+    let found = found.map_err(|bad| {
+        let object = here.clone().next().map_or("", |one| &one.name);
+        Refused { object, bad }
+    })?;
     let vouched = match &found {
         None => None,
-        Some(found) => Some(vouched(issuers.clone(), port, found, known, now)?),
+        Some(found) => Some(vouched(here, port, found, known, now)?),
     };
     let issuer = vouched
         .as_ref()
@@ -101,29 +117,51 @@ pub(super) fn authenticate<'a>(
 
 /// Who vouches for a token: at first by its signature, then from memory.
 fn vouched<'a>(
-    issuers: impl Iterator<Item = &'a Issuer> + Clone,
+    here: impl Iterator<Item = &'a Authentication> + Clone,
     port: u16,
     found: &Found<'_>,
     known: &mut Known,
     now: u64,
-) -> Result<Rc<Vouched>, BadToken> {
+) -> Result<Rc<Vouched>, Refused<'a>> {
     let digest = digest(port, found);
     if let Some(vouched) = known.find(&digest, now) {
         return Ok(vouched);
     }
-    let token = std::str::from_utf8(found.token);
-    let token = token.map_err(|_| BadToken("is no signed JSON web token"))?;
-    let may_be_there = issuers
-        .clone()
-        .filter(|one| one.places.contains(found.place));
-    let (issuer, verified) = verify(may_be_there, token, now)?;
-    let at = issuers.clone().position(|one| std::ptr::eq(one, issuer));
-    let vouched = Rc::new(Vouched {
-        verified,
-        issuer: at.ok_or(BadToken("is of an issuer that is not known here"))?,
-    });
-    known.remember(digest, token.len(), &vouched);
-    Ok(vouched)
+    let token = std::str::from_utf8(found.token).unwrap_or_default();
+    let mut refused: Option<Refused<'a>> = None;
+    for one in here.clone() {
+        let issuers = one.issuers.iter().flatten();
+        let mut may_be_there = issuers
+            .filter(|one| one.places.contains(found.place))
+            .peekable();
+        if may_be_there.peek().is_none() {
+            continue;
+        }
+        let bad = match verify(may_be_there, token, now) {
+            Ok((issuer, verified)) => {
+                let mut all = here.flat_map(|one| one.issuers.iter().flatten());
+                let issuer = all.position(|one| std::ptr::eq(one, issuer));
+                let vouched = Rc::new(Vouched {
+                    verified,
+                    issuer: issuer.unwrap_or(usize::MAX),
+                });
+                known.remember(digest, token.len(), &vouched);
+                return Ok(vouched);
+            }
+            Err(bad) => bad,
+        };
+        let held = refused.as_ref().map(|refused| refused.bad);
+        if held.is_none_or(|held| held == UNKNOWN_ISSUER && bad != UNKNOWN_ISSUER) {
+            refused = Some(Refused {
+                object: &one.name,
+                bad,
+            });
+        }
+    }
+    Err(refused.unwrap_or(Refused {
+        object: "",
+        bad: UNKNOWN_ISSUER,
+    }))
 }
 
 /// Of a token at its place: what is good at one may be bad at another.
@@ -143,15 +181,6 @@ fn digest(port: u16, found: &Found<'_>) -> Digest {
     let mut digest = Digest::default();
     digest.copy_from_slice(context.finish().as_ref());
     digest
-}
-
-/// Whether some server takes one header for the other: CGI (RFC 3875 section 4.1.18) makes an underscore of a hyphen.
-fn reads_alike(made: &[u8], name: &[u8]) -> bool {
-    let plain = |b: &u8| match b {
-        b'_' => b'-',
-        b => b.to_ascii_lowercase(),
-    };
-    made.len() == name.len() && made.iter().map(plain).eq(name.iter().map(plain))
 }
 
 fn put_claims(issuer: &Issuer, verified: &Verified, head: &mut Vec<u8>) {

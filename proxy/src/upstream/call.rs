@@ -61,7 +61,7 @@ pub(super) struct Terms<'a> {
 
 impl Terms<'_> {
     /// No route says anything.
-    fn none() -> Self {
+    pub(super) fn none() -> Self {
         Self {
             policy: &DEFAULT,
             response: ResponseEdits::default(),

@@ -229,3 +229,60 @@ fn what_is_said_of_tokens_reaches_whom_it_is_for_with_fetched_keys() {
     assert!(good[0].keys.is_empty(), "nothing was fetched");
     assert!(web.authentications[1].issuers.is_err());
 }
+
+#[test]
+fn who_is_asked_is_found_and_never_asked_about_itself() {
+    const OPA: &str = "
+---
+{apiVersion: v1, kind: Pod, metadata: {name: opa, namespace: shop, labels: {app: opa}}, spec: {serviceAccountName: opa, containers: [{name: app}]}, status: {podIP: 10.1.0.9}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: opa, namespace: shop}, spec: {clusterIP: 10.96.0.9, selector: {app: opa}, ports: [{name: grpc, port: 80, targetPort: 9191}]}}
+";
+    let asking = |targets: &str, service: &str| {
+        let rest = format!(", external: {{service: {service}}}");
+        let policy = policy("p", targets, &rest).replace("action: allow", "action: external");
+        mesh(&format!("{OPA}{policy}"))
+    };
+    let labelled = |app: &str| format!("{{kind: Workload, matchLabels: {{app: {app}}}}}");
+    let opa = "{name: opa, port: 80}";
+
+    let mesh = asking(&labelled("cart"), opa);
+    let told = mesh.authorization(&"shop/cart".parse().expect("a name"));
+    let told = told.expect("a workload");
+    let Action::External(external) = &told.policies[0].action else {
+        unreachable!("{:?}", told.policies[0]);
+    };
+    let found = (
+        external.service.as_str(),
+        external.address.map(|at| at.to_string()),
+    );
+    assert_eq!(found, ("shop/opa:80", Some("10.96.0.9:80".to_owned())));
+    let report = &mesh.policies()[0];
+    assert!(
+        report.missing.is_empty() && report.asks_itself.is_empty(),
+        "{report:?}"
+    );
+
+    let mesh = asking(&labelled("cart"), "{name: opa, port: 9191}");
+    assert_eq!(
+        mesh.policies()[0].missing,
+        ["Service shop/opa:9191 with a cluster IP"]
+    );
+    let mesh = asking(&labelled("cart"), "{namespace: old, name: opa, port: 80}");
+    assert_eq!(
+        mesh.policies()[0].missing,
+        ["Service old/opa:80 with a cluster IP"]
+    );
+
+    let mesh = asking(&labelled("opa"), opa);
+    assert_eq!(
+        mesh.policies()[0].asks_itself,
+        ["shop/opa".parse().expect("a name")]
+    );
+    for targets in ["{kind: Namespace}", "{kind: Service, name: opa}"] {
+        let mesh = asking(targets, opa);
+        assert!(mesh.policies()[0].broken.is_some(), "{targets}");
+    }
+    let elsewhere = asking("{kind: Namespace}", "{namespace: old, name: opa, port: 80}");
+    assert!(elsewhere.policies()[0].broken.is_none());
+}

@@ -23,6 +23,7 @@ use crate::source::annotations::{self, INJECT};
 use crate::source::authentication::{self, RequestAuthentication};
 use crate::source::check::check;
 use crate::source::gateway::{GrpcRoute, HttpRoute, Spec, TlsRoute};
+use crate::source::limit::{self, RateLimitPolicy};
 use crate::source::objects::{Key, Kind, Object};
 use crate::source::policy::{self, AuthorizationPolicy};
 use crate::source::revocation::{self, IdentityRevocation};
@@ -227,19 +228,14 @@ pub(crate) fn of_written_policy(text: &Value) -> Option<Found> {
 
 /// A policy that cannot be read denies, and is kept.
 pub(super) fn of_policy(one: DynamicObject) -> Found {
-    let metadata = trimmed(one.metadata);
-    let spec = one.data.get("spec").cloned().unwrap_or_default();
-    let meant = match serde_path_to_error::deserialize(spec) {
+    let (metadata, spec) = ours(one);
+    let meant = match spec {
         Ok(spec) => policy::meant(AuthorizationPolicy {
             metadata: metadata.clone(),
             spec,
             status: None,
         }),
-        Err(e) => {
-            let field = format!("spec.{}", e.path());
-            let invalid = Invalid::new(shown(&field), shown(&e.inner().to_string()));
-            policy::unreadable(metadata.clone(), invalid)
-        }
+        Err(invalid) => policy::unreadable(metadata.clone(), invalid),
     };
     found(Kind::AuthorizationPolicy, metadata, || {
         Ok(Object::Policy(Arc::new(meant)))
@@ -253,22 +249,48 @@ pub(crate) fn of_written_authentication(text: &Value) -> Option<Found> {
 
 /// What is said of tokens and cannot be read refuses, and is kept.
 pub(super) fn of_authentication(one: DynamicObject) -> Found {
-    let metadata = trimmed(one.metadata);
-    let spec = one.data.get("spec").cloned().unwrap_or_default();
-    let meant = match serde_path_to_error::deserialize(spec) {
+    let (metadata, spec) = ours(one);
+    let meant = match spec {
         Ok(spec) => authentication::meant(RequestAuthentication {
             metadata: metadata.clone(),
             spec,
         }),
-        Err(e) => {
-            let field = format!("spec.{}", e.path());
-            let invalid = Invalid::new(shown(&field), shown(&e.inner().to_string()));
-            authentication::unreadable(metadata.clone(), invalid)
-        }
+        Err(invalid) => authentication::unreadable(metadata.clone(), invalid),
     };
     found(Kind::RequestAuthentication, metadata, || {
         Ok(Object::Authentication(Arc::new(meant)))
     })
+}
+
+/// The same of rate limits as they were written.
+pub(crate) fn of_written_limits(text: &Value) -> Option<Found> {
+    Some(of_limits(DynamicObject::deserialize(text).ok()?))
+}
+
+/// Limits that cannot be read refuse, and are kept.
+pub(super) fn of_limits(one: DynamicObject) -> Found {
+    let (metadata, spec) = ours(one);
+    let meant = match spec {
+        Ok(spec) => limit::meant(RateLimitPolicy {
+            metadata: metadata.clone(),
+            spec,
+            status: None,
+        }),
+        Err(invalid) => limit::unreadable(metadata.clone(), invalid),
+    };
+    found(Kind::RateLimitPolicy, metadata, || {
+        Ok(Object::Limits(Arc::new(meant)))
+    })
+}
+
+/// An object of a kind of ours, and what it says, or why that cannot be read.
+fn ours<T: DeserializeOwned>(one: DynamicObject) -> (ObjectMeta, Result<T, Invalid>) {
+    let spec = one.data.get("spec").cloned().unwrap_or_default();
+    let spec = serde_path_to_error::deserialize(spec).map_err(|e| {
+        let field = format!("spec.{}", e.path());
+        Invalid::new(shown(&field), shown(&e.inner().to_string()))
+    });
+    (trimmed(one.metadata), spec)
 }
 
 /// The same of a revocation as it was written.

@@ -10,7 +10,7 @@ use ringmail_proto::{Invalid, pb};
 
 use super::{
     Action, AuthorizationPolicy, GrpcMatch, Mode, Operation, PathMatch, PolicyRule, Source,
-    TargetKind, TargetRef, ValueMatch,
+    TargetKind, TargetRef, ValueMatch, When,
 };
 
 /// A policy as it is meant.
@@ -50,11 +50,28 @@ pub(crate) fn meant(written: AuthorizationPolicy) -> Meant {
     let namespace = written.metadata.namespace.clone();
     let namespace = namespace.as_deref().unwrap_or("default");
     let targets = targets(&written.spec.target_refs);
-    let wire = pb::AuthorizationPolicy {
+    let external = match (&targets, written.spec.external) {
+        (Ok(targets), Some(external)) if external.is_among(targets, namespace) => {
+            let problem = "is among what the policy is for: name others by labels or Services";
+            Err(Invalid::new("spec.external.service", problem))
+        }
+        (_, Some(external)) => external.wire(namespace).map(Some),
+        (_, None) => Ok(None),
+    };
+    let is_unmeant = written.spec.action != Action::External && !matches!(external, Ok(None));
+    let external = match is_unmeant {
+        true => Err(Invalid::new(
+            "spec.external",
+            "is only for action: external",
+        )),
+        false => external,
+    };
+    let wire = |external| pb::AuthorizationPolicy {
         name: name.clone(),
         action: match written.spec.action {
             Action::Allow => pb::PolicyAction::Allow,
             Action::Deny => pb::PolicyAction::Deny,
+            Action::External => pb::PolicyAction::External,
         }
         .into(),
         mode: match written.spec.mode {
@@ -69,8 +86,10 @@ pub(crate) fn meant(written: AuthorizationPolicy) -> Meant {
             .into_iter()
             .map(|rule| rule.wire(namespace))
             .collect(),
+        external,
     };
-    let (targets, policy) = match (targets, Policy::try_from(wire)) {
+    let policy = external.and_then(|external| Policy::try_from(wire(external)));
+    let (targets, policy) = match (targets, policy) {
         (Ok(targets), Ok(policy)) => (targets, policy),
         (Err(invalid), _) => (everything(), broken(&name, invalid)),
         (Ok(targets), Err(invalid)) => (targets, broken(&name, invalid)),
@@ -148,18 +167,6 @@ pub(in crate::source) fn targets(written: &[TargetRef]) -> Result<Vec<Target>, I
 
 impl PolicyRule {
     fn wire(self, namespace: &str) -> pb::AuthorizationRule {
-        use pb::condition::Kind;
-        let mut when = Vec::new();
-        if let Some(written) = self.when {
-            let claim = |one: ValueMatch| {
-                Kind::Claim(pb::ClaimCondition {
-                    name: one.name,
-                    any: texts(one.values),
-                })
-            };
-            when.extend(written.claims.into_iter().map(claim));
-            when.extend(written.expression.map(Kind::Expression));
-        }
         pb::AuthorizationRule {
             from: self
                 .from
@@ -167,9 +174,41 @@ impl PolicyRule {
                 .map(|one| all(one.kinds(namespace)))
                 .collect(),
             to: self.to.into_iter().map(|one| all(one.kinds())).collect(),
-            when: all(when).all,
+            when: self
+                .when
+                .map(|when| all(when.kinds()).all)
+                .unwrap_or_default(),
         }
     }
+}
+
+impl When {
+    fn kinds(self) -> Vec<pb::condition::Kind> {
+        use pb::condition::Kind;
+        let claim = |one: ValueMatch| {
+            Kind::Claim(pb::ClaimCondition {
+                name: one.name,
+                any: texts(one.values),
+            })
+        };
+        let claims = self.claims.into_iter().map(claim);
+        claims
+            .chain(self.expression.map(Kind::Expression))
+            .collect()
+    }
+}
+
+/// All that is given, of a policy of that namespace.
+pub(in crate::source) fn conditions(
+    from: Option<Source>,
+    to: Option<Operation>,
+    when: Option<When>,
+    namespace: &str,
+) -> Vec<pb::Condition> {
+    let mut kinds = from.map(|from| from.kinds(namespace)).unwrap_or_default();
+    kinds.extend(to.into_iter().flat_map(Operation::kinds));
+    kinds.extend(when.into_iter().flat_map(When::kinds));
+    all(kinds).all
 }
 
 fn all(kinds: Vec<pb::condition::Kind>) -> pb::Conditions {
@@ -213,26 +252,7 @@ impl Operation {
             kinds.push(Kind::Ports(pb::PortSet { any }));
         }
         kinds.extend(names(self.methods).map(Kind::Methods));
-        let path = |one: PathMatch| match one {
-            PathMatch {
-                exact: Some(path),
-                prefix: None,
-                template: None,
-            } => Some(Path::Exact(path)),
-            PathMatch {
-                exact: None,
-                prefix: Some(path),
-                template: None,
-            } => Some(Path::Prefix(path)),
-            PathMatch {
-                exact: None,
-                prefix: None,
-                template: Some(path),
-            } => Some(Path::Template(path)),
-            // Refused where it is checked.
-            _ => None,
-        };
-        kinds.extend(paths(self.paths.into_iter().map(path)));
+        kinds.extend(paths(path_templates(self.paths)));
         kinds.extend(names(self.hosts).map(Kind::Hosts));
         let header = |one: ValueMatch| {
             Kind::Header(pb::HeaderCondition {
@@ -242,22 +262,33 @@ impl Operation {
         };
         kinds.extend(self.headers.into_iter().map(header));
         // A call is a request for the path of its method, whatever it says its content is.
-        let method = |one: GrpcMatch| {
-            Some(match one.method {
+        let method = |one: GrpcMatch| pb::PathTemplate {
+            kind: Some(match one.method {
                 Some(method) => Path::Exact(format!("/{}/{method}", one.service)),
                 None => Path::Prefix(format!("/{}", one.service)),
-            })
+            }),
         };
-        kinds.extend(paths(self.grpc.into_iter().map(method)));
+        kinds.extend(paths(self.grpc.into_iter().map(method).collect()));
         kinds
     }
 }
 
-fn paths(
-    all: impl Iterator<Item = Option<pb::path_template::Kind>>,
-) -> Option<pb::condition::Kind> {
-    let any: Vec<_> = all.map(|kind| pb::PathTemplate { kind }).collect();
+fn paths(any: Vec<pb::PathTemplate>) -> Option<pb::condition::Kind> {
     (!any.is_empty()).then_some(pb::condition::Kind::Paths(pb::PathSet { any }))
+}
+
+pub(in crate::source) fn path_templates(written: Vec<PathMatch>) -> Vec<pb::PathTemplate> {
+    use pb::path_template::Kind;
+    let kind = |one: PathMatch| match (one.exact, one.prefix, one.template) {
+        (Some(path), None, None) => Some(Kind::Exact(path)),
+        (None, Some(path), None) => Some(Kind::Prefix(path)),
+        (None, None, Some(path)) => Some(Kind::Template(path)),
+        // Refused where it is checked.
+        _ => None,
+    };
+    let all = written.into_iter();
+    all.map(|one| pb::PathTemplate { kind: kind(one) })
+        .collect()
 }
 
 fn names(any: Vec<String>) -> Option<pb::NameSet> {

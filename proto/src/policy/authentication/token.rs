@@ -12,6 +12,9 @@ use crate::policy::Claims;
 #[error("{0}")]
 pub struct BadToken(pub &'static str);
 
+/// Of a token that somebody else may vouch for.
+pub const UNKNOWN_ISSUER: BadToken = BadToken("is of an issuer that is not known here");
+
 /// What a good token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
@@ -38,7 +41,7 @@ pub fn verify<'a>(
         insecure_decode_claims(token).map_err(|_| BadToken("is no signed JSON web token"))?;
     let said = said.get("iss").and_then(Value::as_str);
     let said = said.ok_or(BadToken("names no issuer"))?;
-    let mut problem = BadToken("is of an issuer that is not known here");
+    let mut problem = UNKNOWN_ISSUER;
     for issuer in issuers.filter(|issuer| issuer.issuer == said) {
         match issuer.verify(token, now) {
             Ok(verified) => return Ok((issuer, verified)),

@@ -1,18 +1,14 @@
 //! Parts to a verdict.
 
-use std::cell::Cell;
 use std::cmp::Ordering;
 use std::fmt::Write;
 use std::net::IpAddr;
 
 use serde_json::Value as Json;
 
-use super::{COST_MAX, Comparison, Expression, Field, Function, Node};
+use super::{Comparison, Expression, Field, Function, Node};
 use crate::policy::condition::{Asked, Claims};
-
-/// It cannot be told: something is not there, is of another kind, or costs too much.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::policy) struct Unknown;
+use crate::policy::effort::{Effort, Unknown};
 
 #[derive(Debug, Clone, Copy)]
 enum Value<'a> {
@@ -29,22 +25,22 @@ enum Value<'a> {
 
 impl Expression {
     /// Whether it holds.
-    pub(in crate::policy) fn holds<'a, F>(&self, asked: &Asked<'a, F>) -> Result<bool, Unknown>
+    pub(in crate::policy) fn holds<'a, F>(
+        &self,
+        asked: &Asked<'a, F>,
+        effort: &Effort,
+    ) -> Result<bool, Unknown>
     where
         F: IntoIterator<Item = (&'a [u8], &'a [u8])> + Clone,
     {
-        let evaluation = Evaluation {
-            asked,
-            cost: Cell::new(0),
-        };
-        evaluation.bool(&self.root)
+        Evaluation { asked, effort }.bool(&self.root)
     }
 }
 
 /// Values live as long as the expression and what is asked both do.
 struct Evaluation<'v, 'a, F> {
     asked: &'v Asked<'a, F>,
-    cost: Cell<usize>,
+    effort: &'v Effort,
 }
 
 impl<'v, 'a: 'v, F> Evaluation<'v, 'a, F>
@@ -52,12 +48,7 @@ where
     F: IntoIterator<Item = (&'a [u8], &'a [u8])> + Clone,
 {
     fn spend(&self, cost: usize) -> Result<(), Unknown> {
-        self.cost.set(self.cost.get().saturating_add(cost));
-        if self.cost.get() > COST_MAX {
-            Err(Unknown)
-        } else {
-            Ok(())
-        }
+        self.effort.spend(cost)
     }
 
     fn bool(&self, node: &'v Node) -> Result<bool, Unknown> {
@@ -205,6 +196,7 @@ where
             }
             (Value::Json(Json::Array(list)), element) => {
                 for one in list {
+                    self.spend(1)?;
                     if self.equal(element, Value::Json(one))? {
                         return Ok(true);
                     }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::identity::SpiffeId;
 use crate::policy::condition::{Asked, Caller, Http};
+use crate::policy::effort::Effort;
 
 const FIELDS: [(&[u8], &[u8]); 4] = [
     (b"X-Team", b"red"),
@@ -29,7 +30,7 @@ fn holds(text: &str, has_http: bool) -> Option<bool> {
         port: 8080,
         http: has_http.then_some(http),
     };
-    expression.holds(&asked).ok()
+    expression.holds(&asked, &Effort::default()).ok()
 }
 
 #[test]
@@ -174,5 +175,5 @@ fn an_evaluation_costs_no_more_than_it_may() {
             claims: None,
         }),
     };
-    assert!(expression.holds(&asked).is_err());
+    assert!(expression.holds(&asked, &Effort::default()).is_err());
 }

@@ -281,7 +281,8 @@ async fn respond(
             continue;
         }
         let end = head.body.is_over() && !head.upgrade;
-        stream.send_head(Kind::Head, end, |out| out.extend_from_slice(&neutral));
+        let edited = exchange.edited(&neutral);
+        stream.send_head(Kind::Head, end, |out| out.extend_from_slice(&edited));
         break head;
     };
     if !head.body.is_over() {

@@ -5,7 +5,7 @@
 
 use super::parse::content_length;
 use crate::error::{Error, Reason};
-use crate::http::fields::{Fate, fate};
+use crate::http::fields::{Fate, Toward, fate};
 use crate::http::neutral::{Fields, Request, Response, Version};
 
 /// Room for a chunk's size line: 16 digits and CRLF.
@@ -39,7 +39,7 @@ pub(crate) fn request(
     for part in [head.method, " ", head.target, " ", version, "\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
-    let length = put_fields(fields, out).ok_or(Reason::PeerProtocol)?;
+    let length = put_fields(fields, Toward::App, out).ok_or(Reason::PeerProtocol)?;
     let framing = match (length, has_body) {
         // With a body in the way the app and we could differ on where the tunnel begins.
         (Some(1..), _) if head.upgrade => return Err(Reason::PeerProtocol),
@@ -97,7 +97,7 @@ pub(crate) fn response(
         phrase => out.extend_from_slice(phrase),
     }
     out.extend_from_slice(b"\r\n");
-    let length = put_fields(fields, out).ok_or(Reason::PeerProtocol)?;
+    let length = put_fields(fields, Toward::Client, out).ok_or(Reason::PeerProtocol)?;
     let bodyless = answer.is_head || head.status < 200 || head.status == 204 || head.status == 304;
     let framing = match (length, has_body) {
         _ if head.upgrade => Framing::Raw,
@@ -215,7 +215,7 @@ fn end_head(framing: Framing, out: &mut Vec<u8>) {
     clippy::option_option,
     reason = "the outer says whether the fields may cross, the inner is a field that may be absent"
 )]
-fn put_fields(fields: Fields<'_>, out: &mut Vec<u8>) -> Option<Option<u64>> {
+fn put_fields(fields: Fields<'_>, toward: Toward, out: &mut Vec<u8>) -> Option<Option<u64>> {
     let mut length = None;
     let mut host = false;
     for (name, value) in fields {
@@ -225,6 +225,7 @@ fn put_fields(fields: Fields<'_>, out: &mut Vec<u8>) -> Option<Option<u64>> {
             Fate::Host if host => return None,
             Fate::Host => host = true,
             Fate::HopByHop | Fate::TransferEncoding | Fate::Connection => return None,
+            Fate::Mesh if toward.is_told(name) => {}
             Fate::Mesh => continue,
             Fate::Forward | Fate::Upgrade | Fate::Te => {}
         }

@@ -128,7 +128,8 @@ async fn answer(
             Tunnel::None => received.payload.into(),
             tunnel => heads::opened(received.payload, tunnel)?,
         };
-        stream.send_head(Kind::Head, end, |out| out.extend_from_slice(&head));
+        let edited = exchange.edited(&head);
+        stream.send_head(Kind::Head, end, |out| out.extend_from_slice(&edited));
         break (status, end);
     };
     let opens = *tunnel != Tunnel::None && (200..300).contains(&status);

@@ -9,6 +9,7 @@ use super::frame;
 use super::heads;
 use super::lane::Lane;
 use super::lanes::{Lanes, Side};
+use crate::http::fields::Toward;
 use crate::http::neutral::Fields;
 use crate::peer::stream::Reader;
 
@@ -77,7 +78,7 @@ fn answer(lane: &Lane, reader: &mut Reader) {
     let _ = lane.send_head(false, |out| {
         heads::put_status(200, out);
         let none = Fields::check(&[]).map_err(|_| crate::error::Reason::Internal)?;
-        heads::put_fields(none, None, out)
+        heads::put_fields(none, (Toward::App, None), out)
     });
     let _ = pin!(lane.send_all(&[0; 100], true)).poll(&mut context);
     let _ = pin!(poll_fn(|cx| lane.poll_reset(cx))).poll(&mut context);

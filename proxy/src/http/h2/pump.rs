@@ -6,6 +6,7 @@ use std::task::Poll;
 use super::heads;
 use super::lane::Lane;
 use crate::error::{Error, Reason};
+use crate::http::fields::Toward;
 use crate::http::neutral::Fields;
 use crate::peer::frame::Kind;
 use crate::peer::stream::{Reader, Stream};
@@ -67,7 +68,9 @@ pub(super) async fn receive_body(
             Kind::Trailers => {
                 let fields = Fields::check(received.payload)
                     .map_err(|error| Reason::PeerProtocol.because(error))?;
-                lane.send_head(true, |out| heads::put_fields(fields, None, out))?;
+                lane.send_head(true, |out| {
+                    heads::put_fields(fields, (Toward::App, None), out)
+                })?;
             }
             _ => return Err(Reason::PeerProtocol.into()),
         }

@@ -76,7 +76,9 @@ pub(super) async fn serve(
         client: &client,
         port: app.port(),
         request: None,
+        came: None,
         token: None,
+        asking: &[],
     };
     worker.policies.judge(&wanted)?;
     let mut to_app = match to_app {

@@ -71,9 +71,8 @@ fn pass(
     }
     let came = Request::decode(&head).expect("a request");
     let mut known = Known::default();
-    let mut judge = || {
-        authenticate(objects.iter(), 80, came, &mut known, NOW).map_err(|BadToken(problem)| problem)
-    };
+    let mut judge =
+        || authenticate(objects.iter(), 80, came, &mut known, NOW).map_err(|refused| refused.bad.0);
     let (first, again) = (judge()?, judge()?);
     let verified = |one: &Authenticated| one.verified().cloned();
     assert_eq!(
@@ -251,4 +250,46 @@ fn headers_of_claims_are_nobody_elses() {
         let (left, _) = pass(&objects, "/", &fields).expect("good");
         assert_eq!(left, format!("/\nX-Else: 1{expected}"), "{claims}");
     }
+}
+
+#[test]
+fn the_object_that_refuses_is_named() {
+    let (idp, other) = (Idp::new(), Idp::new());
+    let named = |name: &str, object: Authentication| Authentication {
+        name: name.into(),
+        ..object
+    };
+    let objects = [
+        named("a", idp.object("a", |_| {})),
+        named("b", idp.object("b", |_| {})),
+        named("c", idp.object("c", |_| {})),
+    ];
+    let check = |objects: &[Authentication], token: &str, expected: &str| {
+        let mut head = Vec::new();
+        Request {
+            version: Version::Http11,
+            upgrade: false,
+            method: "GET",
+            target: "/",
+        }
+        .encode(&mut head);
+        let bearer = format!("Bearer {token}");
+        put_field(&mut head, b"authorization", bearer.as_bytes());
+        let came = Request::decode(&head).expect("a request");
+        let refused = authenticate(objects.iter(), 80, came, &mut Known::default(), NOW);
+        assert_eq!(refused.expect_err("refused").object, expected, "{token}");
+    };
+    check(&objects, &other.token("b", &json!({})), "b");
+    check(&objects, &other.token("c", &json!({})), "c");
+    check(&objects, &idp.token("d", &json!({})), "a");
+    check(&objects, "x", "a");
+    let broken = Authentication {
+        issuers: Err(ringmail_proto::Invalid::new("issuers", "are odd")),
+        ..objects[1].clone()
+    };
+    check(
+        &[objects[0].clone(), broken],
+        &idp.token("a", &json!({})),
+        "b",
+    );
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{NEUTRAL_BYTES, Tunnel};
 use crate::error::Reason;
-use crate::http::fields::{Fate, fate};
+use crate::http::fields::{Fate, Toward, fate};
 use crate::http::h2::hpack::encode::{index, put_field as put, put_indexed, put_named};
 use crate::http::neutral::{self, Fields, put_field};
 use crate::http::websocket;
@@ -26,7 +26,7 @@ pub(crate) fn put_request(
     }
     if head.method == "CONNECT" {
         put_named(out, index::AUTHORITY, head.target.as_bytes());
-        return put_fields(fields, None, out);
+        return put_fields(fields, (Toward::App, None), out);
     }
     put_indexed(out, index::SCHEME_HTTP);
     match head.target {
@@ -35,10 +35,10 @@ pub(crate) fn put_request(
     }
     put_named(out, index::AUTHORITY, host);
     if !is_websocket {
-        return put_fields(fields, None, out);
+        return put_fields(fields, (Toward::App, None), out);
     }
     put(out, b":protocol", websocket::NAME.as_bytes());
-    put_fields(fields, Some(websocket::KEY), out)
+    put_fields(fields, (Toward::App, Some(websocket::KEY)), out)
 }
 
 /// A peer's response as a block for our app, appended to `out`.
@@ -56,14 +56,14 @@ pub(crate) fn put_response(
                 return Err(Reason::AppMalformed);
             }
             put_status(200, out);
-            put_fields(fields, Some(websocket::ACCEPT), out)
+            put_fields(fields, (Toward::Client, Some(websocket::ACCEPT)), out)
         }
         // Taken for a tunnel by the client (RFC 8441 section 5), which the app has not opened.
         (Tunnel::WebSocket { .. }, 200..300) => Err(Reason::AppMalformed),
         (_, 101) => Err(Reason::PeerProtocol),
         (_, status) => {
             put_status(status, out);
-            put_fields(fields, None, out)
+            put_fields(fields, (Toward::Client, None), out)
         }
     }
 }
@@ -80,16 +80,18 @@ pub(in crate::http::h2) fn put_status(status: u16, out: &mut Vec<u8>) {
     }
 }
 
-/// Fields as HTTP/2 wants them: without those of HTTP/1 connections, and without `but`. The host is the authority.
+/// Fields as HTTP/2 wants them, for whoever reads them: without those of HTTP/1 connections, and without `but`. The host is
+/// the authority.
 pub(in crate::http::h2) fn put_fields(
     fields: Fields<'_>,
-    but: Option<&str>,
+    (toward, but): (Toward, Option<&str>),
     out: &mut Vec<u8>,
 ) -> Result<(), Reason> {
     for (name, value) in fields {
         match fate(name) {
             Fate::Forward | Fate::ContentLength => {}
             Fate::Te if value == b"trailers" => {}
+            Fate::Mesh if toward.is_told(name) => {}
             Fate::Host | Fate::Mesh | Fate::Upgrade | Fate::Te => continue,
             Fate::HopByHop | Fate::TransferEncoding | Fate::Connection => {
                 return Err(Reason::PeerProtocol);

@@ -1,0 +1,455 @@
+//! What a proxy holds of each key, and what it says to the ledger about it.
+//!
+//! A `Lease` is spent by whichever thread has a request, with one atomic operation. A `Session` belongs to the one
+//! task that talks to the ledger: it asks for about `HORIZON` of what is spent, and gives back what is not needed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::{LEASE_TIME, Pace};
+use crate::{Invalid, pb};
+
+/// How far ahead tokens are asked for.
+pub const HORIZON: Duration = Duration::from_millis(100);
+/// In which the memory of how much is spent fades.
+const FADING: Duration = Duration::from_millis(100);
+/// Silence while something is held or wanted, at most.
+const HEARTBEAT: Duration = Duration::from_millis(250);
+/// A key that was not used for so long keeps no token.
+const IDLE: Duration = Duration::from_secs(1);
+/// And after so long its number is given up.
+const FORGOTTEN: Duration = Duration::from_secs(10);
+
+/// Tokens of one key.
+#[derive(Debug, Default)]
+pub struct Lease {
+    tokens: AtomicU64,
+    /// Asked for in vain since the last report.
+    missed: AtomicU64,
+}
+
+impl Lease {
+    /// Spends `cost` tokens, if there are so many.
+    pub fn spend(&self, cost: u64) -> bool {
+        let take = |tokens: u64| tokens.checked_sub(cost);
+        self.tokens
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, take)
+            .is_ok()
+    }
+
+    /// So many would be spent if they were there.
+    pub fn miss(&self, cost: u64) {
+        self.missed.fetch_add(cost, Ordering::Relaxed);
+    }
+
+    /// What is held.
+    pub fn held(&self) -> u64 {
+        self.tokens.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, granted: u64) {
+        self.tokens.fetch_add(granted, Ordering::Relaxed);
+    }
+
+    /// Takes out as many as are there, of those.
+    fn withdraw(&self, tokens: u64) -> u64 {
+        let keep = |held: u64| Some(held.saturating_sub(tokens));
+        let held = self
+            .tokens
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, keep);
+        held.map_or(0, |held| held.min(tokens))
+    }
+}
+
+/// One stream to a ledger.
+#[derive(Debug)]
+pub struct Session {
+    sequence: u64,
+    /// Requests that were not heard yet, and when they were sent; none of them is older than the last that was heard.
+    sent: VecDeque<(u64, Instant)>,
+    last_sent: Option<Instant>,
+    /// When the last request that was heard was sent.
+    last_heard: Option<Instant>,
+    holdings: BTreeMap<u32, Holding>,
+    next: u32,
+    /// Numbers that the ledger was not told of.
+    unnamed: Vec<u32>,
+    given_up: Vec<u32>,
+}
+
+/// One key in a session.
+#[derive(Debug)]
+struct Holding {
+    lease: Arc<Lease>,
+    limit: Arc<str>,
+    key: Box<[u8]>,
+    pace: Pace,
+    memory: Option<Memory>,
+    granted: u64,
+    returned: u64,
+    /// As the ledger was told.
+    said: Said,
+    /// What requests said of what was spent: the last that was heard, and those since.
+    spent: VecDeque<(u64, u64)>,
+    told: Option<Told>,
+    demand: Demand,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Said {
+    spent: u64,
+    returned: u64,
+    wanted: u64,
+}
+
+/// What the ledger said last.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    unspent: f64,
+    /// When the request was sent that this answers, and what it said was spent.
+    at: Instant,
+    spent: u64,
+    wait_until: Option<Instant>,
+    sharers: u32,
+}
+
+/// What a key's last session leaves to the next.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory {
+    unspent: f64,
+    at: Instant,
+    spent: u64,
+}
+
+impl Memory {
+    /// Spent without a ledger.
+    pub fn spend(&mut self, spent: u64) {
+        self.spent += spent;
+    }
+}
+
+/// How much is spent, or would be.
+#[derive(Debug, Clone, Copy)]
+struct Demand {
+    /// Tokens a second.
+    rate: f64,
+    /// Up to here it was counted, and when.
+    counted: u64,
+    at: Instant,
+    last_used: Instant,
+}
+
+/// What a key's requests may expect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outlook {
+    /// No token comes before this.
+    pub wait_until: Option<Instant>,
+    /// Proxies that share the key.
+    pub sharers: u32,
+}
+
+impl Session {
+    /// A stream that begins.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            sequence: 0,
+            sent: VecDeque::new(),
+            last_sent: None,
+            last_heard: None,
+            holdings: BTreeMap::new(),
+            next: 0,
+            unnamed: Vec::new(),
+            given_up: Vec::new(),
+        }
+    }
+
+    /// Speaks of a key from now on, by the number that is returned. Its lease is empty: what an earlier session left in it
+    /// belongs to that.
+    pub fn hold(
+        &mut self,
+        lease: Arc<Lease>,
+        (limit, key): (Arc<str>, Box<[u8]>),
+        pace: Pace,
+        memory: Option<Memory>,
+        now: Instant,
+    ) -> u32 {
+        lease.withdraw(u64::MAX);
+        let number = self.next;
+        self.next += 1;
+        self.unnamed.push(number);
+        let holding = Holding {
+            lease,
+            limit,
+            key,
+            pace,
+            memory,
+            granted: 0,
+            returned: 0,
+            said: Said::default(),
+            spent: VecDeque::from([(0, 0)]),
+            told: None,
+            demand: Demand::new(now),
+        };
+        self.holdings.insert(number, holding);
+        number
+    }
+
+    /// Until when tokens may be spent.
+    #[must_use]
+    pub fn spend_until(&self) -> Option<Instant> {
+        self.last_heard.map(|at| at + LEASE_TIME)
+    }
+
+    /// Since when an answer is outstanding.
+    #[must_use]
+    pub fn unanswered_since(&self) -> Option<Instant> {
+        self.sent.front().map(|(_, at)| *at)
+    }
+
+    /// What a key's requests may expect.
+    #[must_use]
+    pub fn outlook(&self, number: u32) -> Option<Outlook> {
+        let told = self.holdings.get(&number)?.told?;
+        Some(Outlook {
+            wait_until: told.wait_until,
+            sharers: told.sharers,
+        })
+    }
+
+    /// Numbers that were given up since this was asked last.
+    pub fn take_given_up(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.given_up)
+    }
+
+    /// What there is to say, if there is anything.
+    pub fn report(&mut self, now: Instant) -> Option<pb::LeaseRequest> {
+        let beat = self.last_sent.is_none_or(|at| now >= at + HEARTBEAT);
+        let sequence = self.sequence + 1;
+        let named = std::mem::take(&mut self.unnamed);
+        let named = named.iter().filter_map(|number| {
+            let holding = self.holdings.get(number)?;
+            Some(holding.name(*number, now))
+        });
+        let keys: Vec<_> = named.collect();
+        let (mut usages, mut forgotten) = (Vec::new(), Vec::new());
+        let mut is_alive = false;
+        for (number, holding) in &mut self.holdings {
+            match holding.say(now) {
+                Some(said) => {
+                    holding.spent.push_back((sequence, said.spent));
+                    usages.push(usage(*number, said));
+                }
+                None if holding.is_forgotten(now) => forgotten.push(*number),
+                None => {}
+            }
+            is_alive |= holding.lease.held() > 0 || holding.said.wanted > 0;
+        }
+        for number in &forgotten {
+            self.holdings.remove(number);
+        }
+        self.given_up.extend(&forgotten);
+        let is_silent = keys.is_empty() && usages.is_empty() && forgotten.is_empty();
+        if is_silent && !(beat && is_alive) {
+            return None;
+        }
+        self.sequence = sequence;
+        self.sent.push_back((sequence, now));
+        self.last_sent = Some(now);
+        Some(pb::LeaseRequest {
+            workload: None,
+            sequence,
+            keys,
+            usages,
+            forgotten,
+        })
+    }
+
+    /// Takes what was granted. A message may come twice, or after those that were sent after it.
+    pub fn receive(&mut self, response: &pb::LeaseResponse, now: Instant) -> Result<(), Invalid> {
+        if response.heard > self.sequence {
+            return Err(Invalid::new("heard", "was never sent"));
+        }
+        self.heard(response.heard);
+        for grant in &response.grants {
+            // Those that were given up meanwhile.
+            let Some(holding) = self.holdings.get_mut(&grant.number) else {
+                continue;
+            };
+            let more = grant.granted.saturating_sub(holding.granted);
+            holding.granted += more;
+            holding.lease.add(more);
+            let wait = (grant.wait_us > 0).then(|| Duration::from_micros(grant.wait_us));
+            holding.hear(response.heard);
+            if let Some(at) = self.last_heard {
+                holding.told = Some(Told {
+                    unspent: grant.unspent,
+                    at,
+                    spent: holding.spent_heard(),
+                    wait_until: wait.and_then(|wait| now.checked_add(wait)),
+                    sharers: grant.sharers,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn heard(&mut self, sequence: u64) {
+        while let Some((_, at)) = self.sent.pop_front_if(|(sent, _)| *sent <= sequence) {
+            self.last_heard = Some(at);
+        }
+    }
+
+    /// What the next session should tell another ledger, by number.
+    #[must_use]
+    pub fn memories(&self) -> BTreeMap<u32, Memory> {
+        let known = self.holdings.iter();
+        known
+            .filter_map(|(number, holding)| Some((*number, holding.remembered()?)))
+            .collect()
+    }
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn usage(number: u32, said: Said) -> pb::LeaseUsage {
+    pb::LeaseUsage {
+        number,
+        spent: said.spent,
+        returned: said.returned,
+        wanted: said.wanted,
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Holding {
+    fn name(&self, number: u32, now: Instant) -> pb::LeaseKey {
+        let memory = self.memory.map(|memory| pb::LeaseMemory {
+            unspent: memory.unspent,
+            age_us: micros(now.saturating_duration_since(memory.at)),
+            spent: memory.spent,
+        });
+        pb::LeaseKey {
+            number,
+            limit: self.limit.to_string(),
+            key: self.key.to_vec(),
+            memory,
+        }
+    }
+
+    fn spent(&self) -> u64 {
+        self.granted - self.returned - self.lease.held()
+    }
+
+    /// What is to be said, if it is not what was.
+    fn say(&mut self, now: Instant) -> Option<Said> {
+        let missed = self.lease.missed.swap(0, Ordering::Relaxed);
+        self.demand.count(self.spent(), missed, now);
+        let burst = u64::from(self.pace.burst);
+        let target = self.demand.target(now).min(burst);
+        let held = self.lease.held();
+        if held > target * 2 + 1 || now >= self.demand.last_used + IDLE {
+            self.returned += self.lease.withdraw(held.saturating_sub(target));
+        }
+        let low = held <= target / 2;
+        let wanted = target.max(missed).min(burst).saturating_sub(held);
+        let wanted = if low || missed > 0 { wanted } else { 0 };
+        let said = Said {
+            spent: self.spent(),
+            returned: self.returned,
+            wanted: self.settled(wanted, missed),
+        };
+        if said == self.said {
+            return None;
+        }
+        self.said = said;
+        Some(said)
+    }
+
+    /// While less is there than is wanted, it makes no difference to the ledger how much less: it is told of no more than
+    /// a doubling or a halving.
+    fn settled(&self, wanted: u64, missed: u64) -> u64 {
+        let before = self.said.wanted;
+        let is_waiting = missed > 0 && self.lease.held() == 0;
+        if is_waiting && wanted / 2 < before && before < wanted * 2 {
+            before
+        } else {
+            wanted
+        }
+    }
+
+    fn is_forgotten(&self, now: Instant) -> bool {
+        now >= self.demand.last_used + FORGOTTEN && self.lease.held() == 0
+    }
+
+    fn hear(&mut self, sequence: u64) {
+        while self.spent.get(1).is_some_and(|(sent, _)| *sent <= sequence) {
+            self.spent.pop_front();
+        }
+    }
+
+    /// What was spent as the ledger knows.
+    fn spent_heard(&self) -> u64 {
+        self.spent.front().map_or(0, |(_, spent)| *spent)
+    }
+
+    fn remembered(&self) -> Option<Memory> {
+        let Some(told) = self.told else {
+            let mut memory = self.memory?;
+            memory.spend(self.spent());
+            return Some(memory);
+        };
+        Some(Memory {
+            unspent: told.unspent,
+            at: told.at,
+            spent: self.spent() - told.spent.min(self.spent()),
+        })
+    }
+}
+
+impl Demand {
+    fn new(now: Instant) -> Self {
+        Self {
+            rate: 0.0,
+            counted: 0,
+            at: now,
+            last_used: now,
+        }
+    }
+
+    /// Rises at once, fades slowly.
+    fn count(&mut self, spent: u64, missed: u64, now: Instant) {
+        let used = spent.saturating_sub(self.counted) + missed;
+        self.counted = spent;
+        let passed = now.saturating_duration_since(self.at);
+        self.at = now;
+        if used > 0 {
+            self.last_used = now;
+        }
+        let faded = self.rate * (-passed.as_secs_f64() / FADING.as_secs_f64()).exp();
+        // Less than this between two looks says nothing of the rate.
+        let passed = passed.max(HORIZON / 10);
+        self.rate = faded.max(super::bucket::tokens(used) / passed.as_secs_f64());
+    }
+
+    /// Tokens that it is good to hold.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "saturates; a rate is not negative"
+    )]
+    fn target(&self, now: Instant) -> u64 {
+        let ahead = (self.rate * HORIZON.as_secs_f64()) as u64;
+        let is_in_use = now < self.last_used + IDLE;
+        ahead.max(u64::from(is_in_use))
+    }
+}

@@ -1,0 +1,206 @@
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::*;
+use crate::identity::SpiffeId;
+use crate::pb;
+use crate::policy::{Asked, Caller, Http};
+
+type Field<'a> = (&'a [u8], &'a [u8]);
+
+fn wire() -> pb::RateLimit {
+    pb::RateLimit {
+        name: "shop/calls/0".to_owned(),
+        mode: pb::PolicyMode::Enforce.into(),
+        counts: pb::LimitCounts::Requests.into(),
+        rate: Some(pb::LimitRate {
+            tokens: 10,
+            period_seconds: 60,
+            burst: 20,
+        }),
+        scope: pb::LimitScope::Global.into(),
+        on_unavailable: pb::LimitUnavailable::LocalShare.into(),
+        ..pb::RateLimit::default()
+    }
+}
+
+fn key(kind: pb::limit_key::Kind) -> pb::LimitKey {
+    pb::LimitKey { kind: Some(kind) }
+}
+
+fn limit(change: impl FnOnce(&mut pb::RateLimit)) -> Limit {
+    let mut wire = wire();
+    change(&mut wire);
+    Limit::try_from(wire).expect("named and targeted")
+}
+
+fn problem(change: impl FnOnce(&mut pb::RateLimit)) -> String {
+    limit(change).terms.expect_err("not understood").to_string()
+}
+
+#[test]
+fn what_travels_comes_back() {
+    use pb::limit_key::Kind;
+    let whole = || pb::LimitKeyPart {};
+    let template = pb::PathTemplate {
+        kind: Some(pb::path_template::Kind::Template("/orders/{id}".to_owned())),
+    };
+    let sent = limit(|wire| {
+        wire.ports = vec![8080];
+        wire.mode = pb::PolicyMode::Shadow.into();
+        wire.scope = pb::LimitScope::Local.into();
+        wire.on_unavailable = pb::LimitUnavailable::Deny.into();
+        wire.key = vec![
+            key(Kind::Identity(whole())),
+            key(Kind::Network(pb::LimitKeyNetwork {
+                ipv4_prefix: 24,
+                ipv6_prefix: 56,
+            })),
+            key(Kind::Paths(pb::PathSet {
+                any: vec![template],
+            })),
+            key(Kind::Claim("realm.user".to_owned())),
+        ];
+        wire.cost = Some(pb::LimitCost {
+            tokens: 2,
+            header: "x-cost".to_owned(),
+        });
+        wire.proxies = 3;
+    });
+    assert!(sent.terms.is_ok(), "{:?}", sent.terms);
+    let again = Limit::try_from(pb::RateLimit::from(&sent)).expect("our own");
+    assert_eq!(again, sent);
+}
+
+#[test]
+fn what_is_not_understood_has_no_terms() {
+    assert!(problem(|wire| wire.scope = 9).starts_with("scope:"));
+    assert!(problem(|wire| wire.counts = 0).starts_with("counts:"));
+    assert!(problem(|wire| wire.mode = 7).starts_with("mode:"));
+    assert!(problem(|wire| wire.rate = None).starts_with("rate:"));
+    assert!(problem(|wire| wire.key = vec![pb::LimitKey { kind: None }]).starts_with("key:"));
+    let rate = |tokens, period_seconds, burst| {
+        problem(move |wire| {
+            wire.rate = Some(pb::LimitRate {
+                tokens,
+                period_seconds,
+                burst,
+            });
+        })
+    };
+    assert!(rate(0, 1, 1).starts_with("rate.tokens:"));
+    assert!(rate(1, 2, 1).starts_with("rate.period_seconds:"));
+    assert!(rate(1, 1, 0).starts_with("rate.burst:"));
+    let of_requests = problem(|wire| {
+        wire.counts = pb::LimitCounts::Connections.into();
+        wire.key = vec![key(pb::limit_key::Kind::Header("x-user".to_owned()))];
+    });
+    assert!(of_requests.starts_with("key:"), "{of_requests}");
+    // It stays one that is not understood, wherever it is told.
+    let again = Limit::try_from(pb::RateLimit::from(&limit(|wire| wire.scope = 9)));
+    assert!(again.expect("named").terms.is_err());
+}
+
+fn key_of(key: Vec<pb::LimitKey>, fields: &[Field<'_>]) -> Vec<u8> {
+    let terms = limit(|wire| wire.key = key).terms.expect("understood");
+    let id = "spiffe://cluster.local/ns/shop/sa/web"
+        .parse::<SpiffeId>()
+        .expect("an id");
+    let asked = Asked {
+        caller: Caller {
+            identity: Some(&id),
+            address: IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3)),
+        },
+        port: 80,
+        http: Some(Http {
+            method: "GET",
+            path: "/orders/7",
+            host: Some("cart:8080"),
+            fields: fields.iter().copied(),
+            claims: None,
+        }),
+    };
+    let mut written = Vec::new();
+    terms.write_key(&asked, &mut written);
+    written
+}
+
+#[test]
+fn keys_tell_apart_what_they_should() {
+    use pb::limit_key::Kind;
+    let whole = || pb::LimitKeyPart {};
+    let header = |name: &str| key(Kind::Header(name.to_owned()));
+    let user: Field<'_> = (b"X-User", b"ada");
+    let rows: [(Vec<pb::LimitKey>, &[Field<'_>], &[u8]); 7] = [
+        (vec![], &[], b""),
+        (vec![key(Kind::Namespace(whole()))], &[], b"shop"),
+        (vec![key(Kind::ServiceAccount(whole()))], &[], b"shop/web"),
+        (
+            vec![key(Kind::Host(whole())), key(Kind::Method(whole()))],
+            &[],
+            b"cart\0GET",
+        ),
+        (
+            vec![header("x-user"), key(Kind::Namespace(whole()))],
+            &[user],
+            b"ada\0shop",
+        ),
+        (vec![header("x-user")], &[], b""),
+        (
+            vec![key(Kind::Network(pb::LimitKeyNetwork {
+                ipv4_prefix: 16,
+                ipv6_prefix: 64,
+            }))],
+            &[],
+            b"10.1.0.0/16",
+        ),
+    ];
+    for (parts, fields, expected) in rows {
+        let found = key_of(parts.clone(), fields);
+        assert_eq!(found, expected, "{parts:?}");
+    }
+    let long = vec![b'a'; 3000];
+    let longer = vec![b'b'; 4000];
+    let both = [&long, &longer].map(|value| key_of(vec![header("x-user")], &[(b"x-user", value)]));
+    assert_eq!(both[0], both[1], "what is too long shares a bucket");
+    assert!(both[0].len() < 8);
+}
+
+#[test]
+fn a_header_may_say_the_cost() {
+    let terms = limit(|wire| {
+        wire.cost = Some(pb::LimitCost {
+            tokens: 3,
+            header: "x-cost".to_owned(),
+        });
+    });
+    let terms = terms.terms.expect("understood");
+    let cost = |value: &'static [u8]| {
+        let fields: HashMap<&[u8], &[u8]> = HashMap::from([(&b"x-cost"[..], value)]);
+        terms.cost(&Asked {
+            caller: Caller {
+                identity: None,
+                address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            },
+            port: 80,
+            http: Some(Http {
+                method: "GET",
+                path: "/",
+                host: None,
+                fields,
+                claims: None,
+            }),
+        })
+    };
+    let rows: [(&[u8], u32); 6] = [
+        (b"1", 1),
+        (b"7", 7),
+        (b"0", 3),
+        (b"-4", 3),
+        (b"many", 3),
+        (b"4000000", 20),
+    ];
+    for (value, expected) in rows {
+        assert_eq!(cost(value), expected, "{}", value.escape_ascii());
+    }
+}
