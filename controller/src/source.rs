@@ -56,6 +56,10 @@ pub mod limit;
 )]
 pub mod revocation;
 
+/// The kinds of our own, in the chart.
+#[cfg(test)]
+mod definitions;
+
 /// What every object must keep to.
 mod check;
 

