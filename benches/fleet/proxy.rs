@@ -27,7 +27,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, Serve
 use rustls::sign::CertifiedKey;
 use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
@@ -36,6 +36,9 @@ use tonic::codegen::Service;
 /// Between attempts to reach the controller, as a proxy does it.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// For a connection, and for that with TLS; as a proxy has it.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where the controller is, and who.
 pub(crate) struct Controller {
@@ -205,11 +208,10 @@ async fn connect(
     let tls = client_config(Arc::new(bundle), expected, by.cloned(), ALPN_H2)?;
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::new(pod.address.into(), 0))?;
-    let socket = socket.connect(*address).await?;
-    let stream = TlsConnector::from(Arc::new(tls))
-        .connect(ServerName::IpAddress(address.ip().into()), socket)
-        .await
-        .context("TLS")?;
+    let socket = timeout(DIAL_TIMEOUT, socket.connect(*address)).await??;
+    let name = ServerName::IpAddress(address.ip().into());
+    let stream = TlsConnector::from(Arc::new(tls)).connect(name, socket);
+    let stream = timeout(CALL_TIMEOUT, stream).await?.context("TLS")?;
     let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     Ok(Channel(sender))
