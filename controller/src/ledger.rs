@@ -197,7 +197,7 @@ impl Kept {
             self.metrics.ledger_returned.inc_by(order.returned);
             self.ledger.deal(at, answer, now);
         }
-        for (id, response) in self.ledger.responses() {
+        for (id, response) in self.ledger.responses(now) {
             let Some((_, out)) = self.sessions.get(&id) else {
                 continue;
             };

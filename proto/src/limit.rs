@@ -43,6 +43,9 @@ pub mod ledger;
 /// What a proxy holds.
 pub mod lease;
 
+/// A bucket of one proxy's own.
+pub mod local;
+
 /// How long a proxy spends leases of which it hears nothing more.
 pub const LEASE_TIME: Duration = Duration::from_millis(900);
 /// After how long without a word the ledger takes a session's leases for spent.

@@ -25,7 +25,7 @@ use crate::listen::Party;
 use crate::metrics::{Direction, NO_IDENTITY, Outcome, Protocol, Tls, Traffic};
 use crate::peer::open::{Kind, Open};
 use crate::peer::stream::{Reader, Stream};
-use crate::policy::{Client, Wanted};
+use crate::policy::{Authenticated, Client, Wanted};
 use crate::tcp;
 use crate::worker::Worker;
 use external::{Check, Checked};
@@ -213,6 +213,12 @@ impl Session {
             Some(authenticated) => (authenticated.head(came)?, authenticated.verified()),
             None => (came, None),
         };
+        if authenticated
+            .as_ref()
+            .is_some_and(Authenticated::guards_headers)
+        {
+            reader.drop_trailers();
+        }
         let wanted = wanted(head, token);
         let asking = match &wanted {
             Some(wanted) => worker.policies.judge(wanted)?,
@@ -222,6 +228,13 @@ impl Session {
             asking: &asking,
             ..wanted
         });
+        if let Some(wanted) = &wanted
+            && let Err(exceeded) = worker.limits.admit(wanted).await
+        {
+            let refused = worker.policies.exceeds(wanted, &exceeded.limit);
+            let refused = (&refused, &*worker.metrics);
+            return exceeded.tell(refused, head, stream, exchange).await;
+        }
         let forward = pin!(async {
             let changed = match &wanted {
                 Some(wanted) if !asking.is_empty() => {
@@ -294,10 +307,9 @@ impl Session {
             token: None,
             asking: &[],
         });
-        let judged = wanted.as_ref().map(|wanted| worker.policies.judge(wanted));
-        let outcome = match judged.transpose() {
-            Ok(_) => while_allowed(worker, wanted.as_ref(), pumped).await,
-            Err(denied) => Err(denied),
+        let outcome = match admit(worker, wanted.as_ref()).await {
+            Ok(()) => while_allowed(worker, wanted.as_ref(), pumped).await,
+            Err(refused) => Err(refused),
         };
         open.dec_by(self.is_ours().into());
         match outcome {
@@ -362,12 +374,20 @@ impl Session {
 
     /// Whether the port was declared to speak HTTP, or a policy is about that: then bytes that are none do not reach it.
     fn speaks_http(&self, worker: &Worker, port: u16) -> bool {
-        let is_declared = matches!(
-            self.declared(worker, port),
-            Declared::Http1 | Declared::Http2
-        );
-        is_declared || self.is_ours() && worker.policies.requires_http(port)
+        let declared = self.declared(worker, port);
+        let is_declared = matches!(declared, Declared::Http1 | Declared::Http2);
+        is_declared || self.is_ours() && worker.policies.requires_http(port, declared)
     }
+}
+
+/// Whether an opaque connection may begin; what nobody asks leave for may.
+async fn admit(worker: &Worker, wanted: Option<&Wanted<'_>>) -> Result<(), Error> {
+    let Some(wanted) = wanted else {
+        return Ok(());
+    };
+    worker.policies.judge(wanted)?;
+    let admitted = worker.limits.admit(wanted).await;
+    admitted.map_err(|exceeded| worker.policies.exceeds(wanted, &exceeded.limit))
 }
 
 /// Runs an exchange with the app, which was judged, for as long as it is allowed; what nobody asks leave for is.

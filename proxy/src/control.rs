@@ -10,6 +10,9 @@ mod certify;
 /// The stream of configuration.
 mod watch;
 
+/// The stream of leases.
+mod lease;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +22,7 @@ use tokio::time::timeout;
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::limits::buckets::{Buckets, Key};
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
 
@@ -46,6 +50,7 @@ pub(crate) async fn run(
     snapshot: Arc<Snapshot>,
     metrics: Arc<Metrics>,
     wanted: mpsc::Receiver<std::net::SocketAddr>,
+    (buckets, news): (Arc<Buckets>, mpsc::Receiver<Arc<Key>>),
 ) {
     let control = Control {
         config,
@@ -53,7 +58,11 @@ pub(crate) async fn run(
         metrics,
         refused: Notify::new(),
     };
-    tokio::join!(certify::run(&control), watch::run(&control, wanted));
+    tokio::join!(
+        certify::run(&control),
+        watch::run(&control, wanted),
+        lease::run(&control, &buckets, news)
+    );
 }
 
 /// Exponential, with full jitter: a fleet that lost its controller does not come back all at once.

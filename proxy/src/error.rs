@@ -108,6 +108,7 @@ reasons! {
     51 PolicyDenied        "policy_denied"        Client     403 7  "the policy of the destination does not allow this"
     53 IdentityRevoked     "identity_revoked"     Client     403 7  "the identity was revoked"
     52 PolicyCut           "policy_cut"           Client     403 7  "the policy of the destination does not allow this any more"
+    58 RateLimited         "rate_limited"        Client     429 8  "a rate limit of the destination is reached"
     55 AuthorizerDenied    "authorizer_denied"    Client     403 7  "whoever the destination's policy asks does not allow this"
     56 AuthorizerFailed    "authorizer_failed"    Controller 403 7  "whoever the destination's policy asks did not answer"
     57 BodyTooLarge        "body_too_large"       Client     413 8  "the body is larger than what the destination's policy may ask about"

@@ -45,6 +45,9 @@ mod app;
 /// Who may ask our app for what.
 mod policy;
 
+/// How often they may.
+mod limits;
+
 /// The wire between two proxies.
 mod peer;
 

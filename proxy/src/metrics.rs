@@ -24,7 +24,8 @@ use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
-use ringmail_proto::policy::Verdict;
+use ringmail_proto::limit::{Limit, Scope};
+use ringmail_proto::policy::{Mode, Verdict};
 
 use crate::error::Reason;
 use process::Process;
@@ -76,6 +77,14 @@ struct RefusalLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RateLimitLabels {
+    limit: String,
+    scope: &'static str,
+    outcome: &'static str,
+    shadow: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AuthorizationLabels {
     policy: String,
     verdict: &'static str,
@@ -124,6 +133,7 @@ pub(crate) struct Metrics {
     bytes: Counters<BytesLabels>,
     refusals: Counters<RefusalLabels>,
     authorizations: Counters<AuthorizationLabels>,
+    rate_limits: Counters<RateLimitLabels>,
     checks: Family<CheckLabels, Histogram, Shards>,
     handshakes: Counters<HandshakeLabels>,
     handshake_latency: Family<DirectionLabels, Histogram, Shards>,
@@ -137,6 +147,7 @@ pub(crate) struct Metrics {
     renewals: Counters<ResultLabels>,
     /// 1 while a control stream is up.
     pub(crate) control_connected: Gauge,
+    pub(crate) ledger_up: Gauge,
     /// Seconds since the Unix epoch at which the controller last confirmed what is in force.
     pub(crate) control_heard: Gauge,
     updates: Counters<ResultLabels>,
@@ -190,6 +201,10 @@ impl Metrics {
             "authorizations",
             "Streams judged by policy, by what decided; with shadow, by what would decide"
         );
+        let rate_limits = counters!(
+            "rate_limit_decisions",
+            "Requests and connections that a rate limit was for; with shadow, what it would decide"
+        );
         let checks = counters!(
             "authorization_check_duration",
             Seconds,
@@ -229,6 +244,11 @@ impl Metrics {
             "control_connected",
             "1 while the controller is reached"
         );
+        let ledger_up = register!(
+            Gauge::default(),
+            "rate_limit_ledger_up",
+            "1 while the ledger of rate limits leases; 0 also while no limit needs it"
+        );
         let control_heard = register!(
             Gauge::default(),
             "control_heard_timestamp",
@@ -258,6 +278,7 @@ impl Metrics {
             bytes,
             refusals,
             authorizations,
+            rate_limits,
             checks,
             handshakes,
             handshake_latency,
@@ -269,6 +290,7 @@ impl Metrics {
             certificate_expiry,
             renewals,
             control_connected,
+            ledger_up,
             control_heard,
             updates,
             capture_in_force,
@@ -362,6 +384,20 @@ impl Metrics {
             })
     }
 
+    /// The handle for what a rate limit decides, or would.
+    pub(crate) fn rate_limits(&self, limit: &Limit, outcome: &'static str) -> Counter {
+        let is_local = matches!(&limit.terms, Ok(terms) if terms.scope == Scope::Local);
+        self.rate_limits.get_or_create_owned(&RateLimitLabels {
+            limit: limit.name.to_string(),
+            scope: if is_local { "local" } else { "global" },
+            outcome,
+            shadow: match limit.mode {
+                Mode::Enforce => "false",
+                Mode::Shadow => "true",
+            },
+        })
+    }
+
     /// Somebody else was asked for a policy.
     pub(crate) fn checked(&self, policy: &str, result: &'static str, took: Duration) {
         let policy = policy.to_owned();
@@ -446,6 +482,7 @@ impl std::fmt::Debug for Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringmail_proto::pb;
 
     #[test]
     fn renders_what_was_counted_with_labels_escaped() {
@@ -481,6 +518,10 @@ mod tests {
         metrics.handshake(Direction::Inbound, Ok(("group", Duration::ZERO)));
         metrics.authorizations("none", Verdict::Allow, false);
         metrics.checked("shop/opa", "allowed", Duration::ZERO);
+        let limit = pb::RateLimit::default()
+            .try_into()
+            .expect("a limit without terms");
+        metrics.rate_limits(&limit, "admitted");
         metrics.detected(Protocol::Tcp, "declared");
         metrics.endpoint_ejected("peer", "connect");
         metrics.endpoint_taken_back("peer");

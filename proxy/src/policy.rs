@@ -24,9 +24,10 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use ringmail_proto::policy::authentication::Verified;
-use ringmail_proto::policy::{Decision, Verdict};
+use ringmail_proto::policy::{Asked, Decision, Verdict};
 use ringmail_proto::revocation::Revocations;
 use ringmail_proto::svid::Svid;
+use ringmail_proto::workload::Protocol as Declared;
 
 use crate::error::{DecisionId, Error, Reason};
 use crate::http::neutral::{Fields, Request};
@@ -62,6 +63,13 @@ pub(crate) struct Wanted<'a> {
     pub(crate) token: Option<&'a Verified>,
     /// Who else is asked, and has not refused.
     pub(crate) asking: &'a [Asking],
+}
+
+impl<'a> Wanted<'a> {
+    /// What policies and limits ask about.
+    pub(crate) fn asked(&self) -> Asked<'a, Fields<'a>> {
+        current::asked(self)
+    }
 }
 
 /// The policies, as one worker holds them.
@@ -157,14 +165,18 @@ impl Policies {
         judged.push(Rc::downgrade(streams));
     }
 
-    /// Whether bytes that are no HTTP are refused there, whoever sends them.
-    pub(crate) fn requires_http(&self, port: u16) -> bool {
+    /// Whether bytes that are no HTTP are refused there, whoever sends them; `declared` is what the port was. A token in such
+    /// bytes would pass for one that was looked at: where they are not what was declared, they are refused for that alone.
+    pub(crate) fn requires_http(&self, port: u16, declared: Declared) -> bool {
         let current = self.current.borrow();
         current.as_ref().is_some_and(|current| {
             let authorized = &current.authorized;
             let mut authentications = authorized.authentications.iter();
             authorized.authorizer.requires_http(port)
-                || authentications.any(|one| one.requires_http(port))
+                || authentications.any(|one| match declared {
+                    Declared::Tcp => one.requires_http(port),
+                    Declared::Detect | Declared::Http1 | Declared::Http2 => one.is_for(port),
+                })
         })
     }
 
@@ -260,6 +272,15 @@ impl Policies {
                 Err(self.refuse(current, wanted, ground, reason))
             }
         }
+    }
+
+    /// What policy has allowed is more than a limit does.
+    pub(crate) fn exceeds(&self, wanted: &Wanted<'_>, limit: &str) -> Error {
+        let current = self.current.borrow();
+        let Some(current) = current.as_ref() else {
+            return Reason::PolicyNotLoaded.into();
+        };
+        self.refuse(current, wanted, Ground::Limit(limit), Reason::RateLimited)
     }
 
     /// A refusal is told to the audit, and has a name by which it is found there.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ringmail_proto::destination::{Destination, DestinationKind};
+use ringmail_proto::limit::Limit;
 use ringmail_proto::policy::Authorizer;
 use ringmail_proto::policy::authentication::Authentication;
 use ringmail_proto::revocation::Revocations;
@@ -38,6 +39,8 @@ pub(crate) struct Authorized {
     pub(crate) authorizer: Authorizer,
     /// Whose tokens are good.
     pub(crate) authentications: Vec<Authentication>,
+    /// How often.
+    pub(crate) limits: Vec<Limit>,
     pub(crate) version: Version,
 }
 

@@ -20,6 +20,7 @@ use crate::config::{
 };
 use crate::drain::{Drain, Drainer, drain};
 use crate::error::{Blamed, Error, Reason};
+use crate::limits::buckets::Buckets;
 use crate::listen::Party;
 use crate::metrics::{Metrics, enter_shard};
 use crate::snapshot::Snapshot;
@@ -42,6 +43,7 @@ pub fn run(config: Config) -> io::Result<()> {
     let metrics = Arc::new(Metrics::new(config.workers.get()));
     let (snapshot, wanted) = Snapshot::new();
     let (drainer, drain) = drain();
+    let (buckets, news) = Buckets::new();
 
     let status = listen::bind(config.bind_address, STATUS_PORT, Party::App)?;
     let loopback = config
@@ -51,15 +53,16 @@ pub fn run(config: Config) -> io::Result<()> {
     let local = listen::bind(Some(loopback), ADMIN_PORT, Party::App)?;
     for n in 1..=config.workers.get() {
         let listeners = Listeners::bind(&config)?;
-        let (config, snapshot, metrics, drain) = (
+        let (config, snapshot, metrics, drain, buckets) = (
             config.clone(),
             snapshot.clone(),
             metrics.clone(),
             drain.clone(),
+            buckets.clone(),
         );
         let run_worker = move || {
             enter_shard(n);
-            worker(listeners, config, snapshot, metrics, drain)
+            worker(listeners, config, snapshot, metrics, drain, buckets)
         };
         std::thread::Builder::new()
             .name(format!("worker-{n}"))
@@ -95,7 +98,7 @@ pub fn run(config: Config) -> io::Result<()> {
         if let Some(plan) = config.capture.clone() {
             tokio::spawn(watch_capture(plan, metrics.clone()));
         }
-        let controlled = control::run(config.clone(), snapshot, metrics, wanted);
+        let controlled = control::run(config.clone(), snapshot, metrics, wanted, (buckets, news));
         let told = end(&stop);
         tokio::select! {
             () = controlled => unreachable_end(),
@@ -181,12 +184,13 @@ fn worker(
     snapshot: Arc<Snapshot>,
     metrics: Arc<Metrics>,
     drain: Drain,
+    buckets: Arc<Buckets>,
 ) -> io::Result<()> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())?;
     runtime.block_on(async {
-        let worker = Worker::new(config, snapshot, metrics, drain);
+        let worker = Worker::new(config, snapshot, metrics, drain, buckets);
         for listener in listeners.outbound {
             spawn_local(listen::accept(
                 worker.clone(),
@@ -269,6 +273,7 @@ async fn keep_tidy(worker: &Worker) {
                     return;
                 }
                 worker.policies.adopt();
+                worker.limits.adopt();
                 worker.peers.cut_revoked(&worker.snapshot);
                 if let Some(identity) = worker.snapshot.last_identity() {
                     worker.peers.retire_before(identity.generation);

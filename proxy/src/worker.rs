@@ -10,6 +10,8 @@ use crate::drain::Drain;
 use crate::http::h1::forward::Apps;
 use crate::http::h2::{AppSessions, Held};
 use crate::idle::Idlers;
+use crate::limits::Limits;
+use crate::limits::buckets::Buckets;
 use crate::metrics::Metrics;
 use crate::policy::Policies;
 use crate::snapshot::Snapshot;
@@ -27,6 +29,8 @@ pub(crate) struct Worker {
     pub(crate) drain: Drain,
     /// Who may ask our app for what.
     pub(crate) policies: Policies,
+    /// How often they may.
+    pub(crate) limits: Limits,
     /// Connections to other proxies.
     pub(crate) peers: Peers,
     /// What is known of the services that our app calls.
@@ -55,9 +59,11 @@ impl Worker {
         snapshot: Arc<Snapshot>,
         metrics: Arc<Metrics>,
         drain: Drain,
+        buckets: Arc<Buckets>,
     ) -> Rc<Self> {
         Rc::new(Self {
             policies: Policies::new(snapshot.clone(), metrics.clone()),
+            limits: Limits::new(snapshot.clone(), metrics.clone(), buckets),
             config,
             snapshot,
             metrics,

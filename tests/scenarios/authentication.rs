@@ -2,7 +2,7 @@
 //! them.
 
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,8 +12,10 @@ use http_body_util::Full;
 use hyper::{Request, Version};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use ringmail_tests::apps::{self, BANNER};
 use ringmail_tests::bed::Bed;
 use ringmail_tests::load::{Reply, fetch};
+use ringmail_tests::mesh::{Service, ServicePort};
 use ringmail_tests::netns::Namespace;
 use ringmail_tests::wait;
 use serde_json::{Value, json};
@@ -21,14 +23,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::Scenario;
-use crate::raw::{Ending, dial, read_rest};
-use crate::shop::{LIMIT, Plan, REFUSALS, Shop, WEB, play, refusal};
+use crate::raw::{Ending, dial, expect, read_rest};
+use crate::shop::{LIMIT, Plan, REFUSALS, Shop, TALK, WEB, play, refusal};
 
 pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("authentication::tokens_are_verified", tokens_are_verified),
     (
         "authentication::claims_decide_and_reach_the_app",
         claims_decide_and_reach_the_app,
+    ),
+    (
+        "authentication::trailers_are_no_headers",
+        trailers_are_no_headers,
     ),
     (
         "authentication::keys_come_change_and_grow_old",
@@ -266,7 +272,69 @@ fn claims_decide_and_reach_the_app(bed: Bed) -> anyhow::Result<()> {
         ensure!(with_token(shop, "x")?.status == 401);
 
         shop.mesh.remove("r")?;
-        until_status(shop, &admin, 403).context("claims that nobody verifies")
+        until_status(shop, &admin, 403).context("claims that nobody verifies")?;
+        shop.mesh.remove("p")?;
+        until_status(shop, &admin, 200)?;
+
+        // A token in bytes that are no HTTP would pass for one that was looked at; what is declared to be no HTTP holds none.
+        let talks = || {
+            dial(&shop.client, TALK)
+                .is_ok_and(|mut client| expect(&mut client, BANNER.as_bytes()).is_ok())
+        };
+        ensure!(talks());
+        shop.mesh.put("r", &object(&inline(&key), ""))?;
+        wait::until(LIMIT, || !talks()).context("bytes that nobody looks at")?;
+        shop.wait_server_refusal("not_http")?;
+        let opaque = Plan::default()
+            .server
+            .annotated("config.ringmail.io/opaque-ports", "7000");
+        shop.mesh.put_workload(&shop.server, &opaque)?;
+        wait::until(LIMIT, talks).context("what is declared to be no HTTP")
+    })
+}
+
+/// One service declares that the pod's port speaks HTTP/2, whose apps hear trailers; a client of the other speaks HTTP/1.1.
+fn trailers_are_no_headers(bed: Bed) -> anyhow::Result<()> {
+    const PORT: u16 = 8081;
+    play(bed, &Plan::default(), |shop| {
+        apps::serve_web(&shop.server.namespace, "shop", PORT)?;
+        let rows = [
+            ("declares", Some("kubernetes.io/h2c"), 21),
+            ("silent", None, 22),
+        ];
+        for (name, app_protocol, number) in rows {
+            let service = Service {
+                namespace: "shop".to_owned(),
+                name: name.to_owned(),
+                cluster_ips: vec![IpAddr::from([10, 96, 0, number])],
+                ports: vec![ServicePort {
+                    name: "x".to_owned(),
+                    port: 80,
+                    target: PORT,
+                    app_protocol: app_protocol.map(ToOwned::to_owned),
+                }],
+            };
+            shop.announce(&service, &[(&Plan::default().server, &shop.server)])?;
+        }
+        let to = SocketAddr::from(([10, 96, 0, 22], 80));
+        let echoed = || -> anyhow::Result<String> {
+            let mut client = dial(&shop.client, to)?;
+            client.write_all(b"POST /stream HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+            client.write_all(b"4\r\nsome\r\n0\r\nX-User: root\r\n\r\n")?;
+            Ok(read_rest(&mut client).0)
+        };
+        let text = echoed()?;
+        ensure!(
+            text.contains("some") && text.contains("root"),
+            "no trailers at all: {text}"
+        );
+        let more = "claimsToHeaders: [{claim: sub, header: x-user}]";
+        shop.mesh
+            .put("r", &object(&inline(&Key::new("k")?), more))?;
+        until_status(shop, "x", 401)?;
+        let text = echoed()?;
+        ensure!(text.contains("some") && !text.contains("root"), "{text}");
+        Ok(())
     })
 }
 

@@ -66,6 +66,9 @@ mod authorization;
 /// Who else is asked.
 mod external;
 
+/// How often they may.
+mod limits;
+
 /// Whose tokens are good.
 mod authentication;
 
@@ -128,6 +131,7 @@ fn main() -> ExitCode {
         .chain(routes::SCENARIOS)
         .chain(authorization::SCENARIOS)
         .chain(external::SCENARIOS)
+        .chain(limits::SCENARIOS)
         .chain(authentication::SCENARIOS)
         .chain(probes::SCENARIOS)
         .chain(tls_routes::SCENARIOS)

@@ -65,11 +65,7 @@ pub(crate) fn states(mesh: &Mesh, said: &[Said], silent: usize) -> States {
 
 fn accepted(report: &PolicyReport) -> Condition {
     let (status, reason, message) = match (&report.broken, report.missing.as_slice()) {
-        (Some(broken), _) => (
-            "False",
-            "Invalid",
-            format!("{broken}; it denies what it is for"),
-        ),
+        (Some(broken), _) => ("False", "Invalid", broken.clone()),
         (None, []) if report.asks_itself.is_empty() => ("True", "Accepted", String::new()),
         (None, missing) if !missing.is_empty() => (
             "False",

@@ -150,7 +150,7 @@ fn note(one: &ObjectStatus) -> Option<String> {
 /// What is said of a policy that does not do what it says.
 fn policy_note(report: &PolicyReport) -> Option<(&'static str, String)> {
     if let Some(broken) = &report.broken {
-        let note = format!("{broken}; it denies what it is for");
+        let note = broken.clone();
         return Some(("Invalid", note));
     }
     let missing = report.missing.first()?;

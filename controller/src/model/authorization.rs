@@ -43,7 +43,7 @@ pub struct PolicyReport {
     pub uid: Box<str>,
     /// Which version of it this is about; a file has none.
     pub generation: Option<i64>,
-    /// Why it denies instead of what it says.
+    /// Why it denies instead of what it says, or would.
     pub broken: Option<String>,
     /// What it is for, or would ask, and is not there.
     pub missing: Vec<String>,
@@ -263,7 +263,8 @@ fn limits<'a>(
                 ..limit.clone()
             });
         }
-        let broken = policy.broken().map(ToString::to_string);
+        let broken = policy.broken();
+        let broken = broken.map(|invalid| format!("{invalid}; it denies what it is for"));
         let key = (Kind::RateLimitPolicy, &policy.metadata);
         reports.push(PolicyReport {
             missing,
@@ -348,7 +349,11 @@ fn in_order(objects: &Objects) -> Vec<&Meant> {
 fn report(policy: &Meant) -> PolicyReport {
     let broken = policy.policy.rules.as_ref().err();
     let key = (Kind::AuthorizationPolicy, &policy.metadata);
-    PolicyReport::of(key, broken.map(ToString::to_string))
+    let broken = broken.map(|invalid| match policy.policy.mode {
+        Mode::Enforce => format!("{invalid}; it denies what it is for"),
+        Mode::Shadow => format!("{invalid}; it would deny what it is for"),
+    });
+    PolicyReport::of(key, broken)
 }
 
 impl PolicyReport {

@@ -55,6 +55,8 @@ struct Document<'a> {
 #[derive(Deserialize)]
 struct Named {
     metadata: ObjectMeta,
+    #[serde(default)]
+    spec: serde_json::Value,
 }
 
 #[derive(Deserialize)]
@@ -196,14 +198,15 @@ fn policy(document: &Document<'_>, warnings: &mut Vec<String>) -> Result<Meant, 
         Ok(written) => policy::meant(written),
         Err(refused) => {
             let named: Named = read(document)?;
+            let mode = policy::Mode::of_unread(&named.spec);
             let invalid = Invalid::new(&refused.field, &refused.problem);
-            policy::unreadable(named.metadata, invalid)
+            policy::unreadable(named.metadata, mode, invalid)
         }
     };
     if let Err(invalid) = &meant.policy.rules {
         let (line, name) = (document.line, &meant.policy.name);
         warnings.push(format!(
-            "line {line}: policy {name} denies what it targets: {invalid}"
+            "line {line}: policy {name} denies what it targets, or would: {invalid}"
         ));
     }
     Ok(meant)

@@ -33,6 +33,13 @@ impl KeyPart {
 }
 
 impl Terms {
+    /// Whether its buckets are those of another version of it.
+    #[must_use]
+    pub fn is_same_bucket(&self, other: &Self) -> bool {
+        let own = (self.pace, &self.key, self.scope, self.unavailable);
+        own == (other.pace, &other.key, other.scope, other.unavailable)
+    }
+
     /// Whether what is asked counts here. Where that cannot be told, it does.
     pub fn holds<'a, F>(&self, asked: &Asked<'a, F>, effort: &Effort) -> bool
     where

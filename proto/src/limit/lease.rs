@@ -28,6 +28,8 @@ pub struct Lease {
     tokens: AtomicU64,
     /// Asked for in vain since the last report.
     missed: AtomicU64,
+    /// Spent without a lease, and not reported.
+    alone: AtomicU64,
 }
 
 impl Lease {
@@ -42,6 +44,11 @@ impl Lease {
     /// So many would be spent if they were there.
     pub fn miss(&self, cost: u64) {
         self.missed.fetch_add(cost, Ordering::Relaxed);
+    }
+
+    /// So many were spent though none were leased: the ledger was away.
+    pub fn spend_alone(&self, cost: u64) {
+        self.alone.fetch_add(cost, Ordering::Relaxed);
     }
 
     /// What is held.
@@ -72,6 +79,8 @@ pub struct Session {
     last_sent: Option<Instant>,
     /// When the last request that was heard was sent.
     last_heard: Option<Instant>,
+    /// When the ledger leases.
+    opens: Option<Instant>,
     holdings: BTreeMap<u32, Holding>,
     next: u32,
     /// Numbers that the ledger was not told of.
@@ -89,10 +98,11 @@ struct Holding {
     memory: Option<Memory>,
     granted: u64,
     returned: u64,
+    alone: u64,
     /// As the ledger was told.
     said: Said,
-    /// What requests said of what was spent: the last that was heard, and those since.
-    spent: VecDeque<(u64, u64)>,
+    /// What requests said of what was spent, leased or not: the last that was heard, and those since.
+    used: VecDeque<(u64, u64)>,
     told: Option<Told>,
     demand: Demand,
 }
@@ -102,6 +112,7 @@ struct Said {
     spent: u64,
     returned: u64,
     wanted: u64,
+    alone: u64,
 }
 
 /// What the ledger said last.
@@ -110,7 +121,7 @@ struct Told {
     unspent: f64,
     /// When the request was sent that this answers, and what it said was spent.
     at: Instant,
-    spent: u64,
+    used: u64,
     wait_until: Option<Instant>,
     sharers: u32,
 }
@@ -124,9 +135,13 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Spent without a ledger.
-    pub fn spend(&mut self, spent: u64) {
-        self.spent += spent;
+    /// Nothing is known but what was spent: there may have been a full bucket.
+    fn unknown(pace: Pace, now: Instant) -> Self {
+        Self {
+            unspent: pace.burst_tokens(),
+            at: now,
+            spent: 0,
+        }
     }
 }
 
@@ -159,6 +174,7 @@ impl Session {
             sent: VecDeque::new(),
             last_sent: None,
             last_heard: None,
+            opens: None,
             holdings: BTreeMap::new(),
             next: 0,
             unnamed: Vec::new(),
@@ -177,6 +193,11 @@ impl Session {
         now: Instant,
     ) -> u32 {
         lease.withdraw(u64::MAX);
+        let alone = lease.alone.swap(0, Ordering::Relaxed);
+        let mut memory = memory.or_else(|| (alone > 0).then(|| Memory::unknown(pace, now)));
+        if let Some(memory) = &mut memory {
+            memory.spent += alone;
+        }
         let number = self.next;
         self.next += 1;
         self.unnamed.push(number);
@@ -188,8 +209,9 @@ impl Session {
             memory,
             granted: 0,
             returned: 0,
+            alone: 0,
             said: Said::default(),
-            spent: VecDeque::from([(0, 0)]),
+            used: VecDeque::from([(0, 0)]),
             told: None,
             demand: Demand::new(now),
         };
@@ -201,6 +223,12 @@ impl Session {
     #[must_use]
     pub fn spend_until(&self) -> Option<Instant> {
         self.last_heard.map(|at| at + LEASE_TIME)
+    }
+
+    /// Whether the ledger leases: it has answered, and listens no more to what others remember.
+    #[must_use]
+    pub fn is_open(&self, now: Instant) -> bool {
+        self.opens.is_some_and(|opens| opens <= now)
     }
 
     /// Since when an answer is outstanding.
@@ -239,7 +267,7 @@ impl Session {
         for (number, holding) in &mut self.holdings {
             match holding.say(now) {
                 Some(said) => {
-                    holding.spent.push_back((sequence, said.spent));
+                    holding.used.push_back((sequence, said.spent + said.alone));
                     usages.push(usage(*number, said));
                 }
                 None if holding.is_forgotten(now) => forgotten.push(*number),
@@ -273,6 +301,7 @@ impl Session {
             return Err(Invalid::new("heard", "was never sent"));
         }
         self.heard(response.heard);
+        self.opens = now.checked_add(Duration::from_micros(response.opens_us));
         for grant in &response.grants {
             // Those that were given up meanwhile.
             let Some(holding) = self.holdings.get_mut(&grant.number) else {
@@ -287,7 +316,7 @@ impl Session {
                 holding.told = Some(Told {
                     unspent: grant.unspent,
                     at,
-                    spent: holding.spent_heard(),
+                    used: holding.used_heard(),
                     wait_until: wait.and_then(|wait| now.checked_add(wait)),
                     sharers: grant.sharers,
                 });
@@ -324,6 +353,7 @@ fn usage(number: u32, said: Said) -> pb::LeaseUsage {
         spent: said.spent,
         returned: said.returned,
         wanted: said.wanted,
+        alone: said.alone,
     }
 }
 
@@ -353,7 +383,8 @@ impl Holding {
     /// What is to be said, if it is not what was.
     fn say(&mut self, now: Instant) -> Option<Said> {
         let missed = self.lease.missed.swap(0, Ordering::Relaxed);
-        self.demand.count(self.spent(), missed, now);
+        self.alone += self.lease.alone.swap(0, Ordering::Relaxed);
+        self.demand.count(self.used(), missed, now);
         let burst = u64::from(self.pace.burst);
         let target = self.demand.target(now).min(burst);
         let held = self.lease.held();
@@ -367,6 +398,7 @@ impl Holding {
             spent: self.spent(),
             returned: self.returned,
             wanted: self.settled(wanted, missed),
+            alone: self.alone,
         };
         if said == self.said {
             return None;
@@ -392,26 +424,31 @@ impl Holding {
     }
 
     fn hear(&mut self, sequence: u64) {
-        while self.spent.get(1).is_some_and(|(sent, _)| *sent <= sequence) {
-            self.spent.pop_front();
+        while self.used.get(1).is_some_and(|(sent, _)| *sent <= sequence) {
+            self.used.pop_front();
         }
     }
 
-    /// What was spent as the ledger knows.
-    fn spent_heard(&self) -> u64 {
-        self.spent.front().map_or(0, |(_, spent)| *spent)
+    /// Leased or not.
+    fn used(&self) -> u64 {
+        self.spent() + self.alone
+    }
+
+    /// As the ledger knows.
+    fn used_heard(&self) -> u64 {
+        self.used.front().map_or(0, |(_, used)| *used)
     }
 
     fn remembered(&self) -> Option<Memory> {
         let Some(told) = self.told else {
             let mut memory = self.memory?;
-            memory.spend(self.spent());
+            memory.spent += self.used();
             return Some(memory);
         };
         Some(Memory {
             unspent: told.unspent,
             at: told.at,
-            spent: self.spent() - told.spent.min(self.spent()),
+            spent: self.used().saturating_sub(told.used),
         })
     }
 }

@@ -75,6 +75,7 @@ struct Holding {
     spent: u64,
     returned: u64,
     wanted: u64,
+    alone: u64,
     told: Told,
 }
 
@@ -206,6 +207,7 @@ impl Ledger {
             spent: 0,
             returned: 0,
             wanted: 0,
+            alone: 0,
             told: Told::default(),
         };
         if let Some(session) = self.sessions.get_mut(&id) {
@@ -273,7 +275,8 @@ impl Ledger {
         };
         let spent = usage.spent.checked_sub(holding.spent);
         let returned = usage.returned.checked_sub(holding.returned);
-        let (Some(spent), Some(returned)) = (spent, returned) else {
+        let alone = usage.alone.checked_sub(holding.alone);
+        let (Some(spent), Some(returned), Some(alone)) = (spent, returned, alone) else {
             return refuse("spent", "is less than it was");
         };
         let used = usage.spent.checked_add(usage.returned);
@@ -282,9 +285,11 @@ impl Ledger {
         }
         holding.spent = usage.spent;
         holding.returned = usage.returned;
+        holding.alone = usage.alone;
         holding.wanted = usage.wanted.min(account.pace.burst.into());
         account.order.spent += spent;
         account.order.returned += returned;
+        account.order.debit = account.order.debit.saturating_add(alone);
         // What came back need not be waited for.
         if returned > 0
             && let Some(due) = account.due.take()
@@ -293,7 +298,7 @@ impl Ledger {
         }
         // Others wait already: so does this one, until there is enough to share.
         let is_due = account.due.is_none_or(|due| due <= now);
-        if spent + returned > 0 || is_due {
+        if spent + returned + alone > 0 || is_due {
             self.touched.insert(holding.account);
         }
         Ok(())
@@ -446,11 +451,17 @@ impl Ledger {
     }
 
     /// What sessions are told: that they were heard, and what they were granted.
-    pub fn responses(&mut self) -> Vec<(SessionId, pb::LeaseResponse)> {
+    pub fn responses(&mut self, now: Instant) -> Vec<(SessionId, pb::LeaseResponse)> {
+        let opens = self.opens.saturating_duration_since(now);
+        let opens_us = u64::try_from(opens.as_micros()).unwrap_or(u64::MAX);
         let ids = std::mem::take(&mut self.answers);
         let responses = ids.into_iter().filter_map(|id| {
             let session = self.sessions.get_mut(&id)?;
-            Some((id, session.response()))
+            let response = pb::LeaseResponse {
+                opens_us,
+                ..session.response()
+            };
+            Some((id, response))
         });
         responses.collect()
     }
@@ -508,6 +519,7 @@ impl Session {
         pb::LeaseResponse {
             heard: self.sequence,
             grants: grants.collect(),
+            opens_us: 0,
         }
     }
 }

@@ -374,7 +374,7 @@ impl World {
             let answer = self.buckets.carry_out(name, pace, &order, now);
             self.ledger.deal(at, answer, now);
         }
-        for (id, response) in self.ledger.responses() {
+        for (id, response) in self.ledger.responses(now) {
             if let Some(at) = self.owners.get(&id) {
                 self.send(Message::Response(*at, id, response));
             }

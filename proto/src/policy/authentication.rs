@@ -105,8 +105,8 @@ impl Authentication {
         self.ports.is_empty() || self.ports.iter().any(|one| one.get() == port)
     }
 
-    /// Whether bytes that are no HTTP are refused there: it names the port, or makes headers that such bytes could hold as
-    /// well.
+    /// Whether bytes that are no HTTP are refused there even if that is what was declared: it names the port, or makes
+    /// headers that such bytes could hold as well.
     #[must_use]
     pub fn requires_http(&self, port: u16) -> bool {
         let makes_headers = match &self.issuers {

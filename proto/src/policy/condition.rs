@@ -110,7 +110,16 @@ impl Condition {
                 Some(http) => self.holds_of(http, benefit),
                 None => is_cautious,
             },
-            Self::Expression(expression) => expression.holds(asked, effort).unwrap_or(is_cautious),
+            Self::Expression(expression) => {
+                let holds = |path| expression.holds(asked, path, effort).unwrap_or(is_cautious);
+                let path = asked.http.as_ref().map_or("", |http| http.path);
+                let as_it_is = holds(path);
+                // As some servers read it: both ways for what allows, either way for what denies.
+                match path.contains(';') && as_it_is != is_cautious {
+                    true => holds(&without_parameters(path)),
+                    false => as_it_is,
+                }
+            }
         }
     }
 
@@ -237,6 +246,12 @@ impl Path {
 fn is_below(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// A path as servers read it that leave parameters away.
+fn without_parameters(path: &str) -> String {
+    let elements: Vec<&str> = path.split('/').map(bare).collect();
+    elements.join("/")
 }
 
 /// An element without its parameters.

@@ -6,7 +6,8 @@
 //! - `startsWith`, `endsWith`, `contains`, `matches` (a literal regular expression, found anywhere), `size`, `has(claims.name)`.
 //!
 //! As in CEL, what is not there is an error; `&&` and `||` are only errors where the other side does not decide. A header that
-//! is there several times is an error too: which one would be meant? Limits: `TEXT_BYTES_MAX` bytes, `NODES_MAX` parts,
+//! is there several times is an error too: which one would be meant? A path whose elements have parameters (`/a;b`) is looked
+//! at with and without: a rule that allows has to hold both ways, one that denies either way. Limits: `TEXT_BYTES_MAX` bytes, `NODES_MAX` parts,
 //! `DEPTH_MAX` inside each other, and `COST_MAX` for one decision, in parts looked at and bytes compared.
 
 use crate::Invalid;

@@ -72,7 +72,14 @@ const TO: &[&str] = &[
     "header:x-role=us*",
     "header:x-role",
 ];
-const WHEN: &[&str] = &["claim:groups=g", "claim:groups", "header:x-role=user"];
+const WHEN: &[&str] = &[
+    "claim:groups=g",
+    "claim:groups",
+    "header:x-role=user",
+    "expression=request.path.startsWith('/a/b')",
+    "expression=!request.path.startsWith('/a/b')",
+    "expression=request.headers['x-role']=='user'",
+];
 
 fn said_policy() -> impl Strategy<Value = SaidPolicy> {
     let some = |all: &'static [&'static str]| {
@@ -140,6 +147,22 @@ fn request() -> impl Strategy<Value = Request> {
         })
 }
 
+/// An expression of `WHEN`; the same.
+fn expression_holds(said: &str, http: &SaidHttp, deny: bool) -> Option<bool> {
+    if said.contains("headers") {
+        // None is an error, and so are several.
+        return (http.roles.len() == 1).then(|| http.roles[0] == "user");
+    }
+    let bare = http.path.split('/').map(|one| one.split(';').next());
+    let bare: Vec<&str> = bare.flatten().collect();
+    let told = |path: &str| path.starts_with("/a/b") != said.contains('!');
+    let both = [told(http.path), told(&bare.join("/"))];
+    Some(match deny {
+        true => both[0] || both[1],
+        false => both[0] && both[1],
+    })
+}
+
 /// Some(true), Some(false), or cannot be told.
 fn holds(said: &str, request: &Request, deny: bool) -> Option<bool> {
     let (name, values) = said.split_once('=').unwrap_or((said, ""));
@@ -165,6 +188,9 @@ fn holds(said: &str, request: &Request, deny: bool) -> Option<bool> {
         _ => {}
     }
     let http = request.http.as_ref()?;
+    if name == "expression" {
+        return expression_holds(said, http, deny);
+    }
     let path_is = |path: &str| match name {
         "path" => among(path),
         "prefix" => values.iter().any(|one| {

@@ -6,7 +6,7 @@
 //! - Without an answer in time, or with one that cannot be acted on, the policy says what becomes of the request.
 //!
 //! Limits: [`CHECKS_MAX`] requests of one worker, beyond which they are refused whatever the policies say, and
-//! [`BODY_TIMEOUT`] for a body.
+//! [`BODY_TIMEOUT`] for a body, which is held within the credit of its stream.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ use crate::upstream::unary::{Unary, unary};
 use crate::worker::Worker;
 
 /// Requests of one worker about which somebody is being asked.
-const CHECKS_MAX: usize = 1024;
+const CHECKS_MAX: usize = 256;
 /// For a body that is to be told to be there.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -91,13 +91,14 @@ impl Check<'_> {
         reader: &mut Reader,
         exchange: &mut Exchange,
     ) -> Result<Checked, Error> {
-        let _under_way = self.worker.checks.begin()?;
         let (policies, asking) = (&self.worker.policies, self.wanted.asking);
         if let Some(first) = asking.first().filter(|_| head.0.target == CHECK_PATH) {
             let problem = Some("would be asked about a call that asks");
             return Err(policies.refused_by(self.wanted, first, Reason::AuthorizerFailed, problem));
         }
         let body = self.body(head, reader).await?;
+        // Not before: whoever is slow to send would keep others out.
+        let _under_way = self.worker.checks.begin()?;
         let (mut request, mut response) = (Edits::default(), Edits::default());
         for one in asking {
             match unless_reset(self.stream, self.one(one, body.as_deref())).await? {
@@ -215,6 +216,7 @@ impl Check<'_> {
         let asked = Unary {
             address,
             path: CHECK_PATH,
+            patience: external.timeout,
             message: &message,
         };
         let answer = unary(self.worker, self.app.ip(), asked).await;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use ringmail_proto::bundle::TrustBundle;
 use ringmail_proto::destination::{BYTES_MAX, Destination, destination_name};
+use ringmail_proto::limit::denied_name;
 use ringmail_proto::pb::discovery_service_client::DiscoveryServiceClient;
 use ringmail_proto::pb::resource::Resource;
 use ringmail_proto::pb::watch_request::Request;
@@ -251,6 +252,7 @@ impl Control {
         version: Version,
     ) -> Vec<pb::DeniedPolicy> {
         let authentications = std::mem::take(&mut authorization.authentications);
+        let limits = std::mem::take(&mut authorization.limits);
         let authorizer = Authorizer::new(authorization);
         let told = |name: String, invalid: &Invalid| pb::DeniedPolicy {
             name,
@@ -264,7 +266,11 @@ impl Control {
             let invalid = one.issuers.as_ref().err()?;
             Some(told(format!("authentication {}", one.name), invalid))
         });
-        let denied = policies.chain(authentications_denied);
+        let limits_denied = limits.iter().filter_map(|limit| {
+            let invalid = limit.terms.as_ref().err()?;
+            Some(told(denied_name(&limit.name), invalid))
+        });
+        let denied = policies.chain(authentications_denied).chain(limits_denied);
         let denied: Vec<_> = denied.take(DENIED_MAX).collect();
         for one in &denied {
             let (policy, reason) = (&one.name, &one.reason);
@@ -280,6 +286,7 @@ impl Control {
         self.snapshot.put_authorization(Authorized {
             authorizer,
             authentications,
+            limits,
             version,
         });
         denied

@@ -307,10 +307,7 @@ impl Stream {
             });
         }
         if !ahead.is_empty() {
-            *reader = Reader {
-                inbox: ahead,
-                ..Reader::default()
-            };
+            (reader.inbox, reader.ended) = (ahead, false);
         }
         Ok(Some(body))
     }
@@ -394,5 +391,35 @@ impl Reader {
             },
             _ => received,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trailers_that_are_dropped_are_an_end() {
+        let frame = |kind, end, payload| Frame {
+            stream: 1,
+            kind,
+            end,
+            payload,
+        };
+        let mut reader = Reader::default();
+        reader.drop_trailers();
+        let filled = reader.poll_fill(|inbox| {
+            inbox.push(&frame(Kind::Data, false, b"some"));
+            inbox.push(&frame(Kind::Trailers, true, b"\x06x-user\x04root"));
+            Ok(true)
+        });
+        assert_eq!(filled, Poll::Ready(Ok(())));
+        let mut next = || {
+            let received = reader.next().expect("a frame");
+            (received.kind, received.end, received.payload.len())
+        };
+        assert_eq!(next(), (Kind::Data, false, 4));
+        assert_eq!(next(), (Kind::Data, true, 0));
+        assert!(reader.is_ended());
     }
 }

@@ -61,6 +61,8 @@ pub(super) enum Ground<'a> {
         object: &'a str,
         problem: &'static str,
     },
+    /// Of a rate limit.
+    Limit(&'a str),
     /// Of who was asked.
     External {
         policy: &'a str,
@@ -84,6 +86,7 @@ pub(super) fn refused(
             By::Posture => ("posture", None, None, None),
         },
         Ground::Token { object, problem } => ("token", Some(object), None, Some(problem)),
+        Ground::Limit(limit) => ("limit", Some(limit), None, None),
         Ground::External { policy, problem } => ("external", Some(policy), None, problem),
     };
     let svid = wanted.client.svid.as_ref();

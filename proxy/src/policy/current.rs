@@ -82,7 +82,7 @@ impl Current {
 }
 
 /// What policies ask about.
-fn asked<'a>(wanted: &Wanted<'a>) -> Asked<'a, Fields<'a>> {
+pub(super) fn asked<'a>(wanted: &Wanted<'a>) -> Asked<'a, Fields<'a>> {
     Asked {
         caller: Caller {
             identity: wanted.client.svid.as_ref().map(|svid| &svid.id),

@@ -38,9 +38,16 @@ pub(crate) struct Authenticated {
     /// For the app, in neutral form, if that is not what came.
     head: Option<Vec<u8>>,
     vouched: Option<Rc<Vouched>>,
+    /// Headers are made of claims there.
+    makes_headers: bool,
 }
 
 impl Authenticated {
+    /// Whether trailers could pass for headers that are made here.
+    pub(crate) fn guards_headers(&self) -> bool {
+        self.makes_headers
+    }
+
     /// The request's head for the app; `came` is as it came.
     pub(crate) fn head<'a>(
         &'a self,
@@ -112,7 +119,11 @@ pub(super) fn authenticate<'a>(
         }
         head
     });
-    Ok(Authenticated { head, vouched })
+    Ok(Authenticated {
+        head,
+        vouched,
+        makes_headers: issuers.clone().any(|one| !one.claims_to_headers.is_empty()),
+    })
 }
 
 /// Who vouches for a token: at first by its signature, then from memory.

@@ -6,6 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::call::{Call, Outgoing, Terms};
 use super::{Caller, dialled};
@@ -29,6 +30,8 @@ pub(crate) struct Unary<'a> {
     pub(crate) address: SocketAddr,
     /// `/package.Service/Method`.
     pub(crate) path: &'a str,
+    /// How long the caller waits, which the server is told.
+    pub(crate) patience: Duration,
     pub(crate) message: &'a [u8],
 }
 
@@ -87,10 +90,12 @@ fn head(asked: &Unary<'_>) -> Vec<u8> {
     }
     .encode(&mut head);
     let host = asked.address.to_string();
+    let patience = format!("{}m", asked.patience.as_millis());
     let fields = [
         ("host", host.as_str()),
         ("content-type", "application/grpc"),
         ("te", "trailers"),
+        ("grpc-timeout", patience.as_str()),
     ];
     for (name, value) in fields {
         put_field(&mut head, name.as_bytes(), value.as_bytes());

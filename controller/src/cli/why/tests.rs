@@ -12,6 +12,8 @@ const OBJECTS: &str = "
 ---
 {apiVersion: ringmail.io/v1alpha1, kind: AuthorizationPolicy, metadata: {name: web, namespace: shop}, spec: {targetRefs: [{kind: Service, name: cart}], action: allow, rules: [{from: [{serviceAccounts: [web]}], to: [{methods: [GET]}]}]}}
 ---
+{apiVersion: ringmail.io/v1alpha1, kind: AuthorizationPolicy, metadata: {name: ask, namespace: shop}, spec: {targetRefs: [{kind: Service, name: cart}], action: external, external: {service: {namespace: authz, name: opa, port: 9191}}, rules: [{to: [{paths: [{prefix: /asked}]}]}]}}
+---
 {apiVersion: ringmail.io/v1alpha1, kind: AuthorizationPolicy, metadata: {name: trial, namespace: shop}, spec: {targetRefs: [{kind: Namespace}], action: deny, mode: shadow, rules: [{to: [{paths: [{prefix: /admin}]}]}]}}
 ";
 
@@ -67,4 +69,22 @@ fn says_what_would_happen_and_by_which_rule() {
         row.because.as_deref(),
         Some("from: serviceAccounts shop/web")
     );
+}
+
+#[test]
+fn says_who_else_is_asked() {
+    let check = |flags: &str, expected: &[&str]| {
+        let answer = asked(&format!(
+            "--from spiffe://mesh.local/ns/shop/sa/web {flags}"
+        ));
+        assert_eq!(answer.asks, expected, "{flags}");
+    };
+    check(
+        "--method GET --path /asked/x",
+        &["shop/ask asks authz/opa:9191"],
+    );
+    check("--method GET --path /other", &[]);
+    // What is denied is not asked about.
+    check("--method POST --path /asked/x", &[]);
+    check("", &[]);
 }

@@ -286,3 +286,25 @@ fn who_is_asked_is_found_and_never_asked_about_itself() {
     let elsewhere = asking("{kind: Namespace}", "{namespace: old, name: opa, port: 80}");
     assert!(elsewhere.policies()[0].broken.is_none());
 }
+
+#[test]
+fn what_is_only_to_be_counted_denies_nothing() {
+    let check = |targets: &str, rest: &str| {
+        let rest = format!(", mode: shadow{rest}");
+        let mesh = mesh(&policy("p", targets, &rest));
+        let report = &mesh.policies()[0];
+        let broken = report.broken.as_deref().unwrap_or_default();
+        assert!(
+            broken.ends_with("it would deny what it is for"),
+            "{report:?}"
+        );
+        let told = mesh.authorization(&"shop/cart".parse().expect("a name"));
+        let told = told.expect("a workload");
+        assert_eq!(told.policies[0].mode, Mode::Shadow, "{targets} {rest}");
+        assert!(told.policies[0].rules.is_err());
+    };
+    let cart = "{kind: Service, name: cart}";
+    check(cart, ", rules: [{to: [{paths: [{exact: /a/../b}]}]}]");
+    check(cart, ", something: new");
+    check("", "");
+}

@@ -228,6 +228,7 @@ pub(crate) fn of_written_policy(text: &Value) -> Option<Found> {
 
 /// A policy that cannot be read denies, and is kept.
 pub(super) fn of_policy(one: DynamicObject) -> Found {
+    let mode = policy::Mode::of_unread(one.data.get("spec").unwrap_or(&Value::Null));
     let (metadata, spec) = ours(one);
     let meant = match spec {
         Ok(spec) => policy::meant(AuthorizationPolicy {
@@ -235,7 +236,7 @@ pub(super) fn of_policy(one: DynamicObject) -> Found {
             spec,
             status: None,
         }),
-        Err(invalid) => policy::unreadable(metadata.clone(), invalid),
+        Err(invalid) => policy::unreadable(metadata.clone(), mode, invalid),
     };
     found(Kind::AuthorizationPolicy, metadata, || {
         Ok(Object::Policy(Arc::new(meant)))

@@ -7,6 +7,7 @@ use std::num::NonZeroU16;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ringmail_proto::policy::Policy;
 use ringmail_proto::{Invalid, pb};
+use serde_json::Value;
 
 use super::{
     Action, AuthorizationPolicy, GrpcMatch, Mode, Operation, PathMatch, PolicyRule, Source,
@@ -49,6 +50,7 @@ pub(crate) fn meant(written: AuthorizationPolicy) -> Meant {
     let name = full_name(&written.metadata);
     let namespace = written.metadata.namespace.clone();
     let namespace = namespace.as_deref().unwrap_or("default");
+    let mode = written.spec.mode;
     let targets = targets(&written.spec.target_refs);
     let external = match (&targets, written.spec.external) {
         (Ok(targets), Some(external)) if external.is_among(targets, namespace) => {
@@ -74,7 +76,7 @@ pub(crate) fn meant(written: AuthorizationPolicy) -> Meant {
             Action::External => pb::PolicyAction::External,
         }
         .into(),
-        mode: match written.spec.mode {
+        mode: match mode {
             Mode::Enforce => pb::PolicyMode::Enforce,
             Mode::Shadow => pb::PolicyMode::Shadow,
         }
@@ -91,8 +93,8 @@ pub(crate) fn meant(written: AuthorizationPolicy) -> Meant {
     let policy = external.and_then(|external| Policy::try_from(wire(external)));
     let (targets, policy) = match (targets, policy) {
         (Ok(targets), Ok(policy)) => (targets, policy),
-        (Err(invalid), _) => (everything(), broken(&name, invalid)),
-        (Ok(targets), Err(invalid)) => (targets, broken(&name, invalid)),
+        (Err(invalid), _) => (everything(), broken(&name, mode, invalid)),
+        (Ok(targets), Err(invalid)) => (targets, broken(&name, mode, invalid)),
     };
     Meant {
         metadata: written.metadata,
@@ -101,9 +103,9 @@ pub(crate) fn meant(written: AuthorizationPolicy) -> Meant {
     }
 }
 
-/// A policy of which nothing but the name can be read.
-pub(crate) fn unreadable(metadata: ObjectMeta, invalid: Invalid) -> Meant {
-    let policy = broken(&full_name(&metadata), invalid);
+/// A policy of which nothing but the name can be read, and whether it is in shadow.
+pub(crate) fn unreadable(metadata: ObjectMeta, mode: Mode, invalid: Invalid) -> Meant {
+    let policy = broken(&full_name(&metadata), mode, invalid);
     Meant {
         metadata,
         targets: everything(),
@@ -118,11 +120,28 @@ pub(in crate::source) fn everything() -> Vec<Target> {
     }]
 }
 
-fn broken(name: &str, invalid: Invalid) -> Policy {
+impl Mode {
+    /// Of a policy's `spec` that cannot be read otherwise: what is only to be counted denies nothing.
+    pub(crate) fn of_unread(spec: &Value) -> Self {
+        match spec.get("mode").and_then(Value::as_str) {
+            Some("shadow") => Self::Shadow,
+            Some(_) | None => Self::Enforce,
+        }
+    }
+
+    fn meant(self) -> ringmail_proto::policy::Mode {
+        match self {
+            Self::Enforce => ringmail_proto::policy::Mode::Enforce,
+            Self::Shadow => ringmail_proto::policy::Mode::Shadow,
+        }
+    }
+}
+
+fn broken(name: &str, mode: Mode, invalid: Invalid) -> Policy {
     Policy {
         name: name.into(),
         action: ringmail_proto::policy::Action::Deny,
-        mode: ringmail_proto::policy::Mode::Enforce,
+        mode: mode.meant(),
         ports: Vec::new(),
         rules: Err(invalid),
     }

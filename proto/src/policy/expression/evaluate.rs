@@ -24,22 +24,29 @@ enum Value<'a> {
 }
 
 impl Expression {
-    /// Whether it holds.
+    /// Whether it holds, of the request if it had that path.
     pub(in crate::policy) fn holds<'a, F>(
         &self,
         asked: &Asked<'a, F>,
+        path: &str,
         effort: &Effort,
     ) -> Result<bool, Unknown>
     where
         F: IntoIterator<Item = (&'a [u8], &'a [u8])> + Clone,
     {
-        Evaluation { asked, effort }.bool(&self.root)
+        Evaluation {
+            asked,
+            path,
+            effort,
+        }
+        .bool(&self.root)
     }
 }
 
 /// Values live as long as the expression and what is asked both do.
 struct Evaluation<'v, 'a, F> {
     asked: &'v Asked<'a, F>,
+    path: &'v str,
     effort: &'v Effort,
 }
 
@@ -141,7 +148,7 @@ where
         let http = || self.asked.http.as_ref().ok_or(Unknown);
         Ok(match field {
             Field::Method => Value::Text(http()?.method),
-            Field::Path => Value::Text(http()?.path),
+            Field::Path => http().map(|_| Value::Text(self.path))?,
             Field::Host => Value::Text(http()?.host.ok_or(Unknown)?),
             Field::Identity => Value::Text(identity()?.as_str()),
             Field::Namespace => Value::Text(identity()?.namespace()),

@@ -30,7 +30,9 @@ fn holds(text: &str, has_http: bool) -> Option<bool> {
         port: 8080,
         http: has_http.then_some(http),
     };
-    expression.holds(&asked, &Effort::default()).ok()
+    expression
+        .holds(&asked, "/orders/7", &Effort::default())
+        .ok()
 }
 
 #[test]
@@ -175,5 +177,5 @@ fn an_evaluation_costs_no_more_than_it_may() {
             claims: None,
         }),
     };
-    assert!(expression.holds(&asked, &Effort::default()).is_err());
+    assert!(expression.holds(&asked, &path, &Effort::default()).is_err());
 }

@@ -50,9 +50,11 @@ pub(super) async fn serve(
     traffic: &Traffic,
 ) -> Result<(), Error> {
     let mut input = Buffer::default();
-    let declared = match workload.protocol(app.port()) {
-        Declared::Detect if worker.policies.requires_http(app.port()) => Declared::Http1,
-        Declared::Tcp if worker.policies.requires_http(app.port()) => {
+    let declared = workload.protocol(app.port());
+    let is_http = worker.policies.requires_http(app.port(), declared);
+    let declared = match declared {
+        Declared::Detect if is_http => Declared::Http1,
+        Declared::Tcp if is_http => {
             return Err(Reason::NotHttp.into());
         }
         declared => declared,
@@ -81,6 +83,8 @@ pub(super) async fn serve(
         asking: &[],
     };
     worker.policies.judge(&wanted)?;
+    let admitted = worker.limits.admit(&wanted).await;
+    admitted.map_err(|exceeded| worker.policies.exceeds(&wanted, &exceeded.limit))?;
     let mut to_app = match to_app {
         Some(to_app) => to_app,
         None => connect(worker, app, Party::App).await?,

@@ -132,11 +132,13 @@ fn denial(said: DeniedHttpResponse) -> Denial {
         .and_then(|status| u16::try_from(status.code).ok());
     let mut coming = Vec::new();
     for one in said.headers.into_iter().take(EDITS_MAX) {
-        let edit = edit(one, How::Set);
-        coming.extend(
-            edit.ok()
-                .filter(|one| is_free(&one.name) && is_value(&one.value)),
-        );
+        let edit = edit(one, How::Append).ok();
+        let edit = edit.filter(|one| is_free(&one.name) && is_value(&one.value));
+        // There is nothing to replace, and a name may be there twice: `set-cookie`.
+        coming.extend(edit.map(|edit| Edit {
+            how: How::Append,
+            ..edit
+        }));
     }
     let headers = Edits {
         coming,

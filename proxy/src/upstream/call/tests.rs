@@ -21,6 +21,7 @@ use super::*;
 use crate::config::Config;
 use crate::drain::drain;
 use crate::http::neutral::{Version, put_field};
+use crate::limits::buckets::Buckets;
 use crate::metrics::Metrics;
 use crate::peer::frame::Decoder;
 use crate::peer::streams::Side;
@@ -85,7 +86,9 @@ fn worker() -> Rc<Worker> {
     let (snapshot, _lookups) = Snapshot::new();
     snapshot.put_identity(identity());
     let (_drainer, drain) = drain();
-    Worker::new(Arc::new(config), snapshot, Arc::new(Metrics::new(1)), drain)
+    let (buckets, _news) = Buckets::new();
+    let metrics = Arc::new(Metrics::new(1));
+    Worker::new(Arc::new(config), snapshot, metrics, drain, buckets)
 }
 
 fn destination() -> Arc<Destination> {

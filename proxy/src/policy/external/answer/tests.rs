@@ -160,6 +160,8 @@ fn a_client_is_told_what_the_authorizer_says() {
         status: Some(HttpStatus { code }),
         headers: vec![
             header("location", "/login"),
+            header("Set-Cookie", "a"),
+            header("Set-Cookie", "b"),
             header("content-length", "9"),
             header("x-ringmail-a", "b"),
         ],
@@ -180,32 +182,37 @@ fn a_client_is_told_what_the_authorizer_says() {
         );
     };
     let location = ("location", "/login");
+    let (one, two) = (("set-cookie", "a"), ("set-cookie", "b"));
     let plain = ("content-type", "text/plain");
     check(
         302,
         "",
         false,
-        (302, &[location, ("content-length", "0")], false),
+        (302, &[location, one, two, ("content-length", "0")], false),
     );
     check(
         401,
         "no!",
         false,
-        (401, &[location, plain, ("content-length", "3")], true),
+        (
+            401,
+            &[location, one, two, plain, ("content-length", "3")],
+            true,
+        ),
     );
-    check(204, "no!", false, (204, &[location], false));
+    check(204, "no!", false, (204, &[location, one, two], false));
     for odd in [0, 101, -1, 600, 70_000] {
         check(
             odd,
             "",
             false,
-            (403, &[location, ("content-length", "0")], false),
+            (403, &[location, one, two, ("content-length", "0")], false),
         );
     }
     let grpc = ("content-type", "application/grpc");
     let message = ("grpc-message", "50%25%0A%C3%A4");
     for (status, code) in [(403, "7"), (401, "16"), (200, "7"), (503, "14")] {
-        let fields = [location, grpc, ("grpc-status", code), message];
+        let fields = [location, one, two, grpc, ("grpc-status", code), message];
         check(status, "50%\n\u{e4}", true, (200, &fields, false));
     }
 }

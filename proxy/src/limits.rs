@@ -1,0 +1,273 @@
+//! How often our app may be asked: each request needs a token of every limit that is for it, after policy has allowed it.
+//!
+//! Tokens are held here already, leased from the controller's ledger ahead of need ([`buckets`]): a request spends one with
+//! one atomic operation. One that finds none waits at most [`WAIT_MAX`] for more, unless it is known that none comes so
+//! soon. While the ledger is away, each limit does as it says.
+//!
+//! Limits: [`KEYS_MAX`] buckets of one limit and worker; those beyond share one.
+
+/// Buckets, as this proxy knows them.
+pub(crate) mod buckets;
+
+/// What who is refused is told.
+mod answer;
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ringmail_proto::limit::{Limit, Terms};
+use ringmail_proto::policy::{Asked, Effort, Mode};
+use tokio::time::timeout;
+
+use crate::error::Reason;
+use crate::http::neutral::Fields;
+use crate::metrics::Metrics;
+use crate::metrics::sharded::Counter;
+use crate::policy::Wanted;
+use crate::snapshot::{Authorized, Snapshot};
+pub(crate) use answer::Exceeded;
+use buckets::{Buckets, Key, Outlook};
+
+/// How long a request waits for a token.
+const WAIT_MAX: Duration = Duration::from_millis(5);
+/// Buckets of one limit that a worker knows.
+const KEYS_MAX: usize = 10_000;
+/// What those beyond are called; no value of a key is.
+const OVERFLOW: &[u8] = b"\0overflow";
+/// What a limit refuses that this version cannot act on.
+const UNREADABLE_WAIT: Duration = Duration::from_secs(60);
+
+/// The limits, as one worker holds them.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    snapshot: Arc<Snapshot>,
+    metrics: Arc<Metrics>,
+    buckets: Arc<Buckets>,
+    current: RefCell<Option<Rc<Current>>>,
+    key: RefCell<Vec<u8>>,
+}
+
+/// What is in force.
+#[derive(Debug)]
+struct Current {
+    authorized: Arc<Authorized>,
+    limits: Vec<InForce>,
+}
+
+/// One limit's buckets and counters.
+#[derive(Debug, Default)]
+struct InForce {
+    buckets: RefCell<HashMap<Box<[u8]>, Arc<Key>>>,
+    admitted: OnceCell<Counter>,
+    refused: OnceCell<Counter>,
+}
+
+/// A bucket that a request needs tokens of.
+#[derive(Debug)]
+struct Need {
+    /// The limit's place.
+    limit: usize,
+    key: Arc<Key>,
+    cost: u32,
+}
+
+impl Limits {
+    pub(crate) fn new(
+        snapshot: Arc<Snapshot>,
+        metrics: Arc<Metrics>,
+        buckets: Arc<Buckets>,
+    ) -> Self {
+        Self {
+            snapshot,
+            metrics,
+            buckets,
+            current: RefCell::default(),
+            key: RefCell::default(),
+        }
+    }
+
+    /// Takes over what was learnt. Limits that did not change keep their buckets.
+    pub(crate) fn adopt(&self) {
+        let Some(learnt) = self.snapshot.authorization() else {
+            return;
+        };
+        let before = self.current.borrow().clone();
+        let limits = learnt.limits.iter().map(|limit| {
+            let old = before.as_ref().and_then(|before| before.buckets(limit));
+            InForce {
+                buckets: old.unwrap_or_default().into(),
+                ..InForce::default()
+            }
+        });
+        let limits = limits.collect();
+        *self.current.borrow_mut() = Some(Rc::new(Current {
+            authorized: learnt,
+            limits,
+        }));
+    }
+
+    /// Whether what policy has allowed is within the limits; spends its tokens if it is.
+    pub(crate) async fn admit(&self, wanted: &Wanted<'_>) -> Result<(), Exceeded> {
+        let Some(current) = self.current(wanted.port) else {
+            return Ok(());
+        };
+        let asked = wanted.asked();
+        let needs = self.needs(&current, &asked)?;
+        // What would be refused is counted.
+        let _ = self.meet(&current, &needs, Mode::Shadow).await;
+        self.meet(&current, &needs, Mode::Enforce).await
+    }
+
+    /// None where no limit is for the port.
+    fn current(&self, port: u16) -> Option<Rc<Current>> {
+        if self.current.borrow().is_none() {
+            self.adopt();
+        }
+        let current = self.current.borrow();
+        let current = current.as_ref()?;
+        let mut all = current.authorized.limits.iter();
+        all.any(|limit| limit.is_for_port(port))
+            .then(|| current.clone())
+    }
+
+    /// The buckets that a request needs tokens of.
+    fn needs(
+        &self,
+        current: &Current,
+        asked: &Asked<'_, Fields<'_>>,
+    ) -> Result<Vec<Need>, Exceeded> {
+        let (effort, mut needs) = (Effort::default(), Vec::new());
+        for (at, limit) in current.authorized.limits.iter().enumerate() {
+            if !limit.is_for_port(asked.port) {
+                continue;
+            }
+            match &limit.terms {
+                Ok(terms) if terms.holds(asked, &effort) => needs.push(Need {
+                    limit: at,
+                    key: self.bucket(current, at, terms, asked),
+                    cost: terms.cost(asked),
+                }),
+                Ok(_) => {}
+                Err(_) if limit.mode == Mode::Shadow => {}
+                Err(_) => return Err(Exceeded::new(limit, UNREADABLE_WAIT)),
+            }
+        }
+        Ok(needs)
+    }
+
+    /// The bucket of what is asked, among those of the limit at `at`.
+    fn bucket(
+        &self,
+        current: &Current,
+        at: usize,
+        terms: &Terms,
+        asked: &Asked<'_, Fields<'_>>,
+    ) -> Arc<Key> {
+        let mut key = self.key.borrow_mut();
+        terms.write_key(asked, &mut key);
+        let mut buckets = current.limits[at].buckets.borrow_mut();
+        if let Some(known) = buckets.get(key.as_slice()) {
+            return known.clone();
+        }
+        if buckets.len() >= KEYS_MAX {
+            let now = self.buckets.now(Instant::now());
+            buckets.retain(|_, key| !key.is_idle(now));
+        }
+        if buckets.len() >= KEYS_MAX {
+            key.clear();
+            key.extend_from_slice(OVERFLOW);
+        }
+        let limit = &current.authorized.limits[at];
+        let bucket = buckets.entry(key.as_slice().into());
+        let new = || self.buckets.key(&limit.name, &key, terms);
+        bucket.or_insert_with(new).clone()
+    }
+
+    /// Spends what is needed of limits in such a mode, all or nothing. Limits in shadow mode hold nobody up.
+    async fn meet(&self, current: &Current, needs: &[Need], mode: Mode) -> Result<(), Exceeded> {
+        let limits = &current.authorized.limits;
+        let own = || needs.iter().filter(|need| limits[need.limit].mode == mode);
+        let until = Instant::now() + WAIT_MAX;
+        let (mut outcome, mut is_first) = (Ok(()), true);
+        loop {
+            let now = Instant::now();
+            let lacking =
+                own().find_map(|need| match self.buckets.look(&need.key, need.cost, now) {
+                    Outlook::There => None,
+                    lacking => Some((need, lacking)),
+                });
+            let Some((need, lacking)) = lacking else {
+                if own().all(|need| self.buckets.spend(&need.key, need.cost, now)) {
+                    break;
+                }
+                // Another thread was faster.
+                continue;
+            };
+            if std::mem::take(&mut is_first) {
+                self.buckets.miss(&need.key, need.cost);
+            }
+            let soon = until.saturating_duration_since(now);
+            let wait = match lacking {
+                Outlook::Comes if mode == Mode::Enforce && !soon.is_zero() => {
+                    let granted = need.key.granted.notified();
+                    // Whether it came or not is looked at again.
+                    let _ = timeout(soon, granted).await;
+                    continue;
+                }
+                // Nobody is held up for what is only counted.
+                Outlook::Comes if mode == Mode::Shadow => break,
+                Outlook::Comes | Outlook::There => WAIT_MAX,
+                Outlook::ComesAfter(wait) => wait,
+            };
+            outcome = Err((need.limit, wait));
+            break;
+        }
+        let refused = outcome.err();
+        for need in own() {
+            let is_refused = refused.is_some_and(|(limit, _)| limit == need.limit);
+            // Those that would have admitted it spent nothing.
+            if refused.is_none() || is_refused {
+                current.count(need.limit, is_refused, &self.metrics);
+            }
+        }
+        refused.map_or(Ok(()), |(limit, wait)| {
+            Err(Exceeded::new(&limits[limit], wait))
+        })
+    }
+}
+
+impl Current {
+    /// Of a limit that was in force before as it is now.
+    fn buckets(&self, limit: &Limit) -> Option<HashMap<Box<[u8]>, Arc<Key>>> {
+        let at = self.authorized.limits.iter().position(|old| {
+            let same = |old: &Terms, new: &Terms| old.is_same_bucket(new);
+            let both = old.terms.as_ref().ok().zip(limit.terms.as_ref().ok());
+            old.name == limit.name && both.is_some_and(|(old, new)| same(old, new))
+        })?;
+        Some(self.limits[at].buckets.take())
+    }
+
+    fn count(&self, at: usize, is_refused: bool, metrics: &Metrics) {
+        let (own, limit) = (&self.limits[at], &self.authorized.limits[at]);
+        let (cell, outcome) = match is_refused {
+            true => (&own.refused, "refused"),
+            false => (&own.admitted, "admitted"),
+        };
+        cell.get_or_init(|| metrics.rate_limits(limit, outcome))
+            .add(1);
+    }
+}
+
+impl Exceeded {
+    fn new(limit: &Limit, wait: Duration) -> Self {
+        Self {
+            limit: limit.name.clone(),
+            pace: limit.terms.as_ref().ok().map(|terms| terms.pace),
+            wait,
+            reason: Reason::RateLimited,
+        }
+    }
+}

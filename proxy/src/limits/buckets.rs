@@ -1,0 +1,237 @@
+//! Buckets, as this proxy knows them: shared by its workers, which spend, and by the one task that talks to the ledger
+//! (`control`), which fills them. Everything in them is atomic; the table is locked where a bucket is new to a worker.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ringmail_proto::limit::home::BucketName;
+use ringmail_proto::limit::lease::Lease;
+use ringmail_proto::limit::local::Local;
+use ringmail_proto::limit::{Pace, Scope, Terms, Unavailable};
+use tokio::sync::{Notify, mpsc};
+
+/// Buckets that the ledger was not told of yet. Beyond, their requests are as without a ledger until there is room.
+const NEWS_MAX: usize = 4096;
+/// What who is refused waits for while the ledger is away and nothing is admitted without it.
+const AWAY_WAIT: Duration = Duration::from_secs(1);
+
+/// One bucket.
+#[derive(Debug)]
+pub(crate) struct Key {
+    pub(crate) lease: Arc<Lease>,
+    pub(crate) limit: Arc<str>,
+    pub(crate) name: Box<[u8]>,
+    pub(crate) pace: Pace,
+    scope: Scope,
+    unavailable: Unavailable,
+    /// Tokens came, or are known not to.
+    pub(crate) granted: Notify,
+    /// No token comes before; in microseconds.
+    wait_until: AtomicU64,
+    /// Proxies that share it.
+    sharers: AtomicU32,
+    /// For what is ours alone: a limit of each proxy, or our share while the ledger is away.
+    pub(crate) local: Local,
+    /// Whether the ledger is told of it.
+    pub(crate) is_told: AtomicBool,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(crate) struct Buckets {
+    start: Instant,
+    keys: Mutex<HashMap<BucketName, Arc<Key>>>,
+    /// Until when leases may be spent; in microseconds.
+    spend_until: AtomicU64,
+    /// Whether the ledger answers.
+    is_up: AtomicBool,
+    news: mpsc::Sender<Arc<Key>>,
+    /// A request waits for tokens.
+    pub(crate) needed: Notify,
+}
+
+/// What a request may expect of a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outlook {
+    /// There are tokens.
+    There,
+    /// They may come any moment.
+    Comes,
+    /// They come no sooner.
+    ComesAfter(Duration),
+}
+
+impl Buckets {
+    /// Those that the ledger should be told of come out of the receiver.
+    pub(crate) fn new() -> (Arc<Self>, mpsc::Receiver<Arc<Key>>) {
+        let (news, told) = mpsc::channel(NEWS_MAX);
+        let buckets = Self {
+            start: Instant::now(),
+            keys: Mutex::default(),
+            spend_until: AtomicU64::new(0),
+            is_up: AtomicBool::new(false),
+            news,
+            needed: Notify::new(),
+        };
+        (Arc::new(buckets), told)
+    }
+
+    /// Since our start.
+    pub(crate) fn now(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.start)
+    }
+
+    /// The bucket of that name, which may be another worker's already.
+    pub(crate) fn key(&self, limit: &Arc<str>, name: &[u8], terms: &Terms) -> Arc<Key> {
+        let new = || {
+            Arc::new(Key {
+                lease: Arc::default(),
+                limit: limit.clone(),
+                name: name.into(),
+                pace: terms.pace,
+                scope: terms.scope,
+                unavailable: terms.unavailable,
+                granted: Notify::new(),
+                wait_until: AtomicU64::new(0),
+                sharers: AtomicU32::new(terms.proxies),
+                local: Local::default(),
+                is_told: AtomicBool::new(false),
+            })
+        };
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = keys.entry((limit.clone(), name.into())).or_insert_with(new);
+        if key.pace != terms.pace
+            || key.scope != terms.scope
+            || key.unavailable != terms.unavailable
+        {
+            *key = new();
+        }
+        key.clone()
+    }
+
+    /// Nobody has used them of late.
+    pub(crate) fn forget(&self, unused: &[Arc<Key>]) {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        for key in unused {
+            let name = (key.limit.clone(), key.name.clone());
+            if keys.get(&name).is_some_and(|held| Arc::ptr_eq(held, key)) {
+                keys.remove(&name);
+            }
+        }
+    }
+
+    /// The ledger answers, or does not; and leases may be spent until then.
+    pub(crate) fn set(&self, is_up: bool, spend_until: Option<Instant>) {
+        let until = spend_until.map_or(0, |until| micros(self.now(until)));
+        self.spend_until.store(until, Relaxed);
+        self.is_up.store(is_up, Relaxed);
+    }
+
+    /// Whether a request finds so many tokens.
+    pub(super) fn look(&self, key: &Arc<Key>, cost: u32, now: Instant) -> Outlook {
+        let alone = |sharers| match key
+            .local
+            .take(key.pace, sharers, cost, self.now(now), false)
+        {
+            Ok(()) => Outlook::There,
+            Err(wait) => Outlook::ComesAfter(wait),
+        };
+        if key.scope == Scope::Local {
+            return alone(1);
+        }
+        if self.may_spend(now) && key.lease.held() >= cost.into() {
+            return Outlook::There;
+        }
+        if self.is_up.load(Relaxed) && self.tell(key) {
+            let wait = key.wait_until.load(Relaxed);
+            let wait = Duration::from_micros(wait).saturating_sub(self.now(now));
+            return match wait > super::WAIT_MAX {
+                true => Outlook::ComesAfter(wait),
+                false => Outlook::Comes,
+            };
+        }
+        // The first that needs it brings the ledger back to mind.
+        self.tell(key);
+        match key.unavailable {
+            Unavailable::LocalShare => alone(key.sharers.load(Relaxed)),
+            Unavailable::Allow => Outlook::There,
+            Unavailable::Deny => Outlook::ComesAfter(AWAY_WAIT),
+        }
+    }
+
+    /// Spends what a look has found; false if it is gone by now.
+    pub(super) fn spend(&self, key: &Key, cost: u32, now: Instant) -> bool {
+        let alone = |sharers| {
+            let taken = key.local.take(key.pace, sharers, cost, self.now(now), true);
+            taken.is_ok()
+        };
+        if key.scope == Scope::Local {
+            return alone(1);
+        }
+        if self.may_spend(now) && key.lease.spend(cost.into()) {
+            return true;
+        }
+        if self.is_up.load(Relaxed) {
+            return false;
+        }
+        let spent = match key.unavailable {
+            Unavailable::LocalShare => alone(key.sharers.load(Relaxed)),
+            Unavailable::Allow => true,
+            Unavailable::Deny => false,
+        };
+        if spent {
+            key.lease.spend_alone(cost.into());
+        }
+        spent
+    }
+
+    /// A request did not find what it needs.
+    pub(super) fn miss(&self, key: &Key, cost: u32) {
+        if key.scope == Scope::Global {
+            key.lease.miss(cost.into());
+            self.needed.notify_one();
+        }
+    }
+
+    fn may_spend(&self, now: Instant) -> bool {
+        micros(self.now(now)) < self.spend_until.load(Relaxed)
+    }
+
+    /// The ledger hears of the bucket, if there is room for it.
+    fn tell(&self, key: &Arc<Key>) -> bool {
+        if key.is_told.swap(true, Relaxed) {
+            return true;
+        }
+        let is_told = self.news.try_send(key.clone()).is_ok();
+        key.is_told.store(is_told, Relaxed);
+        is_told
+    }
+}
+
+impl Key {
+    /// What the ledger says beside tokens.
+    pub(crate) fn expect(&self, buckets: &Buckets, wait_until: Option<Instant>, sharers: u32) {
+        let until = wait_until.map_or(0, |until| micros(buckets.now(until)));
+        self.wait_until.store(until, Relaxed);
+        self.sharers.store(sharers.max(1), Relaxed);
+        self.granted.notify_waiters();
+    }
+
+    /// The ledger is away: what was there is leased to whoever has it, and no share of it is ours.
+    pub(crate) fn begin_alone(&self, buckets: &Buckets, now: Instant) {
+        let sharers = self.sharers.load(Relaxed);
+        self.local.empty(self.pace, sharers, buckets.now(now));
+        self.granted.notify_waiters();
+    }
+
+    /// Whether forgetting it changes nothing.
+    pub(super) fn is_idle(&self, now: Duration) -> bool {
+        !self.is_told.load(Relaxed) && self.local.is_full(now)
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}

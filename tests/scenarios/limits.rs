@@ -1,0 +1,249 @@
+//! How often apps may be asked: limits as apps and operators see them.
+
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Request;
+use ringmail_tests::apps;
+use ringmail_tests::bed::Bed;
+use ringmail_tests::load::{Reply, fetch};
+use ringmail_tests::mesh::Workload;
+use ringmail_tests::wait;
+
+use crate::Scenario;
+use crate::raw::dial;
+use crate::shop::{LIMIT, Plan, Shop, TALK, WEB, play, refusal, service};
+
+pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
+    ("limits::all_pods_together", all_pods_together),
+    ("limits::a_bucket_for_each_key", a_bucket_for_each_key),
+    (
+        "limits::refusals_explain_themselves",
+        refusals_explain_themselves,
+    ),
+    (
+        "limits::what_a_header_says_it_costs",
+        what_a_header_says_it_costs,
+    ),
+    ("limits::connections", connections),
+    ("limits::shadow", shadow),
+    ("limits::without_the_ledger", without_the_ledger),
+];
+
+const DECISIONS: &str = "ringmail_rate_limit_decisions_total";
+
+/// A policy with one limit for all of the namespace.
+fn policy(rest: &str, limit: &str) -> String {
+    format!(
+        "apiVersion: ringmail.io/v1alpha1\nkind: RateLimitPolicy\nmetadata: {{name: calls, namespace: shop}}\nspec:\n  targetRefs: [{{kind: Namespace}}]\n{rest}  limits: [{limit}]\n"
+    )
+}
+
+/// Puts it, and waits until every proxy has it.
+fn limit(shop: &Shop<'_>, rest: &str, limit: &str) -> anyhow::Result<()> {
+    shop.mesh.put("limit", &policy(rest, limit))?;
+    wait::until(LIMIT, || is_applied(shop).unwrap_or(false)).context("it is not in force")
+}
+
+/// Whether every proxy has the policy.
+fn is_applied(shop: &Shop<'_>) -> anyhow::Result<bool> {
+    let page = shop.mesh.controller_page("/status")?;
+    let status: serde_json::Value = serde_json::from_slice(&page.body)?;
+    let policies = status["policies"].as_array().context("no policies")?;
+    let conditions = policies.iter().flat_map(|one| one["conditions"].as_array());
+    let mut applied = conditions.flatten().filter(|one| one["type"] == "Applied");
+    Ok(applied.any(|one| one["status"] == "True"))
+}
+
+/// Waits until the server's proxy leases from the ledger.
+fn until_leasing(shop: &Shop<'_>) -> anyhow::Result<()> {
+    let is_up = || shop.server_metric("ringmail_rate_limit_ledger_up", &[]) == 1.0;
+    wait::until(LIMIT, is_up).context("the ledger is not asked")
+}
+
+fn get(shop: &Shop<'_>, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<Reply> {
+    let mut request = Request::get(path).header("host", WEB.to_string());
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::<Bytes>::default())?;
+    Ok(shop.client.namespace.block_on(fetch(WEB, request))??)
+}
+
+/// How many of so many requests are let through.
+fn admitted(shop: &Shop<'_>, count: usize, headers: &[(&str, &str)]) -> anyhow::Result<usize> {
+    let mut admitted = 0;
+    for n in 0..count {
+        let reply = get(shop, "/", headers)?;
+        match reply.status.as_u16() {
+            200 => admitted += 1,
+            429 => {}
+            status => anyhow::bail!("request {n} is answered {status}"),
+        }
+    }
+    Ok(admitted)
+}
+
+fn all_pods_together(bed: Bed) -> anyhow::Result<()> {
+    play(bed, &Plan::default(), |shop| {
+        let other = shop.node.pod("other")?;
+        let workload = Workload::new("shop", "other");
+        apps::serve_web(&other.namespace, "shop", 8080)?;
+        shop.mesh.put_workload(&other, &workload)?;
+        let _sidecar = shop.mesh.sidecar(&other, &workload)?;
+        let backends = [
+            (&Workload::new("shop", "server"), &shop.server),
+            (&workload, &other),
+        ];
+        shop.mesh.put_service(&service(), &backends)?;
+        limit(shop, "", "{requests: 20, per: minute}")?;
+        let begun = Instant::now();
+        // By then both proxies lease.
+        let mut admitted = admitted(shop, 4, &[])?;
+        until_leasing(shop)?;
+        admitted += self::admitted(shop, 120, &[])?;
+        let more = 1 + begun.elapsed().as_secs() / 3;
+        let admitted = u64::try_from(admitted)?;
+        ensure!(
+            (18..=20 + more).contains(&admitted),
+            "{admitted} of 20 and {more} more"
+        );
+        ensure!(shop.server_metric(DECISIONS, &[("outcome", "refused")]) > 0.0);
+        Ok(())
+    })
+}
+
+fn a_bucket_for_each_key(bed: Bed) -> anyhow::Result<()> {
+    play(bed, &Plan::default(), |shop| {
+        let by_user = "{requests: 5, per: hour, key: [{by: Header, name: X-User}], match: [{to: {paths: [{prefix: /}]}}]}";
+        limit(shop, "", by_user)?;
+        get(shop, "/", &[("x-user", "zoe")])?;
+        until_leasing(shop)?;
+        for user in ["ada", "bob", "cyd"] {
+            let admitted = admitted(shop, 12, &[("x-user", user)])?;
+            ensure!((4..=5).contains(&admitted), "{user}: {admitted} of 5");
+        }
+        Ok(())
+    })
+}
+
+fn refusals_explain_themselves(bed: Bed) -> anyhow::Result<()> {
+    play(bed, &Plan::default(), |shop| {
+        limit(shop, "", "{requests: 2, per: minute}")?;
+        admitted(shop, 6, &[])?;
+        let reply = get(shop, "/", &[])?;
+        let header = |name: &str| -> anyhow::Result<&str> {
+            let value = reply
+                .headers
+                .get(name)
+                .with_context(|| format!("no {name}"))?;
+            Ok(value.to_str()?)
+        };
+        ensure!(reply.status == 429 && refusal(&reply) == Some("rate_limited"));
+        let after: u64 = header("retry-after")?.parse()?;
+        ensure!((1..=75).contains(&after), "{after}");
+        ensure!(header("ratelimit-policy")? == "\"shop/calls/0\";q=2;w=60");
+        ensure!(header("ratelimit")?.starts_with("\"shop/calls/0\";r=0;t="));
+        let decision = header("x-ringmail-decision")?.to_owned();
+        let log = shop.mesh.proxy_log(&Workload::new("shop", "server"))?;
+        let line = log.lines().find(|line| line.contains(&decision));
+        let line = line.context("no line in the audit")?;
+        ensure!(
+            line.contains("shop/calls/0") && line.contains("limit"),
+            "{line}"
+        );
+
+        let grpc = get(shop, "/pay.Pay/Do", &[("content-type", "application/grpc")])?;
+        let field = |name: &str| grpc.headers.get(name).and_then(|value| value.to_str().ok());
+        ensure!(
+            grpc.status == 200 && field("grpc-status") == Some("8"),
+            "{grpc:?}"
+        );
+        let pushback = field("grpc-retry-pushback-ms").context("no pushback")?;
+        ensure!(pushback.parse::<u64>()? > 0);
+        Ok(())
+    })
+}
+
+fn what_a_header_says_it_costs(bed: Bed) -> anyhow::Result<()> {
+    play(bed, &Plan::default(), |shop| {
+        let cost =
+            "{requests: 20, per: hour, cost: {tokens: 1, header: x-cost}, key: [{by: Method}]}";
+        limit(shop, "", cost)?;
+        let warm = Request::head("/").body(Full::<Bytes>::default())?;
+        shop.client.namespace.block_on(fetch(WEB, warm))??;
+        until_leasing(shop)?;
+        let expensive = admitted(shop, 8, &[("x-cost", "6")])?;
+        ensure!(expensive == 3, "{expensive} of 3");
+        let cheap = admitted(shop, 6, &[])?;
+        ensure!(cheap == 2, "{cheap} of the 2 that are left");
+        Ok(())
+    })
+}
+
+/// Whether the app that speaks first is heard.
+fn talks(shop: &Shop<'_>) -> anyhow::Result<bool> {
+    let mut socket = dial(&shop.client, TALK)?;
+    let mut first = [0; 1];
+    Ok(socket.read(&mut first).is_ok_and(|read| read > 0))
+}
+
+fn connections(bed: Bed) -> anyhow::Result<()> {
+    play(bed, &Plan::default(), |shop| {
+        limit(shop, "", "{connections: 3, per: hour}")?;
+        let mut open = usize::from(talks(shop)?);
+        until_leasing(shop)?;
+        for _ in 0..8 {
+            open += usize::from(talks(shop)?);
+        }
+        ensure!((2..=3).contains(&open), "{open} of 3 connections");
+        ensure!(
+            get(shop, "/", &[])?.status == 200,
+            "requests are no connections"
+        );
+        Ok(())
+    })
+}
+
+fn shadow(bed: Bed) -> anyhow::Result<()> {
+    play(bed, &Plan::default(), |shop| {
+        limit(shop, "  mode: shadow\n", "{requests: 2, per: hour}")?;
+        let would = [("outcome", "refused"), ("shadow", "true")];
+        wait::until(LIMIT, || {
+            let admitted = admitted(shop, 5, &[]);
+            admitted.is_ok_and(|all| all == 5) && shop.server_metric(DECISIONS, &would) > 0.0
+        })
+        .context("nothing would be refused")
+    })
+}
+
+fn without_the_ledger(bed: Bed) -> anyhow::Result<()> {
+    let cases = [("allow", 20..=20), ("deny", 0..=0), ("localShare", 1..=8)];
+    play(bed, &Plan::default(), |shop| {
+        for (does, expected) in cases {
+            let one = format!("{{requests: 5, per: minute, burst: 5, onUnavailable: {does}}}");
+            limit(shop, "", &one)?;
+            get(shop, "/", &[])?;
+            until_leasing(shop)?;
+            shop.mesh.kill_controller();
+            // Two lease times, and what is held is over.
+            let away = Instant::now() + Duration::from_secs(2);
+            wait::until(LIMIT, || Instant::now() > away)?;
+            let admitted = admitted(shop, 20, &[])?;
+            ensure!(expected.contains(&admitted), "{does}: {admitted} of 20");
+            shop.mesh.start_controller()?;
+            shop.mesh.remove("limit")?;
+            wait::until(LIMIT, || {
+                let replies = (0..10).map(|_| get(shop, "/", &[]));
+                replies
+                    .into_iter()
+                    .all(|reply| reply.is_ok_and(|reply| reply.status == 200))
+            })
+            .with_context(|| format!("{does}: not back"))?;
+        }
+        Ok(())
+    })
+}
