@@ -2,7 +2,8 @@
 //! with objects in a directory; proxies are simulated, each with a certificate, a connection and a stream of its own.
 //!
 //! Prints the controller's memory and CPU, how long one change of an endpoint takes to every proxy, and how long until all
-//! are in sync again after the controller was killed. Both ends share this machine, so times are upper bounds.
+//! are in sync again after the controller was killed. The controller has a processor of its own where there are several,
+//! and each proxy an address of its own, as pods have; all proxies share the other processors, so times are upper bounds.
 
 /// One of the fleet.
 mod proxy;
@@ -10,6 +11,7 @@ mod proxy;
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -19,7 +21,9 @@ use anyhow::{Context, ensure};
 use hdrhistogram::Histogram;
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::Pid;
 use rcgen::KeyPair;
 use ringmail_tests::bed::Bed;
 use ringmail_tests::mesh::Binaries;
@@ -42,6 +46,11 @@ const CHANGES: u8 = 20;
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Between looks at what has to come true.
 const PAUSE: Duration = Duration::from_millis(20);
+/// The controller's processor, and those of the proxies.
+const CONTROLLERS: Range<usize> = 0..1;
+const OTHERS: Range<usize> = 1..1024;
+/// The controller reads ten thousand files, and no more.
+const PODS_PER_FILE: usize = 100;
 /// Ticks of `/proc/PID/stat` in a second, on every Linux.
 const TICKS: f64 = 100.0;
 
@@ -51,6 +60,8 @@ fn main() -> anyhow::Result<()> {
     let said = std::env::args().skip(1).find_map(|one| one.parse().ok());
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    // Threads are where the one is that starts them.
+    pin(OTHERS);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -77,8 +88,7 @@ async fn measure(proxies: usize) -> anyhow::Result<()> {
     let (told, mut heard) = mpsc::channel(proxies);
     let begun = Instant::now();
     for (number, token) in tokens.into_iter().enumerate() {
-        let pod = format!("pod-{number}");
-        let run = proxy::run(controller.clone(), pod, token, SERVICE, told.clone());
+        let run = proxy::run(controller.clone(), number, token, SERVICE, told.clone());
         tokio::spawn(run);
     }
     let is_joined = |told: &Told| told.is_full && told.about == About::Destination;
@@ -202,7 +212,20 @@ fn controller(
         .arg(directory.join("state"))
         .args(["--listen", &address.to_string()])
         .args(["--metrics-listen", &metrics.to_string()]);
-    Process::start(&command, &directory.join("controller.log"))
+    pin(CONTROLLERS);
+    let process = Process::start(&command, &directory.join("controller.log"));
+    pin(OTHERS);
+    process
+}
+
+/// This thread, and those that it starts, run on these processors; on any, if none of them is there.
+fn pin(processors: Range<usize>) {
+    let mut set = CpuSet::new();
+    for one in processors.take_while(|one| *one < CpuSet::count()) {
+        // It is less than there can be.
+        let _ = set.set(one);
+    }
+    let _ = sched_setaffinity(Pid::from_raw(0), &set);
 }
 
 fn free() -> anyhow::Result<SocketAddr> {
@@ -216,13 +239,19 @@ fn objects(directory: &Path, proxies: usize) -> anyhow::Result<Vec<String>> {
     let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: fleet, annotations: {ringmail.io/inject: enabled}}\n";
     let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: shop, namespace: fleet}\nspec: {clusterIP: 10.96.0.10, ports: [{port: 80}]}\n";
     fs::write(source.join("shop.yaml"), format!("{namespace}{service}"))?;
-    for number in 0..proxies {
-        let (high, low) = (number / 250, number % 250 + 1);
-        let pod = format!(
-            "apiVersion: v1\nkind: Pod\nmetadata: {{name: pod-{number}, namespace: fleet}}\n\
-             spec: {{serviceAccountName: caller, containers: []}}\nstatus: {{podIP: 10.1.{high}.{low}}}\n"
-        );
-        fs::write(source.join(format!("pod-{number}.yaml")), pod)?;
+    let all: Vec<usize> = (0..proxies).collect();
+    for (file, numbers) in all.chunks(PODS_PER_FILE).enumerate() {
+        let pods = numbers.iter().map(|number| {
+            let (high, low) = (number / 250, number % 250 + 1);
+            format!(
+                "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: pod-{number}, namespace: fleet}}\n\
+                 spec: {{serviceAccountName: caller, containers: []}}\nstatus: {{podIP: 10.1.{high}.{low}}}\n"
+            )
+        });
+        fs::write(
+            source.join(format!("pods-{file}.yaml")),
+            pods.collect::<String>(),
+        )?;
     }
     endpoints(directory, u8::MAX)?;
 

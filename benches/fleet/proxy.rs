@@ -1,7 +1,7 @@
 //! One simulated proxy: a real certificate by a real token, real TLS that pins the controller by name, and the stream of
 //! configuration, with the backoff of a real one. What it is told is acknowledged and thrown away.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as Polling, Poll};
@@ -25,9 +25,9 @@ use ringmail_proto::tls::{ALPN_H2, client_config};
 use rustls::crypto::aws_lc_rs::sign::any_ecdsa_type;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::sign::CertifiedKey;
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
@@ -36,6 +36,9 @@ use tonic::codegen::Service;
 /// Between attempts to reach the controller, as a proxy does it.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// For a connection, and for that with TLS; as a proxy has it.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where the controller is, and who.
 pub(crate) struct Controller {
@@ -63,15 +66,40 @@ pub(crate) struct Told {
 
 type Identity = Arc<CertifiedKey>;
 
+/// Whose proxy it is.
+struct Pod {
+    name: String,
+    /// All of 127.0.0.0/8 is this machine.
+    address: Ipv4Addr,
+}
+
+impl Pod {
+    fn new(number: usize) -> Self {
+        let [.., high, low] = number.to_be_bytes();
+        Self {
+            name: format!("pod-{number}"),
+            address: [127, 1, high, low].into(),
+        }
+    }
+
+    fn workload(&self) -> pb::WorkloadRef {
+        pb::WorkloadRef {
+            namespace: "fleet".into(),
+            name: self.name.clone(),
+        }
+    }
+}
+
 /// Gets a certificate with `token`, then follows `service` for ever, over as many connections as it takes.
 pub(crate) async fn run(
     controller: Arc<Controller>,
-    pod: String,
+    number: usize,
     token: String,
     service: &'static str,
     told: mpsc::Sender<Told>,
 ) {
     let mut wait = BACKOFF_MIN;
+    let pod = Pod::new(number);
     let identity = loop {
         match certify(&controller, &pod, &token).await {
             Ok(identity) => break identity,
@@ -91,14 +119,14 @@ async fn backoff(wait: &mut Duration) {
     *wait = (*wait * 2).min(BACKOFF_MAX);
 }
 
-async fn certify(controller: &Controller, pod: &str, token: &str) -> anyhow::Result<Identity> {
-    let channel = connect(controller, None).await?;
+async fn certify(controller: &Controller, pod: &Pod, token: &str) -> anyhow::Result<Identity> {
+    let channel = connect(controller, pod, None).await?;
     let key = KeyPair::generate()?;
     let request = CertificateParams::default().serialize_request(&key)?;
     let answer = CertificateServiceClient::with_origin(channel, origin())
         .certify(pb::CertifyRequest {
             certificate_signing_request: request.der().to_vec(),
-            workload: Some(workload(pod)),
+            workload: Some(pod.workload()),
             credential: Some(Credential::Jwt(token.to_owned())),
         })
         .await?
@@ -112,12 +140,12 @@ async fn certify(controller: &Controller, pod: &str, token: &str) -> anyhow::Res
 async fn watch(
     controller: &Controller,
     identity: &Identity,
-    pod: &str,
+    pod: &Pod,
     service: &str,
     told: &mpsc::Sender<Told>,
     wait: &mut Duration,
 ) -> anyhow::Result<()> {
-    let channel = connect(controller, Some(identity)).await?;
+    let channel = connect(controller, pod, Some(identity)).await?;
     let (requests, outbound) = mpsc::channel(8);
     let say = |message| {
         requests.send(pb::WatchRequest {
@@ -129,7 +157,7 @@ async fn watch(
         .await?
         .into_inner();
     say(Message::Hello(pb::Hello {
-        workload: Some(workload(pod)),
+        workload: Some(pod.workload()),
         proxy_version: env!("CARGO_PKG_VERSION").into(),
     }))
     .await?;
@@ -161,18 +189,15 @@ async fn watch(
     bail!("the controller ended the stream")
 }
 
-fn workload(pod: &str) -> pb::WorkloadRef {
-    pb::WorkloadRef {
-        namespace: "fleet".into(),
-        name: pod.into(),
-    }
-}
-
 fn origin() -> Uri {
     Uri::from_static("https://controller")
 }
 
-async fn connect(controller: &Controller, by: Option<&Identity>) -> anyhow::Result<Channel> {
+async fn connect(
+    controller: &Controller,
+    pod: &Pod,
+    by: Option<&Identity>,
+) -> anyhow::Result<Channel> {
     let Controller {
         address,
         domain,
@@ -181,11 +206,12 @@ async fn connect(controller: &Controller, by: Option<&Identity>) -> anyhow::Resu
     let bundle = TrustBundle::single(domain.clone(), vec![root.clone()])?;
     let expected = SpiffeId::new(domain, "ringmail-system", "ringmail-controller")?;
     let tls = client_config(Arc::new(bundle), expected, by.cloned(), ALPN_H2)?;
-    let socket = TcpStream::connect(address).await?;
-    let stream = TlsConnector::from(Arc::new(tls))
-        .connect(ServerName::IpAddress(address.ip().into()), socket)
-        .await
-        .context("TLS")?;
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::new(pod.address.into(), 0))?;
+    let socket = timeout(DIAL_TIMEOUT, socket.connect(*address)).await??;
+    let name = ServerName::IpAddress(address.ip().into());
+    let stream = TlsConnector::from(Arc::new(tls)).connect(name, socket);
+    let stream = timeout(CALL_TIMEOUT, stream).await?.context("TLS")?;
     let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     Ok(Channel(sender))

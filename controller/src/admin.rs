@@ -99,7 +99,8 @@ struct Port {
 #[derive(Serialize)]
 struct Told {
     workload: String,
-    identity: String,
+    /// None of a pod without a sidecar.
+    identity: Option<String>,
     port: u16,
     version: String,
     /// `ringmail.v1.Authorization`.
@@ -121,7 +122,7 @@ async fn workload(
         let authorization = pb::Authorization::from(&*authorization);
         Some(Told {
             workload: name.to_string(),
-            identity: identity.to_string(),
+            identity: snapshot.mesh.is_meshed(&name).then(|| identity.to_string()),
             port,
             version: snapshot.version.to_string(),
             authorization: ByteString(authorization.encode_to_vec()),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use rustls::pki_types::UnixTime;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -44,6 +44,8 @@ use model::Model;
 
 /// After the drain, for tasks to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Callers that wait to be accepted; as many as Linux allows, where nobody has said otherwise.
+const BACKLOG: u32 = 4096;
 
 /// A controller that runs. Dropping it stops it at once.
 #[derive(Debug)]
@@ -235,8 +237,8 @@ async fn open(config: &Config, metrics: &Metrics) -> anyhow::Result<Opened> {
         authority: Arc::new(authority),
         attestor: Arc::new(attestor),
         surroundings,
-        listener: listen(config.listen).await?,
-        metrics_listener: listen(config.metrics_listen).await?,
+        listener: listen(config.listen)?,
+        metrics_listener: listen(config.metrics_listen)?,
     })
 }
 
@@ -291,8 +293,16 @@ impl Running {
     }
 }
 
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}"))
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = || {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        // Those whom the controller before has just left must not keep us from the port.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listener().with_context(|| format!("cannot listen on {address}"))
 }

@@ -1,7 +1,8 @@
 //! The gRPC services on our own TLS: accept, handshake, then HTTP/2 with limits of our own around tonic's services.
 //!
-//! Limits: `CONNECTIONS_MAX`, `HANDSHAKES_MAX` at a time of `HANDSHAKE_TIMEOUT` each, `REQUESTS_MAX` a
-//! connection, `ANONYMOUS_LIFETIME` for a caller without a certificate, `ANONYMOUS_PER_SOURCE_MAX` of them an address.
+//! Limits: `CONNECTIONS_MAX`, `HANDSHAKES_MAX` at a time of `HANDSHAKE_TIMEOUT` each, after `TURN_TIMEOUT` at most,
+//! `REQUESTS_MAX` a connection, `ANONYMOUS_LIFETIME` for a caller without a certificate, `ANONYMOUS_PER_SOURCE_MAX` of
+//! them an address.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -54,8 +55,11 @@ pub(crate) use strangers::Strangers;
 
 /// Open connections.
 pub const CONNECTIONS_MAX: usize = 25_000;
-/// Handshakes at a time; further callers wait in the listen queue.
+/// Handshakes at a time. Further callers are accepted and wait: those that find the listen queue full ask again after
+/// one second, then two, four and so on, so that the last of a fleet that comes back at once took minutes.
 pub const HANDSHAKES_MAX: usize = 512;
+/// How long a caller waits for its handshake; proxies do not wait longer.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 /// From accept to the end of the TLS handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// HTTP/2 streams of one connection.
@@ -92,10 +96,9 @@ pub(crate) async fn serve(listener: TcpListener, front: Arc<Front>, mut stop: St
     let mut connections = JoinSet::new();
     loop {
         let admitted = async {
-            // Neither semaphore is ever closed.
+            // The semaphore is never closed.
             let place = places.clone().acquire_owned().await.ok()?;
-            let handshake = handshakes.clone().acquire_owned().await.ok()?;
-            Some((place, handshake, listener.accept().await))
+            Some((place, listener.accept().await))
         };
         let accepted = tokio::select! {
             () = stop.stopped() => break,
@@ -103,15 +106,21 @@ pub(crate) async fn serve(listener: TcpListener, front: Arc<Front>, mut stop: St
             accepted = admitted => accepted,
         };
         match accepted {
-            Some((place, handshake, Ok((socket, address)))) => {
-                let front = front.clone();
-                let stop = stop.clone();
+            Some((place, Ok((socket, address)))) => {
+                let (front, stop, handshakes) = (front.clone(), stop.clone(), handshakes.clone());
                 connections.spawn(async move {
-                    front.connection(socket, address, handshake, stop).await;
+                    let mut stopping = stop.clone();
+                    let turn = tokio::select! {
+                        () = stopping.stopped() => return,
+                        turn = timeout(TURN_TIMEOUT, handshakes.acquire_owned()) => turn,
+                    };
+                    if let Ok(Ok(handshake)) = turn {
+                        front.connection(socket, address, handshake, stop).await;
+                    }
                     drop(place);
                 });
             }
-            Some((_, _, Err(e))) => {
+            Some((_, Err(e))) => {
                 warn!("cannot accept: {e}");
                 sleep(ACCEPT_PAUSE).await;
             }

@@ -56,11 +56,18 @@ pub mod limit;
 )]
 pub mod revocation;
 
+/// The kinds of our own, in the chart.
+#[cfg(test)]
+mod definitions;
+
 /// What every object must keep to.
 mod check;
 
 /// One file's text to objects.
 mod parse;
+
+/// Where in a file.
+mod lines;
 
 /// How long, as people write it.
 mod duration;

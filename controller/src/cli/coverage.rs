@@ -58,7 +58,8 @@ pub(super) async fn rows(
     let pods = fleet::pods(client, namespace).await?;
     let rows = pods
         .iter()
-        .filter(|pod| !fleet::is_over(pod))
+        // What is being deleted needs no advice.
+        .filter(|pod| !fleet::is_over(pod) && pod.metadata.deletion_timestamp.is_none())
         .filter_map(|pod| {
             let namespace = pod.metadata.namespace.as_deref()?;
             let is_exempt = namespace == system

@@ -117,7 +117,7 @@ pub(super) async fn run(format: Format, system: &str, question: Question) -> any
     let caller = match question.from.as_str() {
         "none" => None,
         id if id.starts_with("spiffe://") => Some(id.parse::<SpiffeId>()?),
-        pod => Some(known.identity(pod).await?),
+        pod => known.identity(pod).await?,
     };
     let answer = answer(
         &question,

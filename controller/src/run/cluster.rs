@@ -67,7 +67,7 @@ impl Cluster {
             client,
             home: home.clone(),
             kept,
-            webhook_listener: listen(home.webhook_listen).await?,
+            webhook_listener: listen(home.webhook_listen)?,
         };
         Ok((authority, Attestor::cluster(reviewer), cluster))
     }

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ringmail_proto::Invalid;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use serde_saphyr::Options;
 
 use super::annotations;
@@ -15,6 +16,7 @@ use super::authentication;
 use super::check::check;
 use super::directory::Refusal;
 use super::limit;
+use super::lines::line_at;
 use super::objects::{Key, Kind, Object};
 use super::policy::{self, Meant};
 use super::revocation;
@@ -44,6 +46,9 @@ pub(super) struct Parsed {
 struct Document<'a> {
     text: &'a str,
     line: u64,
+    /// What it says. Kinds are read from this as from an API server's JSON, so that both mean the same, and the program
+    /// does not hold a reader of every kind for each of the two.
+    content: Value,
 }
 
 /// Whatever else it says.
@@ -71,7 +76,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, Refusal> {
         refusal(line as u64 + 1, "", "is not UTF-8")
     })?;
     let mut parsed = Parsed::default();
-    for document in documents(text) {
+    for (text, line) in documents(text) {
+        let document = Document::read(text, line)?;
         if let Some((key, object)) = one(&document, &mut parsed.warnings)? {
             if parsed.objects.iter().any(|(other, _)| *other == key) {
                 let problem = format!("{key} is in this file twice");
@@ -83,8 +89,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, Refusal> {
     Ok(parsed)
 }
 
-/// Cuts at document markers, which YAML allows nowhere else at the start of a line (YAML 1.2, section 9.1.2).
-fn documents(text: &str) -> Vec<Document<'_>> {
+/// Each document and its first line. Cuts at document markers, which YAML allows nowhere else at the start of a line (YAML 1.2, section 9.1.2).
+fn documents(text: &str) -> Vec<(&str, u64)> {
     let mut found = Vec::new();
     let (mut start, mut start_line) = (0, 1);
     let mut offset = 0;
@@ -94,22 +100,16 @@ fn documents(text: &str) -> Vec<Document<'_>> {
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
         };
         if marker("---") || marker("...") {
-            found.push(Document {
-                text: &text[start..offset],
-                line: start_line,
-            });
+            found.push((&text[start..offset], start_line));
             // What follows the marker on its own line belongs to the new document.
             start = offset + 3;
             start_line = index as u64 + 1;
         }
         offset += line.len();
     }
-    found.push(Document {
-        text: &text[start..],
-        line: start_line,
-    });
+    found.push((&text[start..], start_line));
     let blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
-    found.retain(|document| !document.text.lines().all(blank));
+    found.retain(|(text, _)| !text.lines().all(blank));
     found
 }
 
@@ -267,30 +267,37 @@ fn invalid(document: &Document<'_>, e: &Invalid) -> Refusal {
     refusal(line_of(document, needle), &e.field, &e.problem)
 }
 
+impl<'a> Document<'a> {
+    fn read(text: &'a str, line: u64) -> Result<Self, Refusal> {
+        let content = serde_saphyr::from_str_with_options(text, options());
+        let content = content.map_err(|e| {
+            let at = e.location().map_or(1, |location| location.line());
+            let problem = e.without_snippet().to_string();
+            // Our line says it better: the document's own count begins anew at each marker.
+            let problem = problem.split(" at line ").next().unwrap_or_default();
+            refusal(line + at.max(1) - 1, "", problem)
+        })?;
+        Ok(Self {
+            text,
+            line,
+            content,
+        })
+    }
+}
+
 fn read<T: DeserializeOwned>(document: &Document<'_>) -> Result<T, Refusal> {
-    let mut field = String::new();
-    let parsed = serde_saphyr::with_deserializer_from_str_with_options(
-        document.text,
-        options(),
-        |deserializer| {
-            serde_path_to_error::deserialize(deserializer).map_err(|e| {
-                field = e.path().to_string();
-                e.into_inner()
-            })
-        },
-    );
-    parsed.map_err(|e| {
-        let line = e.location().map_or(1, |location| location.line());
-        let problem = e.without_snippet().to_string();
-        // Our line says it better: the document's own count begins anew at each marker.
-        let problem = problem.split(" at line ").next().unwrap_or_default();
-        refusal(document.line + line.max(1) - 1, &field, problem)
+    serde_path_to_error::deserialize(document.content.clone()).map_err(|e| {
+        let line = line_at(document.text, options(), e.path());
+        let (field, problem) = (e.path().to_string(), e.inner().to_string());
+        refusal(document.line + line - 1, &field, &problem)
     })
 }
 
 fn options() -> Options {
     serde_saphyr::options! {
         with_snippet: false,
+        // A label may be `y`.
+        strict_booleans: true,
         budget: serde_saphyr::budget! {
             max_nodes: NODES_MAX,
             max_aliases: ALIASES_MAX,

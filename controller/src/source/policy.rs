@@ -281,29 +281,3 @@ pub struct StatusCondition {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::source::limit::RateLimitPolicy;
-    use crate::source::revocation::IdentityRevocation;
-    use kube::CustomResourceExt;
-
-    /// The definitions in the chart are what the types say. After a change of the types, `RINGMAIL_WRITE_CRDS=1` writes them.
-    #[test]
-    fn the_chart_has_these_definitions() {
-        for crd in [
-            AuthorizationPolicy::crd(),
-            RateLimitPolicy::crd(),
-            IdentityRevocation::crd(),
-        ] {
-            let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/ringmail/files/crds");
-            let path = format!("{directory}/{}.yaml", crd.spec.names.plural);
-            let definition = serde_saphyr::to_string(&crd).expect("YAML");
-            if std::env::var_os("RINGMAIL_WRITE_CRDS").is_some() {
-                std::fs::write(&path, &definition).expect("written");
-            }
-            assert_eq!(std::fs::read_to_string(&path).expect(&path), definition);
-        }
-    }
-}

@@ -53,7 +53,8 @@ pub(super) struct Target {
 /// As the controller's page tells it.
 #[derive(Deserialize)]
 struct Told {
-    identity: String,
+    /// None of a pod without a sidecar.
+    identity: Option<String>,
     port: u16,
     authorization: ByteString,
 }
@@ -101,7 +102,7 @@ impl Known {
         let (name, port) = text
             .rsplit_once(':')
             .context("--to is not namespace/name:port")?;
-        let name: WorkloadName = name.parse()?;
+        let name: WorkloadName = name.parse().context("--to")?;
         let port: u16 = port.parse().context("--to has no port")?;
         if let Self::Objects(mesh, _) = self {
             let found = mesh.behind(&name, port).with_context(|| unknown(&name))?;
@@ -120,18 +121,16 @@ impl Known {
         })
     }
 
-    /// Of a pod.
-    pub(super) async fn identity(&self, pod: &str) -> anyhow::Result<SpiffeId> {
+    /// Of a pod; one without a sidecar has none.
+    pub(super) async fn identity(&self, pod: &str) -> anyhow::Result<Option<SpiffeId>> {
         let name: WorkloadName = pod.parse().context("--from")?;
         if let Self::Objects(mesh, trust_domain) = self {
             let pod = mesh.workload(&name).with_context(|| unknown(&name))?;
-            return Ok(SpiffeId::new(
-                trust_domain,
-                &name.namespace,
-                &pod.service_account,
-            )?);
+            let id = SpiffeId::new(trust_domain, &name.namespace, &pod.service_account)?;
+            return Ok(Some(id).filter(|_| mesh.is_meshed(&name)));
         }
-        Ok(self.told(&name, 0).await?.identity.parse()?)
+        let told = self.told(&name, 0).await?.identity;
+        Ok(told.map(|id| id.parse()).transpose()?)
     }
 
     async fn told(&self, name: &WorkloadName, port: u16) -> anyhow::Result<Told> {

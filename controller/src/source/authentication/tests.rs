@@ -1,21 +1,3 @@
-use kube::CustomResourceExt;
-
-use super::*;
-
-/// The definition in the chart is what the types say. After a change of the types, `RINGMAIL_WRITE_CRDS=1` writes it.
-#[test]
-fn the_chart_has_this_definition() {
-    let path = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../charts/ringmail/files/crds/requestauthentications.yaml"
-    );
-    let definition = serde_saphyr::to_string(&RequestAuthentication::crd()).expect("YAML");
-    if std::env::var_os("RINGMAIL_WRITE_CRDS").is_some() {
-        std::fs::write(path, &definition).expect("written");
-    }
-    assert_eq!(std::fs::read_to_string(path).expect(path), definition);
-}
-
 /// Where the object is wrong, with this as its only issuer.
 fn refused(issuer: &str) -> Option<String> {
     let text = format!(

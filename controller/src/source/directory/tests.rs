@@ -75,6 +75,21 @@ fn a_bad_file_keeps_what_it_held_and_says_where() {
             "spec.containers",
         ),
         (
+            "a type in a list",
+            format!(
+                "{}spec:\n  containers:\n  - name: a\n  - name: b\n    ports: 7\n",
+                pod("a")
+            ),
+            10,
+            "spec.containers[1].ports",
+        ),
+        (
+            "a number that is to be text, as an API server refuses it",
+            format!("{}  labels:\n    version: 1.20\n", pod("a")),
+            7,
+            "metadata.labels.version",
+        ),
+        (
             "an enum",
             format!("{}spec:\n  hostNetwork: perhaps\n", pod("a")),
             7,
