@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::tally::{Said, Tally, sum};
 use crate::model::{Condition, Mesh, PolicyReport, RouteStatus};
-use crate::source::objects::{Key, Kind};
+use crate::source::objects::Key;
 
 /// Proxies that are named in one message.
 const NAMED_MAX: usize = 3;
