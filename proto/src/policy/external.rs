@@ -1,7 +1,7 @@
 //! Who is asked where a policy asks somebody else, and how. Asked as Envoy's `ext_authz` asks: [`crate::ext_authz`].
 //!
-//! Limits: [`TIMEOUT_MAX`] for an answer, [`BODY_BYTES_MAX`] of a body that is told, [`EXTENSIONS_MAX`] words told with
-//! each request, and [`EXTERNALS_MAX`] such policies for one workload.
+//! Limits: `TIMEOUT_MAX` for an answer, `BODY_BYTES_MAX` of a body that is told, `EXTENSIONS_MAX` words told with
+//! each request, and `EXTERNALS_MAX` such policies for one workload.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
