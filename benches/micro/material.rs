@@ -122,6 +122,7 @@ fn authorizer(rules: usize) -> anyhow::Result<Authorizer> {
         cluster_networks: Vec::new(),
         policies: policies.collect(),
         authentications: Vec::new(),
+        limits: Vec::new(),
     };
     Ok(Authorizer::new(wire.try_into()?))
 }
