@@ -56,7 +56,7 @@ struct Document<'a> {
 struct Named {
     metadata: ObjectMeta,
     #[serde(default)]
-    spec: serde_json::Value,
+    spec: Value,
 }
 
 #[derive(Deserialize)]
