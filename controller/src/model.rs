@@ -399,7 +399,10 @@ fn adopt(
 /// All of them together; beyond the limit the rest is told nobody, which is said.
 fn revocations(objects: &Objects, problems: &mut Vec<String>) -> Revocations {
     let mut all = Revocations::default();
-    for one in objects.revocations() {
+    let mut newest: Vec<_> = objects.revocations().collect();
+    // Those that are over are still there, and must not crowd out the others.
+    newest.sort_by_key(|one| std::cmp::Reverse(one.until));
+    for one in newest {
         if all.len() + one.identities.len() + one.serials.len() > REVOKED_MAX {
             let name = one.metadata.name.as_deref().unwrap_or_default();
             problems.push(format!(

@@ -194,6 +194,23 @@ pub(crate) fn is_ours(key: &str) -> bool {
         .is_some_and(|(prefix, _)| prefix == "ringmail.io" || prefix.ends_with(".ringmail.io"))
 }
 
+/// Those of a namespace that can be read; and where one that cannot says who may do what, the strictest.
+pub(crate) fn cautiously(written: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let one = |(key, value): (String, String)| {
+        let alone = BTreeMap::from([(key.clone(), value.clone())]);
+        let strictest = match key.as_str() {
+            DEFAULT_POLICY | EGRESS => Some("deny"),
+            INBOUND => Some("strict"),
+            _ => None,
+        };
+        match Annotations::read(Some(&alone)) {
+            Ok(_) => Some((key, value)),
+            Err(_) => strictest.map(|strictest| (key, strictest.to_owned())),
+        }
+    };
+    written.into_iter().filter_map(one).collect()
+}
+
 /// `1m30s` (GEP-2257); `0s` for none.
 fn timeout(key: &str, text: &str, least: Duration) -> Result<Option<Duration>, Invalid> {
     let milliseconds = duration::milliseconds(text).map_err(|e| Invalid {

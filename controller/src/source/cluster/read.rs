@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::source::Refusal;
-use crate::source::annotations::{self, INJECT};
+use crate::source::annotations::{self, INJECT, cautiously};
 use crate::source::authentication::{self, RequestAuthentication};
 use crate::source::check::check;
 use crate::source::gateway::{GrpcRoute, HttpRoute, Spec, TlsRoute};
@@ -43,6 +43,8 @@ pub(crate) struct Found {
     pub(crate) key: Key,
     pub(crate) uid: String,
     pub(crate) object: Result<Object, Refusal>,
+    /// In its place, where it is refused and nothing better was known.
+    pub(crate) instead: Option<Object>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -50,9 +52,19 @@ pub(crate) fn of_namespace(mut one: Namespace) -> Found {
     one.metadata = trimmed(one.metadata);
     one.spec = None;
     one.status = None;
-    found(Kind::Namespace, one.metadata.clone(), || {
-        Ok(Object::Namespace(Arc::new(one)))
-    })
+    let cautious = Object::Namespace(Arc::new(Namespace {
+        metadata: ObjectMeta {
+            annotations: one.metadata.annotations.clone().map(cautiously),
+            ..one.metadata.clone()
+        },
+        ..Namespace::default()
+    }));
+    Found {
+        instead: Some(cautious),
+        ..found(Kind::Namespace, one.metadata.clone(), || {
+            Ok(Object::Namespace(Arc::new(one)))
+        })
+    }
 }
 
 pub(super) fn of_service_account(one: ServiceAccount) -> Found {
@@ -347,6 +359,7 @@ fn found(
         key: key_of(kind, &metadata),
         uid: metadata.uid.unwrap_or_default(),
         object,
+        instead: None,
         warnings,
     }
 }

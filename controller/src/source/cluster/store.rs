@@ -109,7 +109,7 @@ impl Store {
             Err(refusal) => {
                 let same = before.filter(|before| before.uid == found.uid);
                 let kept = same.and_then(|before| before.object.clone());
-                (kept, Some(refusal))
+                (kept.or(found.instead), Some(refusal))
             }
         };
         let now = Held {

@@ -273,3 +273,43 @@ fn rebuild(store: &Store, pods: usize) -> (Duration, String) {
     let text = format!("state {cloned:?}, model {built:?}, compared {shared:?}");
     (cloned + built + shared, text)
 }
+
+#[test]
+fn a_namespace_that_cannot_be_read_is_no_more_open_for_it() {
+    let namespace = |annotations: &Value| -> Namespace {
+        let written = json!({"metadata": {"name": "shop", "uid": "1", "annotations": annotations}});
+        serde_json::from_value(written).expect("a namespace")
+    };
+    let rows = [
+        (
+            json!({"ringmail.io/default-policy": "deny", "ringmail.io/egress": "nope"}),
+            [Some("deny"), None, Some("deny")],
+        ),
+        (
+            json!({"ringmail.io/default-policy": "denny", "ringmail.io/inbound": "strickt"}),
+            [Some("deny"), Some("strict"), None],
+        ),
+        (
+            json!({"ringmail.io/default-policy": "open", "config.ringmail.io/weight": "heavy"}),
+            [Some("open"), None, None],
+        ),
+    ];
+    for (annotations, expected) in rows {
+        // As after a restart: nothing is known of it.
+        let mut store = Store::new(&[Kind::Namespace]);
+        store.apply(Change::Seen(of_namespace(namespace(&annotations))));
+        let state = store.state();
+        let kept = state.objects.namespace("shop").expect("kept");
+        let found = |key: &str| {
+            kept.metadata
+                .annotations
+                .as_ref()?
+                .get(key)
+                .map(String::as_str)
+        };
+        let keys = ["default-policy", "inbound", "egress"];
+        let found = keys.map(|key| found(&format!("ringmail.io/{key}")));
+        assert_eq!(found, expected, "{annotations}");
+        assert_eq!(state.noted.len(), 1, "and it is said");
+    }
+}
