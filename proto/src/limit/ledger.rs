@@ -135,8 +135,8 @@ impl Ledger {
         let Some(session) = self.sessions.remove(&id) else {
             return;
         };
-        for holding in session.holdings.values() {
-            self.leave(id, holding);
+        for (number, holding) in &session.holdings {
+            self.leave((id, *number), holding);
         }
     }
 
@@ -309,12 +309,12 @@ impl Ledger {
         let Some(holding) = session.and_then(|session| session.holdings.remove(&number)) else {
             return Err(Invalid::new("forgotten", "was not named"));
         };
-        self.leave(id, &holding);
+        self.leave((id, number), &holding);
         Ok(())
     }
 
     /// A holder is gone; what it held is taken for spent.
-    fn leave(&mut self, id: SessionId, holding: &Holding) {
+    fn leave(&mut self, holder: (SessionId, u32), holding: &Holding) {
         let Some(account) = self
             .accounts
             .get_mut(holding.account)
@@ -322,7 +322,7 @@ impl Ledger {
         else {
             return;
         };
-        account.holders.retain(|(holder, _)| *holder != id);
+        account.holders.retain(|one| *one != holder);
         account.order.spent += holding.leased();
         self.touched.insert(holding.account);
     }

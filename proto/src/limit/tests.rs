@@ -204,3 +204,56 @@ fn a_header_may_say_the_cost() {
         assert_eq!(cost(value), expected, "{}", value.escape_ascii());
     }
 }
+
+/// A session may come by one bucket twice, when it had given it up and others of its threads had not.
+#[test]
+fn numbers_of_one_bucket_are_served_alike() {
+    use std::time::Instant;
+    let pace = Pace {
+        tokens: 10,
+        period: Duration::from_secs(1),
+        burst: 10,
+    };
+    let now = Instant::now();
+    let mut ledger = ledger::Ledger::reopened(now);
+    let mut memory = home::Memory::default();
+    ledger.open(1, now);
+    let named = |number| pb::LeaseKey {
+        number,
+        limit: "shop/calls/0".to_owned(),
+        key: Vec::new(),
+        memory: None,
+    };
+    let wants = |number| pb::LeaseUsage {
+        number,
+        wanted: 2,
+        ..pb::LeaseUsage::default()
+    };
+    let mut ask = |sequence, keys: Vec<u32>, wanted: Vec<u32>, forgotten| {
+        let request = pb::LeaseRequest {
+            workload: None,
+            sequence,
+            keys: keys.into_iter().map(named).collect(),
+            usages: wanted.into_iter().map(wants).collect(),
+            forgotten,
+        };
+        let heard = ledger.hear(1, &request, |_| Some(pace), now);
+        heard.expect("as it should be");
+        for (at, name, pace, order) in ledger.orders(now) {
+            let answer = memory.carry_out(name, pace, &order, now);
+            ledger.deal(at, answer, now);
+        }
+        let responses = ledger.responses(now);
+        let grants = responses.into_iter().flat_map(|(_, one)| one.grants);
+        grants
+            .map(|one| (one.number, one.granted))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ask(1, vec![1, 2], vec![1], vec![]), [(1, 2)]);
+    assert_eq!(ask(2, vec![], vec![], vec![1]), []);
+    assert_eq!(
+        ask(3, vec![], vec![2], vec![]),
+        [(2, 2)],
+        "the other is still there"
+    );
+}

@@ -117,7 +117,7 @@ impl Leasing<'_> {
                     is_urgent = true;
                 }
                 () = self.buckets.needed.notified() => is_urgent = true,
-                () = sleep_until((now + TICK).into()) => {}
+                () = sleep_until((now + TICK).into()), if !self.keys.is_empty() => {}
             }
         }
     }
