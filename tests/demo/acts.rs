@@ -11,6 +11,9 @@ mod intruder;
 /// Who may ask whom for what.
 mod policy;
 
+/// How often they may.
+mod limit;
+
 /// New certificates under load.
 mod rotation;
 
@@ -32,6 +35,7 @@ pub(crate) const ACTS: &[(&str, Act)] = &[
     ("intruder: self-signed", intruder::self_signed_is_refused),
     ("meshed, without a right", policy::without_a_right),
     ("shadow policy promoted", policy::shadow_is_promoted),
+    ("one limit for three pods", limit::is_shared),
     ("identity revoked", policy::identity_is_revoked),
     ("certificates rotate", rotation::under_load),
     ("controller killed, restarted", restart::under_load),
