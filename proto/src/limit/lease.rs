@@ -119,7 +119,7 @@ struct Said {
 #[derive(Debug, Clone, Copy)]
 struct Told {
     unspent: f64,
-    /// When the request was sent that this answers, and what it said was spent.
+    /// When that was heard here, and what was spent by the last request that it answers.
     at: Instant,
     used: u64,
     wait_until: Option<Instant>,
@@ -312,15 +312,14 @@ impl Session {
             holding.lease.add(more);
             let wait = (grant.wait_us > 0).then(|| Duration::from_micros(grant.wait_us));
             holding.hear(response.heard);
-            if let Some(at) = self.last_heard {
-                holding.told = Some(Told {
-                    unspent: grant.unspent,
-                    at,
-                    used: holding.used_heard(),
-                    wait_until: wait.and_then(|wait| now.checked_add(wait)),
-                    sharers: grant.sharers,
-                });
-            }
+            holding.told = Some(Told {
+                unspent: grant.unspent,
+                // It was said earlier: what came in since then is left out of account.
+                at: now,
+                used: holding.used_heard(),
+                wait_until: wait.and_then(|wait| now.checked_add(wait)),
+                sharers: grant.sharers,
+            });
         }
         Ok(())
     }

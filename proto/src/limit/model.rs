@@ -449,6 +449,27 @@ proptest! {
     }
 }
 
+/// A message that took long made a memory older than it was.
+#[test]
+fn slow_messages_bring_no_tokens() {
+    let case = Case {
+        seed: 16_656_328_750_426_641_973,
+        pace: Pace {
+            tokens: 12,
+            period: Duration::from_secs(60),
+            burst: 2,
+        },
+        proxies: 2,
+        load: 190,
+        delay: 31_887,
+        lost: 0,
+        doubled: 6,
+        broken: 13,
+        restarts: 2836,
+    };
+    World::new(&case).run(6);
+}
+
 /// Where nothing breaks, about as much is admitted as if every request asked one bucket.
 #[test]
 fn little_is_lost_where_nothing_breaks() {
