@@ -301,4 +301,42 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn as_long_as_may_be_and_no_longer() {
+        let name = |length| "a".repeat(length);
+        let rows = [
+            (1, true),
+            (TRUST_DOMAIN_BYTES_MAX, true),
+            (TRUST_DOMAIN_BYTES_MAX + 1, false),
+        ];
+        for (length, expected) in rows {
+            let parsed = name(length).parse::<TrustDomain>();
+            assert_eq!(parsed.is_ok(), expected, "a trust domain of {length}");
+        }
+        let rows = [
+            (NAMESPACE_BYTES_MAX, true),
+            (NAMESPACE_BYTES_MAX + 1, false),
+        ];
+        for (length, expected) in rows {
+            let parsed = WorkloadName::new(&name(length), "cart");
+            assert_eq!(parsed.is_ok(), expected, "a namespace of {length}");
+        }
+        let long = format!(
+            "spiffe://mesh.local/ns/shop/sa/{}",
+            name(SPIFFE_ID_BYTES_MAX)
+        );
+        let refused = long.parse::<SpiffeId>().expect_err("too long");
+        assert!(refused.problem.contains("2048"), "{refused}");
+    }
+
+    #[test]
+    fn a_workload_is_named_alike_everywhere() {
+        let name = WorkloadName::new("shop", "cart-1").expect("a name");
+        assert_eq!(name.to_string(), "shop/cart-1");
+        assert_eq!("shop/cart-1".parse::<WorkloadName>(), Ok(name.clone()));
+        let wire = pb::WorkloadRef::from(&name);
+        assert_eq!(WorkloadName::try_from(wire), Ok(name));
+        assert!("shop".parse::<WorkloadName>().is_err());
+    }
 }
