@@ -280,6 +280,28 @@ mod tests {
     }
 
     #[test]
+    fn a_chain_is_as_long_as_may_be_and_no_longer() {
+        let ca = ca("root");
+        let leaf = good().signed_by(&key(), &ca.0).expect("signed");
+        let domain = "mesh.local".parse().expect("domain");
+        let bundle = TrustBundle::single(domain, vec![ca.0.der().clone()]).expect("bundle");
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(NOW));
+        let verify = |chain: &[CertificateDer<'_>]| {
+            Svid::verify(leaf.der(), chain, &bundle, Role::Client, now).map(|_| ())
+        };
+        let root = ca.0.der();
+        assert_eq!(verify(&vec![root.clone(); INTERMEDIATES_MAX]), Ok(()));
+        let more = vec![root.clone(); INTERMEDIATES_MAX + 1];
+        assert_eq!(verify(&more), Err(SvidError::Malformed));
+        let large = CertificateDer::from(vec![0; CERTIFICATE_BYTES_MAX + 1]);
+        assert_eq!(
+            verify(std::slice::from_ref(&large)),
+            Err(SvidError::Malformed)
+        );
+        assert!(matches!(Svid::read(&large), Err(SvidError::Malformed)));
+    }
+
+    #[test]
     fn one_broken_rule_each() {
         type Edit = fn(&mut CertificateParams);
         let rows: &[(&str, Edit, Option<SvidError>)] = &[

@@ -461,6 +461,8 @@ fn values_that_could_never_match_are_refused() {
     check("> path=/a?x");
     check("> prefix=/a/");
     check("> template=/a/{x");
+    check("> template=/a/{}");
+    check("> template=/a/{x-y}");
     check("> template=/a/x*");
     check("> template=/a/**/b");
     check("> template=a");
