@@ -347,3 +347,36 @@ fn what_cannot_be_acted_on_is_said() {
     let twice = Authentication::try_from(twice).expect("named");
     assert!(twice.issuers.is_err());
 }
+
+#[test]
+fn bytes_that_are_no_http_are_refused_where_they_could_pass_for_more() {
+    let key = pair(Algorithm::ES256, None);
+    let makes_headers = Issuer {
+        claims_to_headers: vec![ClaimToHeader {
+            claim: vec!["sub".to_owned()],
+            header: "x-user".to_owned(),
+        }],
+        ..issuer("a", &[&key], &[])
+    };
+    let rows = [
+        (vec![], Ok(vec![issuer("a", &[&key], &[])]), [false, false]),
+        (vec![80], Ok(vec![issuer("a", &[&key], &[])]), [true, false]),
+        (vec![], Ok(vec![makes_headers.clone()]), [true, true]),
+        (vec![80], Ok(vec![makes_headers]), [true, false]),
+        (
+            vec![],
+            Err(Invalid::new("issuers", "is not understood")),
+            [true, true],
+        ),
+    ];
+    for (ports, issuers, expected) in rows {
+        let ports = ports.into_iter().filter_map(NonZeroU16::new);
+        let one = Authentication {
+            name: "shop/one".into(),
+            ports: ports.collect(),
+            issuers,
+        };
+        let found = [80, 81].map(|port| one.requires_http(port));
+        assert_eq!(found, expected, "{one:?}");
+    }
+}

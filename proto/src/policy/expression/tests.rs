@@ -47,6 +47,10 @@ fn means_what_cel_means() {
     );
     check("!(request.method == 'GET')", Some(false));
     check("!!true", Some(true));
+    check("request.method != 'GET'", Some(false));
+    check("request.method != 'POST'", Some(true));
+    check("request.method != 7", Some(true));
+    check("source.address == source.address", Some(true));
     check(
         "request.path.startsWith('/orders/') && request.path.size() < 20",
         Some(true),
@@ -178,4 +182,11 @@ fn an_evaluation_costs_no_more_than_it_may() {
         }),
     };
     assert!(expression.holds(&asked, &path, &Effort::default()).is_err());
+}
+
+#[test]
+fn expressions_are_the_same_when_they_say_the_same() {
+    let one = |text| Expression::new(text).expect(text);
+    assert_eq!(one("true"), one("true"));
+    assert_ne!(one("true"), one("false"));
 }
