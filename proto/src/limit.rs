@@ -10,7 +10,6 @@
 //!   ledger takes it for spent `LEDGER_TIME` after it heard that, by its own. Clocks may differ in pace by 5 %.
 //! - A ledger that starts anew gives nothing away for `RESYNC_TIME`: proxies tell it what they remember. Leases of those
 //!   that do not come back are what may be admitted beyond the bound, once.
-
 //!
 //! Limits: `LIMITS_MAX` limits for a workload, `MATCHES_MAX` alternatives and `KEY_PARTS_MAX` parts of a key in one,
 //! `KEY_BYTES_MAX` bytes of a key; those of conditions are as for authorization.

@@ -203,8 +203,12 @@ impl Limits {
                 if own().all(|need| self.buckets.spend(&need.key, need.cost, now)) {
                     break;
                 }
-                // Another thread was faster.
-                continue;
+                if now < until {
+                    // Another thread was faster.
+                    continue;
+                }
+                outcome = Err((needs[0].limit, WAIT_MAX));
+                break;
             };
             if std::mem::take(&mut is_first) {
                 self.buckets.miss(&need.key, need.cost);

@@ -132,6 +132,8 @@ pub struct Memory {
     unspent: f64,
     at: Instant,
     spent: u64,
+    /// What was left in the lease, to be spent until its time is over.
+    left: u64,
 }
 
 impl Memory {
@@ -141,6 +143,7 @@ impl Memory {
             unspent: pace.burst_tokens(),
             at: now,
             spent: 0,
+            left: 0,
         }
     }
 }
@@ -192,11 +195,12 @@ impl Session {
         memory: Option<Memory>,
         now: Instant,
     ) -> u32 {
-        lease.withdraw(u64::MAX);
+        let left = lease.withdraw(u64::MAX);
         let alone = lease.alone.swap(0, Ordering::Relaxed);
         let mut memory = memory.or_else(|| (alone > 0).then(|| Memory::unknown(pace, now)));
         if let Some(memory) = &mut memory {
-            memory.spent += alone;
+            memory.spent += alone + memory.left.saturating_sub(left);
+            memory.left = 0;
         }
         let number = self.next;
         self.next += 1;
@@ -442,12 +446,14 @@ impl Holding {
         let Some(told) = self.told else {
             let mut memory = self.memory?;
             memory.spent += self.used();
+            memory.left = self.lease.held();
             return Some(memory);
         };
         Some(Memory {
             unspent: told.unspent,
             at: told.at,
             spent: self.used().saturating_sub(told.used),
+            left: self.lease.held(),
         })
     }
 }

@@ -11,15 +11,13 @@ use std::time::{Duration, Instant};
 use super::bucket::tokens;
 use super::home::{Answer, BucketName, Order};
 use super::share::share;
-use super::{LEDGER_TIME, Pace, RESYNC_TIME};
+use super::{KEY_BYTES_MAX, LEDGER_TIME, Pace, RESYNC_TIME};
 use crate::{Invalid, pb};
 
 /// Keys that are spoken of, of all limits.
 pub const KEYS_MAX: usize = 200_000;
 /// Keys that one session speaks of.
 pub const SESSION_KEYS_MAX: usize = 20_000;
-/// Bytes of a key.
-pub const KEY_BYTES_MAX: usize = 1024;
 /// How much of a scarce limit is gathered before it is shared.
 const GATHERING: Duration = Duration::from_millis(50);
 
@@ -61,6 +59,8 @@ struct Account {
 
 #[derive(Debug)]
 struct Session {
+    /// It says nothing more, and what it holds may still be spent.
+    is_closed: bool,
     heard_at: Instant,
     sequence: u64,
     holdings: BTreeMap<u32, Holding>,
@@ -121,6 +121,7 @@ impl Ledger {
     /// A session begins.
     pub fn open(&mut self, id: SessionId, now: Instant) {
         let session = Session {
+            is_closed: false,
             heard_at: now,
             sequence: 0,
             holdings: BTreeMap::new(),
@@ -129,9 +130,22 @@ impl Ledger {
         self.sessions.insert(id, session);
     }
 
-    /// A session is over. What it holds may still be spent; nobody will tell.
+    /// A session is over. What it holds may still be spent, and keeps its room until that time is over; nobody will tell.
     pub fn close(&mut self, id: SessionId) {
         self.answers.remove(&id);
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        session.is_closed = true;
+        for holding in session.holdings.values_mut() {
+            holding.wanted = 0;
+        }
+        if !session.is_owing() {
+            self.remove(id);
+        }
+    }
+
+    fn remove(&mut self, id: SessionId) {
         let Some(session) = self.sessions.remove(&id) else {
             return;
         };
@@ -149,7 +163,8 @@ impl Ledger {
         pace: impl Fn(&str) -> Option<Pace>,
         now: Instant,
     ) -> Result<(), Invalid> {
-        let Some(session) = self.sessions.get_mut(&id) else {
+        let session = self.sessions.get_mut(&id);
+        let Some(session) = session.filter(|session| !session.is_closed) else {
             return Err(Invalid::new("session", "is over"));
         };
         let is_late = now.saturating_duration_since(session.heard_at) > LEDGER_TIME;
@@ -334,7 +349,8 @@ impl Ledger {
         });
         let expired: Vec<_> = expired.map(|(id, _)| *id).collect();
         for id in &expired {
-            self.close(*id);
+            self.answers.remove(id);
+            self.remove(*id);
         }
         expired
     }

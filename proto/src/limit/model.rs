@@ -78,6 +78,8 @@ struct Proxy {
     lease: Arc<Lease>,
     session: Option<(SessionId, Session)>,
     remembered: Option<lease::Memory>,
+    /// Until when what the last session left may be spent.
+    lingers: Option<Instant>,
     /// When it dials again.
     back: u64,
     load: u64,
@@ -160,6 +162,7 @@ impl World {
             lease: Arc::default(),
             session: None,
             remembered: None,
+            lingers: None,
             back: random.below(100_000),
             load: case.load,
         });
@@ -281,6 +284,7 @@ impl World {
         let back = self.now + self.random.below(400_000);
         let proxy = &mut self.proxies[at];
         if let Some((_, session)) = proxy.session.take_if(|(own, _)| *own == id) {
+            proxy.lingers = session.spend_until();
             proxy.remembered = session.memories().remove(&0).or(proxy.remembered);
             proxy.back = back;
             self.ledger.close(id);
@@ -333,7 +337,8 @@ impl World {
         for _ in 0..count {
             self.ideal.offer(self.now, self.case.pace, self.clock);
             let proxy = &self.proxies[at];
-            let until = proxy.session.as_ref().and_then(|(_, s)| s.spend_until());
+            let session = proxy.session.as_ref();
+            let until = session.map_or(proxy.lingers, |(_, session)| session.spend_until());
             let may = until.is_some_and(|until| proxy.clock.at(self.now) < until);
             if may && proxy.lease.spend(1) {
                 self.admit();

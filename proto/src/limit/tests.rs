@@ -257,3 +257,59 @@ fn numbers_of_one_bucket_are_served_alike() {
         "the other is still there"
     );
 }
+
+/// Its proxy may not know yet that it is over.
+#[test]
+fn what_a_closed_session_holds_keeps_its_room() {
+    use std::time::Instant;
+    let pace = Pace {
+        tokens: 10,
+        period: Duration::from_secs(1),
+        burst: 10,
+    };
+    let begun = Instant::now();
+    let mut ledger = ledger::Ledger::reopened(begun);
+    let mut memory = home::Memory::default();
+    let request = pb::LeaseRequest {
+        sequence: 1,
+        keys: vec![pb::LeaseKey {
+            number: 1,
+            limit: "shop/calls/0".to_owned(),
+            ..pb::LeaseKey::default()
+        }],
+        usages: vec![pb::LeaseUsage {
+            number: 1,
+            wanted: 10,
+            ..pb::LeaseUsage::default()
+        }],
+        ..pb::LeaseRequest::default()
+    };
+    let mut granted = |ledger: &mut ledger::Ledger, id, now| {
+        ledger.open(id, now);
+        let heard = ledger.hear(id, &request, |_| Some(pace), now);
+        heard.expect("as it should be");
+        for (at, name, pace, order) in ledger.orders(now) {
+            let answer = memory.carry_out(name, pace, &order, now);
+            ledger.deal(at, answer, now);
+        }
+        let grants = ledger.responses(now).into_iter();
+        let grants = grants.flat_map(|(_, one)| one.grants);
+        grants.map(|one| one.granted).sum::<u64>()
+    };
+    assert_eq!(granted(&mut ledger, 1, begun), 10);
+    ledger.close(1);
+    let later = begun + Duration::from_millis(500);
+    assert!(ledger.hear(1, &request, |_| Some(pace), later).is_err());
+    assert_eq!(granted(&mut ledger, 2, later), 0, "ten may still be spent");
+    ledger.close(2);
+    let over = begun + LEDGER_TIME + Duration::from_millis(1);
+    assert_eq!(ledger.expire(over), [1]);
+    assert_eq!(
+        granted(&mut ledger, 3, over),
+        0,
+        "nothing came in while there was no room"
+    );
+    ledger.close(3);
+    let refilled = over + Duration::from_millis(500);
+    assert_eq!(granted(&mut ledger, 4, refilled), 5);
+}

@@ -173,7 +173,8 @@ impl Buckets {
         if self.may_spend(now) && key.lease.spend(cost.into()) {
             return true;
         }
-        if self.is_up.load(Relaxed) {
+        // As it was looked at: a bucket that the ledger has no room to hear of is as without a ledger.
+        if self.is_up.load(Relaxed) && key.is_told.load(Relaxed) {
             return false;
         }
         let spent = match key.unavailable {
@@ -234,4 +235,52 @@ impl Key {
 
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringmail_proto::limit::Limit;
+    use ringmail_proto::pb;
+
+    fn terms(unavailable: pb::LimitUnavailable) -> Terms {
+        let limit = Limit::try_from(pb::RateLimit {
+            name: "shop/calls/0".to_owned(),
+            mode: pb::PolicyMode::Enforce.into(),
+            counts: pb::LimitCounts::Requests.into(),
+            rate: Some(pb::LimitRate {
+                tokens: 10,
+                period_seconds: 1,
+                burst: 10,
+            }),
+            scope: pb::LimitScope::Global.into(),
+            on_unavailable: unavailable.into(),
+            ..pb::RateLimit::default()
+        });
+        limit.expect("named").terms.expect("understood")
+    }
+
+    /// What is looked at and what is spent agree, or a request would look for ever.
+    #[test]
+    fn a_bucket_that_the_ledger_has_no_room_to_hear_of_is_as_without_it() {
+        use pb::LimitUnavailable::{Allow, Deny, LocalShare};
+        let (buckets, _told) = Buckets::new();
+        let (limit, now): (Arc<str>, _) = ("shop/calls/0".into(), Instant::now());
+        buckets.set(true, None);
+        for n in 0..NEWS_MAX {
+            let key = buckets.key(&limit, &n.to_be_bytes(), &terms(Allow));
+            assert_eq!(buckets.look(&key, 1, now), Outlook::Comes, "{n}");
+            assert!(!buckets.spend(&key, 1, now), "{n}");
+        }
+        for (unavailable, expected) in [(Allow, true), (LocalShare, true), (Deny, false)] {
+            let name = format!("{unavailable:?}");
+            let key = buckets.key(&limit, name.as_bytes(), &terms(unavailable));
+            assert_eq!(
+                buckets.look(&key, 1, now) == Outlook::There,
+                expected,
+                "{name}"
+            );
+            assert_eq!(buckets.spend(&key, 1, now), expected, "{name}");
+        }
+    }
 }
