@@ -146,11 +146,17 @@ impl Proxy {
         places: &HashMap<String, usize>,
     ) {
         let taken = in_force.authorization.as_deref();
-        let taken: HashMap<String, Part<'_>> = taken.into_iter().flat_map(parts).collect();
+        // Mostly so, and then nothing need be compared.
+        let is_same = taken.is_some_and(|taken| std::ptr::eq(taken, wanted));
+        let taken: HashMap<String, Part<'_>> = taken
+            .filter(|_| !is_same)
+            .into_iter()
+            .flat_map(parts)
+            .collect();
         let mut is_known = true;
         let mut found: BTreeMap<usize, Result<bool, String>> = BTreeMap::new();
         for (name, part) in parts(wanted) {
-            let is_taken = taken.get(&name).is_some_and(|taken| *taken == part);
+            let is_taken = is_same || taken.get(&name).is_some_and(|taken| *taken == part);
             let one = match (is_taken, in_force.denied.get(&name)) {
                 (true, Some(reason)) => Err(reason.clone()),
                 (true, None) => Ok(is_known),

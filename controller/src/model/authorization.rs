@@ -210,12 +210,14 @@ fn authentications<'a>(
             ));
         }
         note(&mut applied, place, found);
-        let with_keys = |one: &MeantIssuer| Issuer {
-            keys: match &one.remote {
-                Some(remote) => given.keys.of(remote),
-                None => one.issuer.keys.clone(),
+        let with_keys = |one: &MeantIssuer| match &one.remote {
+            None => one.issuer.clone(),
+            Some(remote) => Issuer {
+                keys: given.keys.of(remote),
+                keys_from: remote.uri.to_string(),
+                are_keys_awaited: given.keys.awaits(remote),
+                ..one.issuer.clone()
             },
-            ..one.issuer.clone()
         };
         let issuers = one.issuers.as_ref();
         all.push(Authentication {

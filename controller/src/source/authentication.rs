@@ -258,6 +258,9 @@ impl JwtIssuer {
             issuer: self.issuer,
             audiences: self.audiences,
             jwks: self.jwks.inline.unwrap_or_default().into_bytes(),
+            // Whoever fetches them says the rest.
+            jwks_uri: String::new(),
+            jwks_awaited: false,
             algorithms: self.algorithms,
             places: self.from.into_iter().map(TokenPlace::wire).collect(),
             forward: self.forward,

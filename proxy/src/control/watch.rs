@@ -15,6 +15,7 @@ use ringmail_proto::limit::denied_name;
 use ringmail_proto::pb::discovery_service_client::DiscoveryServiceClient;
 use ringmail_proto::pb::resource::Resource;
 use ringmail_proto::pb::watch_request::Request;
+use ringmail_proto::policy::authentication::keep_keys;
 use ringmail_proto::policy::{Action, Authorization, Authorizer, DENIED_MAX};
 use ringmail_proto::revocation::Revocations;
 use ringmail_proto::version::Version;
@@ -251,7 +252,10 @@ impl Control {
         mut authorization: Authorization,
         version: Version,
     ) -> Vec<pb::DeniedPolicy> {
-        let authentications = std::mem::take(&mut authorization.authentications);
+        let mut authentications = std::mem::take(&mut authorization.authentications);
+        if let Some(before) = self.snapshot.authorization() {
+            keep_keys(&mut authentications, &before.authentications);
+        }
         let limits = std::mem::take(&mut authorization.limits);
         let authorizer = Authorizer::new(authorization);
         let told = |name: String, invalid: &Invalid| pb::DeniedPolicy {
