@@ -122,6 +122,12 @@ impl Authentication {
     }
 }
 
+/// What an object about tokens is called among policies that a proxy cannot act on.
+#[must_use]
+pub fn denied_name(name: &str) -> String {
+    format!("authentication {name}")
+}
+
 /// Keys that are awaited are those that the same issuer had from the same place.
 pub fn keep_keys(told: &mut [Authentication], before: &[Authentication]) {
     let before = before.iter().flat_map(|one| one.issuers.iter().flatten());

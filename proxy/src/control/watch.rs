@@ -15,8 +15,7 @@ use ringmail_proto::limit::denied_name;
 use ringmail_proto::pb::discovery_service_client::DiscoveryServiceClient;
 use ringmail_proto::pb::resource::Resource;
 use ringmail_proto::pb::watch_request::Request;
-use ringmail_proto::policy::authentication::keep_keys;
-use ringmail_proto::policy::{Action, Authorization, Authorizer, DENIED_MAX};
+use ringmail_proto::policy::{Action, Authorization, Authorizer, DENIED_MAX, authentication};
 use ringmail_proto::revocation::Revocations;
 use ringmail_proto::version::Version;
 use ringmail_proto::workload::Workload;
@@ -254,7 +253,7 @@ impl Control {
     ) -> Vec<pb::DeniedPolicy> {
         let mut authentications = std::mem::take(&mut authorization.authentications);
         if let Some(before) = self.snapshot.authorization() {
-            keep_keys(&mut authentications, &before.authentications);
+            authentication::keep_keys(&mut authentications, &before.authentications);
         }
         let limits = std::mem::take(&mut authorization.limits);
         let authorizer = Authorizer::new(authorization);
@@ -268,7 +267,7 @@ impl Control {
         });
         let authentications_denied = authentications.iter().filter_map(|one| {
             let invalid = one.issuers.as_ref().err()?;
-            Some(told(format!("authentication {}", one.name), invalid))
+            Some(told(authentication::denied_name(&one.name), invalid))
         });
         let limits_denied = limits.iter().filter_map(|limit| {
             let invalid = limit.terms.as_ref().err()?;

@@ -264,6 +264,7 @@ pub(super) fn of_authentication(one: DynamicObject) -> Found {
         Ok(spec) => authentication::meant(RequestAuthentication {
             metadata: metadata.clone(),
             spec,
+            status: None,
         }),
         Err(invalid) => authentication::unreadable(metadata.clone(), invalid),
     };
@@ -321,6 +322,7 @@ pub(super) fn of_revocation(one: DynamicObject) -> Found {
         let revoked = revocation::meant(IdentityRevocation {
             metadata: own,
             spec,
+            status: None,
         });
         let revoked = revoked.map_err(|e| refusal(&e))?;
         Ok(Object::Revocation(Arc::new(revoked)))
