@@ -2,10 +2,13 @@
 //!
 //! A `Lease` is spent by whichever thread has a request, with one atomic operation. A `Session` belongs to the one
 //! task that talks to the ledger: it asks for about `HORIZON` of what is spent, and gives back what is not needed.
+//!
+//! A session looks only at keys in use. A key that holds nothing cannot be spent from, only missed: whoever misses it says
+//! so (`Calls`), which no request does that finds a token.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{LEASE_TIME, Pace};
@@ -30,7 +33,13 @@ pub struct Lease {
     missed: AtomicU64,
     /// Spent without a lease, and not reported.
     alone: AtomicU64,
+    /// Whom to tell of either, and by which number.
+    session: Mutex<Option<(Arc<Calls>, u32)>>,
 }
+
+/// Keys that something was said of which is not reported.
+#[derive(Debug, Default)]
+struct Calls(Mutex<Vec<u32>>);
 
 impl Lease {
     /// Spends `cost` tokens, if there are so many.
@@ -43,17 +52,33 @@ impl Lease {
 
     /// So many would be spent if they were there.
     pub fn miss(&self, cost: u64) {
-        self.missed.fetch_add(cost, Ordering::Relaxed);
+        self.count(&self.missed, cost);
     }
 
     /// So many were spent though none were leased: the ledger was away.
     pub fn spend_alone(&self, cost: u64) {
-        self.alone.fetch_add(cost, Ordering::Relaxed);
+        self.count(&self.alone, cost);
+    }
+
+    /// The first that counts after a report tells the session.
+    fn count(&self, what: &AtomicU64, cost: u64) {
+        if what.fetch_add(cost, Ordering::AcqRel) > 0 {
+            return;
+        }
+        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((calls, number)) = &*session {
+            calls.call(*number);
+        }
     }
 
     /// What is held.
     pub fn held(&self) -> u64 {
         self.tokens.load(Ordering::Relaxed)
+    }
+
+    fn belong(&self, calls: &Arc<Calls>, number: u32) {
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        *session = Some((calls.clone(), number));
     }
 
     fn add(&self, granted: u64) {
@@ -70,6 +95,18 @@ impl Lease {
     }
 }
 
+impl Calls {
+    fn call(&self, number: u32) {
+        let mut numbers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        numbers.push(number);
+    }
+
+    fn take(&self) -> Vec<u32> {
+        let mut numbers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut numbers)
+    }
+}
+
 /// One stream to a ledger.
 #[derive(Debug)]
 pub struct Session {
@@ -82,6 +119,11 @@ pub struct Session {
     /// When the ledger leases.
     opens: Option<Instant>,
     holdings: BTreeMap<u32, Holding>,
+    /// Numbers of keys in use; all others hold nothing, want nothing, and have said all.
+    in_use: BTreeSet<u32>,
+    /// When keys were used last that were in use no more then.
+    unused: VecDeque<(Instant, u32)>,
+    calls: Arc<Calls>,
     next: u32,
     /// Numbers that the ledger was not told of.
     unnamed: Vec<u32>,
@@ -179,6 +221,9 @@ impl Session {
             last_heard: None,
             opens: None,
             holdings: BTreeMap::new(),
+            in_use: BTreeSet::new(),
+            unused: VecDeque::new(),
+            calls: Arc::default(),
             next: 0,
             unnamed: Vec::new(),
             given_up: Vec::new(),
@@ -195,6 +240,9 @@ impl Session {
         memory: Option<Memory>,
         now: Instant,
     ) -> u32 {
+        let number = self.next;
+        self.next += 1;
+        lease.belong(&self.calls, number);
         let left = lease.withdraw(u64::MAX);
         let alone = lease.alone.swap(0, Ordering::Relaxed);
         let mut memory = memory.or_else(|| (alone > 0).then(|| Memory::unknown(pace, now)));
@@ -202,9 +250,8 @@ impl Session {
             memory.spent += alone + memory.left.saturating_sub(left);
             memory.left = 0;
         }
-        let number = self.next;
-        self.next += 1;
         self.unnamed.push(number);
+        self.in_use.insert(number);
         let holding = Holding {
             lease,
             limit,
@@ -266,22 +313,8 @@ impl Session {
             Some(holding.name(*number, now))
         });
         let keys: Vec<_> = named.collect();
-        let (mut usages, mut forgotten) = (Vec::new(), Vec::new());
-        let mut is_alive = false;
-        for (number, holding) in &mut self.holdings {
-            match holding.say(now) {
-                Some(said) => {
-                    holding.used.push_back((sequence, said.spent + said.alone));
-                    usages.push(usage(*number, said));
-                }
-                None if holding.is_forgotten(now) => forgotten.push(*number),
-                None => {}
-            }
-            is_alive |= holding.lease.held() > 0 || holding.said.wanted > 0;
-        }
-        for number in &forgotten {
-            self.holdings.remove(number);
-        }
+        let (usages, is_alive) = self.usages(sequence, now);
+        let forgotten = self.forget(now);
         self.given_up.extend(&forgotten);
         let is_silent = keys.is_empty() && usages.is_empty() && forgotten.is_empty();
         if is_silent && !(beat && is_alive) {
@@ -299,6 +332,55 @@ impl Session {
         })
     }
 
+    /// What is to be said of keys in use, and whether any of them holds or wants something.
+    fn usages(&mut self, sequence: u64, now: Instant) -> (Vec<pb::LeaseUsage>, bool) {
+        self.in_use.extend(self.calls.take());
+        let (mut usages, mut is_alive) = (Vec::new(), false);
+        let Self {
+            holdings,
+            in_use,
+            unused,
+            ..
+        } = self;
+        in_use.retain(|number| {
+            // Those that were given up meanwhile.
+            let Some(holding) = holdings.get_mut(number) else {
+                return false;
+            };
+            let said = holding.say(now);
+            let is_said = said.is_none();
+            if let Some(said) = said {
+                holding.used.push_back((sequence, said.spent + said.alone));
+                usages.push(usage(*number, said));
+            }
+            let is_held = holding.lease.held() > 0 || holding.said.wanted > 0;
+            is_alive |= is_held;
+            let is_unused = is_said && !is_held && holding.demand.is_idle(now);
+            if is_unused {
+                unused.push_back((holding.demand.last_used, *number));
+            }
+            !is_unused
+        });
+        (usages, is_alive)
+    }
+
+    /// Gives up numbers of keys that were not used for long.
+    fn forget(&mut self, now: Instant) -> Vec<u32> {
+        let mut forgotten = Vec::new();
+        while let Some((_, number)) = self
+            .unused
+            .pop_front_if(|(last_used, _)| now >= *last_used + FORGOTTEN)
+        {
+            // It may have been used since, and may be in use.
+            let holding = self.holdings.get(&number);
+            if !self.in_use.contains(&number) && holding.is_some_and(|one| one.is_forgotten(now)) {
+                self.holdings.remove(&number);
+                forgotten.push(number);
+            }
+        }
+        forgotten
+    }
+
     /// Takes what was granted. A message may come twice, or after those that were sent after it.
     pub fn receive(&mut self, response: &pb::LeaseResponse, now: Instant) -> Result<(), Invalid> {
         if response.heard > self.sequence {
@@ -313,7 +395,10 @@ impl Session {
             };
             let more = grant.granted.saturating_sub(holding.granted);
             holding.granted += more;
-            holding.lease.add(more);
+            if more > 0 {
+                holding.lease.add(more);
+                self.in_use.insert(grant.number);
+            }
             let wait = (grant.wait_us > 0).then(|| Duration::from_micros(grant.wait_us));
             holding.hear(response.heard);
             holding.told = Some(Told {
@@ -391,7 +476,7 @@ impl Holding {
         let burst = u64::from(self.pace.burst);
         let target = self.demand.target(now).min(burst);
         let held = self.lease.held();
-        if held > target * 2 + 1 || now >= self.demand.last_used + IDLE {
+        if held > target * 2 + 1 || self.demand.is_idle(now) {
             self.returned += self.lease.withdraw(held.saturating_sub(target));
         }
         let low = held <= target / 2;
@@ -491,7 +576,10 @@ impl Demand {
     )]
     fn target(&self, now: Instant) -> u64 {
         let ahead = (self.rate * HORIZON.as_secs_f64()) as u64;
-        let is_in_use = now < self.last_used + IDLE;
-        ahead.max(u64::from(is_in_use))
+        ahead.max(u64::from(!self.is_idle(now)))
+    }
+
+    fn is_idle(&self, now: Instant) -> bool {
+        now >= self.last_used + IDLE
     }
 }
