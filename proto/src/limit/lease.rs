@@ -11,13 +11,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::bucket::tokens;
 use super::{LEASE_TIME, Pace};
 use crate::{Invalid, pb};
 
 /// How far ahead tokens are asked for.
 pub const HORIZON: Duration = Duration::from_millis(100);
-/// In which the memory of how much is spent fades.
-const FADING: Duration = Duration::from_millis(100);
+/// Of what nobody has spent yet, the part that all proxies together may hold in advance.
+const IN_ADVANCE: f64 = 0.5;
+/// Of the horizon, what is asked for at least, however little is left.
+const HORIZON_LEAST: f64 = 0.3;
 /// Silence while something is held or wanted, at most.
 const HEARTBEAT: Duration = Duration::from_millis(250);
 /// A key that was not used for so long keeps no token.
@@ -190,11 +193,21 @@ impl Memory {
     }
 }
 
+/// Tokens that it is good to hold.
+#[derive(Debug, Clone, Copy)]
+struct Target {
+    target: u64,
+    /// Of these, as many as there are for every proxy whether it needs them or not.
+    spare: u64,
+}
+
 /// How much is spent, or would be.
 #[derive(Debug, Clone, Copy)]
 struct Demand {
-    /// Tokens a second.
-    rate: f64,
+    /// Tokens in the last horizon; what is older fades.
+    recent: f64,
+    /// Tokens in a horizon if it went on as it was at its most; that fades as well.
+    surge: f64,
     /// Up to here it was counted, and when.
     counted: u64,
     at: Instant,
@@ -474,9 +487,11 @@ impl Holding {
         self.alone += self.lease.alone.swap(0, Ordering::Relaxed);
         self.demand.count(self.used(), missed, now);
         let burst = u64::from(self.pace.burst);
-        let target = self.demand.target(now).min(burst);
+        let Target { target, spare } = self.target(now);
         let held = self.lease.held();
-        if held > target * 2 + 1 || self.demand.is_idle(now) {
+        // What jitters need not be given back, unless others may lack it.
+        let too_many = target * 2 + spare.min(1);
+        if held > too_many || self.demand.is_idle(now) {
             self.returned += self.lease.withdraw(held.saturating_sub(target));
         }
         let low = held <= target / 2;
@@ -493,6 +508,30 @@ impl Holding {
         }
         self.said = said;
         Some(said)
+    }
+
+    /// What is held here nobody else can spend: of what is scarce nothing is held that is not needed soon.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "saturates; tokens that are less than none are none"
+    )]
+    fn target(&self, now: Instant) -> Target {
+        let (demand, burst) = (&self.demand, self.pace.burst_tokens());
+        let told = self.told.map(|told| (told.unspent, told.sharers));
+        let (unspent, sharers) = told.unwrap_or((burst, 1));
+        let in_advance = unspent * IN_ADVANCE;
+        let horizon = self.pace.per_second() * HORIZON.as_secs_f64();
+        let part = (in_advance / horizon).clamp(HORIZON_LEAST, 1.0);
+        // One request says nothing of another.
+        let soon = ((demand.recent - 1.0) * part) as u64;
+        let spare = (in_advance / f64::from(sharers)) as u64;
+        let least = if demand.is_idle(now) { 0 } else { 1 };
+        let perhaps = (demand.surge as u64).max(least).min(spare);
+        Target {
+            target: soon.max(perhaps).min(self.pace.burst.into()),
+            spare,
+        }
     }
 
     /// While less is there than is wanted, it makes no difference to the ledger how much less: it is told of no more than
@@ -546,14 +585,14 @@ impl Holding {
 impl Demand {
     fn new(now: Instant) -> Self {
         Self {
-            rate: 0.0,
+            recent: 0.0,
+            surge: 0.0,
             counted: 0,
             at: now,
             last_used: now,
         }
     }
 
-    /// Rises at once, fades slowly.
     fn count(&mut self, spent: u64, missed: u64, now: Instant) {
         let used = spent.saturating_sub(self.counted) + missed;
         self.counted = spent;
@@ -562,21 +601,12 @@ impl Demand {
         if used > 0 {
             self.last_used = now;
         }
-        let faded = self.rate * (-passed.as_secs_f64() / FADING.as_secs_f64()).exp();
-        // Less than this between two looks says nothing of the rate.
+        let faded = (-passed.as_secs_f64() / HORIZON.as_secs_f64()).exp();
+        let used = tokens(used);
+        self.recent = self.recent * faded + used;
+        // Less than this between two looks says nothing of the pace.
         let passed = passed.max(HORIZON / 10);
-        self.rate = faded.max(super::bucket::tokens(used) / passed.as_secs_f64());
-    }
-
-    /// Tokens that it is good to hold.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "saturates; a rate is not negative"
-    )]
-    fn target(&self, now: Instant) -> u64 {
-        let ahead = (self.rate * HORIZON.as_secs_f64()) as u64;
-        ahead.max(u64::from(!self.is_idle(now)))
+        self.surge = (self.surge * faded).max(used * HORIZON.div_duration_f64(passed));
     }
 
     fn is_idle(&self, now: Instant) -> bool {
