@@ -1,7 +1,7 @@
 //! What a proxy holds of each key, and what it says to the ledger about it.
 //!
 //! A `Lease` is spent by whichever thread has a request, with one atomic operation. A `Session` belongs to the one
-//! task that talks to the ledger: it asks for about `HORIZON` of what is spent, and gives back what is not needed.
+//! task that talks to the ledger: it asks for what will be spent soon (`demand`), and gives back what is not needed.
 //!
 //! A session looks only at keys in use. A key that holds nothing cannot be spent from, only missed: whoever misses it says
 //! so (`Calls`), which no request does that finds a token.
@@ -11,21 +11,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::bucket::tokens;
+use super::demand::{Demand, Left, Target};
 use super::{LEASE_TIME, Pace};
 use crate::{Invalid, pb};
 
-/// How far ahead tokens are asked for.
-pub const HORIZON: Duration = Duration::from_millis(100);
-/// Of what nobody has spent yet, the part that all proxies together may hold in advance.
-const IN_ADVANCE: f64 = 0.5;
-/// Of the horizon, what is asked for at least, however little is left.
-const HORIZON_LEAST: f64 = 0.3;
 /// Silence while something is held or wanted, at most.
 const HEARTBEAT: Duration = Duration::from_millis(250);
-/// A key that was not used for so long keeps no token.
-const IDLE: Duration = Duration::from_secs(1);
-/// And after so long its number is given up.
+/// After how long a key's number is given up.
 const FORGOTTEN: Duration = Duration::from_secs(10);
 
 /// Tokens of one key.
@@ -191,27 +183,6 @@ impl Memory {
             left: 0,
         }
     }
-}
-
-/// Tokens that it is good to hold.
-#[derive(Debug, Clone, Copy)]
-struct Target {
-    target: u64,
-    /// Of these, as many as there are for every proxy whether it needs them or not.
-    spare: u64,
-}
-
-/// How much is spent, or would be.
-#[derive(Debug, Clone, Copy)]
-struct Demand {
-    /// Tokens in the last horizon; what is older fades.
-    recent: f64,
-    /// Tokens in a horizon if it went on as it was at its most; that fades as well.
-    surge: f64,
-    /// Up to here it was counted, and when.
-    counted: u64,
-    at: Instant,
-    last_used: Instant,
 }
 
 /// What a key's requests may expect.
@@ -487,7 +458,11 @@ impl Holding {
         self.alone += self.lease.alone.swap(0, Ordering::Relaxed);
         self.demand.count(self.used(), missed, now);
         let burst = u64::from(self.pace.burst);
-        let Target { target, spare } = self.target(now);
+        let left = self.told.map(|told| Left {
+            unspent: told.unspent,
+            sharers: told.sharers,
+        });
+        let Target { target, spare } = self.demand.target(self.pace, left, now);
         let held = self.lease.held();
         // What jitters need not be given back, unless others may lack it.
         let too_many = target * 2 + spare.min(1);
@@ -508,30 +483,6 @@ impl Holding {
         }
         self.said = said;
         Some(said)
-    }
-
-    /// What is held here nobody else can spend: of what is scarce nothing is held that is not needed soon.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "saturates; tokens that are less than none are none"
-    )]
-    fn target(&self, now: Instant) -> Target {
-        let (demand, burst) = (&self.demand, self.pace.burst_tokens());
-        let told = self.told.map(|told| (told.unspent, told.sharers));
-        let (unspent, sharers) = told.unwrap_or((burst, 1));
-        let in_advance = unspent * IN_ADVANCE;
-        let horizon = self.pace.per_second() * HORIZON.as_secs_f64();
-        let part = (in_advance / horizon).clamp(HORIZON_LEAST, 1.0);
-        // One request says nothing of another.
-        let soon = ((demand.recent - 1.0) * part) as u64;
-        let spare = (in_advance / f64::from(sharers)) as u64;
-        let least = if demand.is_idle(now) { 0 } else { 1 };
-        let perhaps = (demand.surge as u64).max(least).min(spare);
-        Target {
-            target: soon.max(perhaps).min(self.pace.burst.into()),
-            spare,
-        }
     }
 
     /// While less is there than is wanted, it makes no difference to the ledger how much less: it is told of no more than
@@ -579,37 +530,5 @@ impl Holding {
             spent: self.used().saturating_sub(told.used),
             left: self.lease.held(),
         })
-    }
-}
-
-impl Demand {
-    fn new(now: Instant) -> Self {
-        Self {
-            recent: 0.0,
-            surge: 0.0,
-            counted: 0,
-            at: now,
-            last_used: now,
-        }
-    }
-
-    fn count(&mut self, spent: u64, missed: u64, now: Instant) {
-        let used = spent.saturating_sub(self.counted) + missed;
-        self.counted = spent;
-        let passed = now.saturating_duration_since(self.at);
-        self.at = now;
-        if used > 0 {
-            self.last_used = now;
-        }
-        let faded = (-passed.as_secs_f64() / HORIZON.as_secs_f64()).exp();
-        let used = tokens(used);
-        self.recent = self.recent * faded + used;
-        // Less than this between two looks says nothing of the pace.
-        let passed = passed.max(HORIZON / 10);
-        self.surge = (self.surge * faded).max(used * HORIZON.div_duration_f64(passed));
-    }
-
-    fn is_idle(&self, now: Instant) -> bool {
-        now >= self.last_used + IDLE
     }
 }
