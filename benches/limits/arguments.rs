@@ -7,7 +7,7 @@ use clap::Parser;
 /// How near to one bucket global limits are over fifty real proxies, beside other ways to do it; and what they cost.
 #[derive(Debug, Parser)]
 pub(crate) struct Arguments {
-    /// Parts whose name contains one of these: traces, latency, grants; all by default.
+    /// Parts whose name contains one of these: traces, beside, latency, grants; all by default.
     parts: Vec<String>,
     /// Short traces, and one round of everything.
     #[arg(long)]

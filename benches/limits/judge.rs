@@ -7,9 +7,10 @@ use serde::Serialize;
 
 /// How a figure is to be read, for the table.
 pub(crate) const DEFINITION: &str = "\
-ideal: what one token bucket of that rate and burst admits of the same arrivals, as they really came. over, lost: what was\n\
-admitted more, or less, than that in the whole run, in percent of it. window: the most by which requests that were asked\n\
-and answered within one window, of any length, are more than rate * w + burst; what is above 0 broke the limit.";
+ideal: what one token bucket of that rate and burst admits of the same requests as they really came, each in the middle of\n\
+when it was asked and answered. over, lost: what was admitted more, or less, than that in the whole run, in percent of it.\n\
+window: the most by which requests that were asked and answered within one window, of any length, are more than\n\
+rate * w + burst; what is above 0 broke the limit.";
 
 /// Percent that may be admitted more, or lost, of many; and requests, of few.
 const PERCENT_MAX: f64 = 1.0;
@@ -25,6 +26,13 @@ pub(crate) struct Asked {
     pub(crate) outcome: Outcome,
     /// Whether a limit is for it.
     pub(crate) is_limited: bool,
+}
+
+impl Asked {
+    /// About when a limiter saw it.
+    fn middle(&self) -> Duration {
+        (self.at + self.answered) / 2
+    }
 }
 
 /// What came of it.
@@ -91,8 +99,10 @@ impl Bucket {
 pub(crate) fn judge(pace: Pace, all: &[Asked]) -> Verdict {
     let mut limited: Vec<Asked> = all.iter().filter(|one| one.is_limited).copied().collect();
     limited.sort_by_key(|one| one.at);
+    let mut came: Vec<_> = limited.iter().map(Asked::middle).collect();
+    came.sort_unstable();
     let mut bucket = Bucket::full(pace, 1.0);
-    let ideal = limited.iter().filter(|one| bucket.take(one.at)).count();
+    let ideal = came.iter().filter(|at| bucket.take(**at)).count();
     let count = |outcome| limited.iter().filter(|one| one.outcome == outcome).count();
     let admitted = count(Outcome::Admitted);
     let more = admitted as f64 - ideal as f64;

@@ -107,7 +107,7 @@ fn run(bed: Bed, arguments: &Arguments) -> anyhow::Result<()> {
             results.latency = Some(latency::measure(&fleet, arguments)?);
         }
     }
-    if wants_traces {
+    if arguments.wants("beside") {
         beside_us(arguments, &mut results)?;
     }
     if arguments.wants("grants") {
