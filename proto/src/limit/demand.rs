@@ -17,6 +17,8 @@ const IN_ADVANCE: f64 = 0.5;
 const SURGE_MAX: f64 = 0.25;
 /// Of the horizon, what is asked for at least, however little is left.
 const HORIZON_LEAST: f64 = 0.3;
+/// Requests in the last second, from which on a key is one in regular use. One request says nothing of another.
+const REGULAR: f64 = 1.2;
 /// A key that was not used for so long keeps no token.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -27,8 +29,12 @@ pub(super) struct Demand {
     recent: f64,
     /// Tokens in a horizon if it went on as it was at its most; that fades as well.
     surge: f64,
+    /// Requests in the last second; what is older fades.
+    lately: f64,
     /// Up to here it was counted, and when.
     counted: u64,
+    /// Missed by the last look: such a request spends its token once it is there.
+    missed: u64,
     at: Instant,
     pub(super) last_used: Instant,
 }
@@ -54,7 +60,9 @@ impl Demand {
         Self {
             recent: 0.0,
             surge: 0.0,
+            lately: 0.0,
             counted: 0,
+            missed: 0,
             at: now,
             last_used: now,
         }
@@ -62,8 +70,9 @@ impl Demand {
 
     /// Tokens that were spent until now, and that were missed since this was asked last.
     pub(super) fn count(&mut self, spent: u64, missed: u64, now: Instant) {
-        let used = spent.saturating_sub(self.counted) + missed;
-        self.counted = spent;
+        let spent_since = spent.saturating_sub(self.counted);
+        let used = missed + spent_since.saturating_sub(self.missed);
+        (self.counted, self.missed) = (spent, missed);
         let passed = now.saturating_duration_since(self.at);
         self.at = now;
         if used > 0 {
@@ -72,6 +81,8 @@ impl Demand {
         let faded = (-passed.as_secs_f64() / HORIZON.as_secs_f64()).exp();
         let used = tokens(used);
         self.recent = self.recent * faded + used;
+        let faded_lately = (-passed.as_secs_f64() / IDLE.as_secs_f64()).exp();
+        self.lately = self.lately * faded_lately + used;
         // Less than this between two looks says nothing of the pace.
         let passed = passed.max(HORIZON / 10);
         self.surge = (self.surge * faded).max(used * HORIZON.div_duration_f64(passed));
@@ -92,12 +103,12 @@ impl Demand {
         let in_advance = left.map_or(pace.burst_tokens(), |left| left.unspent) * IN_ADVANCE;
         let horizon = pace.per_second() * HORIZON.as_secs_f64();
         let part = (in_advance / horizon).clamp(HORIZON_LEAST, 1.0);
-        // One request says nothing of another.
         let soon = ((self.recent - 1.0) * part) as u64;
         // How many share it is not known at first: that is no reason to take what others need.
         let spare = |left: Left| (in_advance / f64::from(left.sharers)) as u64;
         let spare = left.map_or(1, spare);
-        let least = if self.is_idle(now) { 0 } else { 1 };
+        let is_new = left.is_none();
+        let least = u64::from((is_new || self.lately > REGULAR) && !self.is_idle(now));
         let surge = self.surge.min(horizon * SURGE_MAX);
         let perhaps = (surge as u64).max(least).min(spare);
         Target {

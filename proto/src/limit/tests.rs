@@ -407,6 +407,8 @@ fn a_key_out_of_use_is_looked_at_when_it_is_missed() {
 fn of_what_is_scarce_nothing_is_held_that_is_not_needed() {
     for (burst, sharers, is_held) in [(20, 50, false), (20, 4, true), (1000, 50, true)] {
         let mut alone = Alone::new(burst, sharers);
+        alone.request();
+        alone.after(10);
         for _ in 0..3 {
             alone.request();
             alone.after(10);
@@ -414,6 +416,10 @@ fn of_what_is_scarce_nothing_is_held_that_is_not_needed() {
             assert_eq!(alone.lease.held() > 0, is_held, "{burst} for {sharers}");
         }
     }
+    let mut once = Alone::new(20, 4);
+    once.request();
+    once.after(10);
+    assert_eq!(once.lease.held(), 0, "one says nothing of another");
     let mut busy = Alone::new(1000, 50);
     for _ in 0..100 {
         for _ in 0..2 {
