@@ -47,10 +47,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ringmail_proto::destination::{Destination, DestinationKind};
+use ringmail_proto::limit;
 
 use crate::error::{Error, Reason};
 use crate::http::context::identify;
 use crate::http::route::{Routed, route};
+use crate::limits::leaving;
 use crate::metrics::{Direction, Protocol, Traffic};
 use crate::peer::stream::Stream;
 use crate::worker::Worker;
@@ -148,6 +150,18 @@ pub(crate) async fn begin_http<'a>(
         Routed::Answer(head) => return Ok(Begun::Answered(head)),
         Routed::Forward(forward) => forward,
     };
+    // Boxed: most apps ask without limits, and every request would hold room for it.
+    if worker.limits.has(limit::Direction::Outbound)
+        && let leaving = Box::pin(leaving::request(
+            worker,
+            caller,
+            forward.route,
+            &forward.head,
+        ))
+        && let Some(answer) = leaving.await?
+    {
+        return Ok(Begun::Answered(answer));
+    }
     let target = Target {
         destination,
         service: forward.service,

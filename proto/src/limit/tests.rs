@@ -97,6 +97,15 @@ fn what_is_not_understood_has_no_terms() {
         wire.key = vec![key(pb::limit_key::Kind::Header("x-user".to_owned()))];
     });
     assert!(of_requests.starts_with("key:"), "{of_requests}");
+    let of_route =
+        problem(|wire| wire.key = vec![key(pb::limit_key::Kind::Route(pb::LimitKeyPart {}))]);
+    assert!(of_route.contains("outbound requests only"), "{of_route}");
+    let of_token = problem(|wire| {
+        wire.direction = pb::LimitDirection::Outbound.into();
+        wire.key = vec![key(pb::limit_key::Kind::Claim("sub".to_owned()))];
+    });
+    assert!(of_token.contains("inbound requests only"), "{of_token}");
+    assert!(problem(|wire| wire.direction = 7).starts_with("direction:"));
     // It stays one that is not understood, wherever it is told.
     let again = Limit::try_from(pb::RateLimit::from(&limit(|wire| wire.scope = 9)));
     assert!(again.expect("named").terms.is_err());
@@ -122,7 +131,7 @@ fn key_of(key: Vec<pb::LimitKey>, fields: &[Field<'_>]) -> Vec<u8> {
         }),
     };
     let mut written = Vec::new();
-    terms.write_key(&asked, &mut written);
+    terms.write_key(&asked, "", &mut written);
     written
 }
 

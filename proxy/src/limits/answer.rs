@@ -40,9 +40,13 @@ impl Exceeded {
         stream: &Stream,
         exchange: &mut Exchange,
     ) -> Result<(), Error> {
-        let content = fields.first("content-type").unwrap_or_default();
-        let is_grpc = content.starts_with(b"application/grpc");
-        let (head, body) = self.answer(refused.decision, is_grpc);
+        let is_grpc = is_grpc(fields);
+        // To a client of gRPC all is said in the head.
+        let body = match is_grpc {
+            true => String::new(),
+            false => format!("{}: {}\n", self.reason.row().explanation, self.limit),
+        };
+        let head = self.head(refused.decision, is_grpc, body.len());
         let end = body.is_empty() || request.method == "HEAD";
         metrics.refused(Direction::Inbound, refused.reason);
         exchange.answered(refused.reason.row().status, Instant::now());
@@ -53,14 +57,15 @@ impl Exceeded {
         }
     }
 
-    /// The head of the response in neutral form, and its body. To a client of gRPC all is said in the head.
-    fn answer(&self, decision: Option<DecisionId>, is_grpc: bool) -> (Vec<u8>, String) {
+    /// The head of the response in neutral form.
+    pub(super) fn head(
+        &self,
+        decision: Option<DecisionId>,
+        is_grpc: bool,
+        body_bytes: usize,
+    ) -> Vec<u8> {
         let wait = self.wait.min(WAIT_MAX).as_secs_f64();
         let wait = wait * (1.0 + JITTER * rand::random_range(0.0..1.0));
-        let body = match is_grpc {
-            true => String::new(),
-            false => format!("{}: {}\n", self.reason.row().explanation, self.limit),
-        };
         let mut head = Vec::with_capacity(512);
         Response {
             version: Version::Http2,
@@ -98,10 +103,15 @@ impl Exceeded {
             put("grpc-retry-pushback-ms", &whole(wait * 1000.0).to_string());
         } else {
             put("content-type", "text/plain");
-            put("content-length", &body.len().to_string());
+            put("content-length", &body_bytes.to_string());
         }
-        (head, body)
+        head
     }
+}
+
+pub(super) fn is_grpc(fields: Fields<'_>) -> bool {
+    let content = fields.first("content-type").unwrap_or_default();
+    content.starts_with(b"application/grpc")
 }
 
 /// Up, so that nobody comes too early.
