@@ -39,6 +39,9 @@ mod share;
 /// All keys, and the sessions of the proxies.
 pub mod ledger;
 
+/// How much it is good for a proxy to hold.
+mod demand;
+
 /// What a proxy holds.
 pub mod lease;
 

@@ -140,9 +140,13 @@ impl Limits {
             return Ok(());
         };
         let needs = self.needs(&current, subject)?;
+        if needs.is_empty() {
+            return Ok(());
+        }
+        let now = Instant::now();
         // What would be refused is counted.
-        let _ = self.meet(&current, &needs, Mode::Shadow).await;
-        self.meet(&current, &needs, Mode::Enforce).await
+        let _ = self.meet(&current, &needs, Mode::Shadow, now).await;
+        self.meet(&current, &needs, Mode::Enforce, now).await
     }
 
     /// Whether anything that goes that way may be limited.
@@ -220,14 +224,20 @@ impl Limits {
         bucket.or_insert_with(new).clone()
     }
 
-    /// Spends what is needed of limits in such a mode, all or nothing. Limits in shadow mode hold nobody up.
-    async fn meet(&self, current: &Current, needs: &[Need], mode: Mode) -> Result<(), Exceeded> {
+    /// Spends what is needed of limits in such a mode, all or nothing. Limits in shadow mode hold nobody up, so one clock
+    /// reading is for both.
+    async fn meet(
+        &self,
+        current: &Current,
+        needs: &[Need],
+        mode: Mode,
+        mut now: Instant,
+    ) -> Result<(), Exceeded> {
         let limits = &current.authorized.limits;
         let own = || needs.iter().filter(|need| limits[need.limit].mode == mode);
-        let until = Instant::now() + WAIT_MAX;
+        let until = now + WAIT_MAX;
         let (mut outcome, mut is_first) = (Ok(()), true);
         loop {
-            let now = Instant::now();
             let lacking =
                 own().find_map(|need| match self.buckets.look(&need.key, need.cost, now) {
                     Outlook::There => None,
@@ -239,6 +249,7 @@ impl Limits {
                 }
                 if now < until {
                     // Another thread was faster.
+                    now = Instant::now();
                     continue;
                 }
                 outcome = Err((needs[0].limit, WAIT_MAX));
@@ -253,6 +264,7 @@ impl Limits {
                     let granted = need.key.granted.notified();
                     // Whether it came or not is looked at again.
                     let _ = timeout(soon, granted).await;
+                    now = Instant::now();
                     continue;
                 }
                 // Nobody is held up for what is only counted.
