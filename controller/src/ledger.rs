@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ringmail_proto::identity::WorkloadName;
 use ringmail_proto::limit::home::Memory;
 use ringmail_proto::limit::ledger::{Ledger, SessionId};
-use ringmail_proto::limit::{Pace, Scope};
+use ringmail_proto::limit::{Pace, RESYNC_TIME, Scope};
 use ringmail_proto::pb;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{interval, sleep_until};
@@ -145,9 +145,10 @@ fn not_ours() -> Status {
 
 impl Kept {
     fn new(metrics: Arc<Metrics>) -> Self {
+        let now = Instant::now();
         Self {
-            ledger: Ledger::new(Instant::now()),
-            memory: Memory::default(),
+            ledger: Ledger::new(now),
+            memory: Memory::new(now + RESYNC_TIME),
             sessions: HashMap::new(),
             metrics,
         }
