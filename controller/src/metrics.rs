@@ -19,7 +19,7 @@ pub use labels::{
 
 /// Upper bounds of the buckets of an exchange's seconds: a call of a server nearby, to more than it may take.
 const EXCHANGE_SECONDS: [f64; 9] = [
-    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.25,
+    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5,
 ];
 
 /// Handles of every metric.

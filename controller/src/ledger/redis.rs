@@ -44,8 +44,8 @@ const SCRIPT: &str = include_str!("redis/script.lua");
 
 /// From the name's resolution to the epoch.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
-/// One call of the script. Whatever is silent for longer is lost.
-const EXCHANGE_TIMEOUT: Duration = Duration::from_millis(250);
+/// One call of the script. Whatever is silent for longer is lost; a shorter pause a lease outlives.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Orders in one call: as many as keep a server busy for about a millisecond.
 const ORDERS_MAX: usize = 64;
 /// Between the beginnings of two exchanges, so that what is said goes together.

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use proptest::prelude::*;
@@ -28,14 +29,25 @@ impl Drop for Own {
 impl Own {
     /// None, and said so, where there is no such program.
     fn start() -> Option<Self> {
+        Self::start_with("--port", &[])
+    }
+
+    fn start_with(port_flag: &str, more: &[&str]) -> Option<Self> {
         // Nobody takes the port again so soon.
         let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = free.local_addr().expect("an address").port();
         drop(free);
         let started = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--save", "", "--port"])
-            .arg(port.to_string())
-            .args(["--requirepass", "s3cret"])
+            .args([
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--requirepass",
+                "s3cret",
+            ])
+            .args([port_flag, &port.to_string()])
+            .args(more)
             .stdout(Stdio::null())
             .spawn();
         let Ok(child) = started else {
@@ -51,10 +63,14 @@ impl Own {
     }
 
     fn server(&self) -> Server {
+        self.server_with("127.0.0.1", None)
+    }
+
+    fn server_with(&self, host: &str, root_cert: Option<PathBuf>) -> Server {
         let config = LimitsRedis {
-            host: "127.0.0.1".to_owned(),
+            host: host.to_owned(),
             port: self.port,
-            root_cert: None,
+            root_cert,
             username: None,
             password: Some("s3cret".to_owned().into()),
             database: 1,
@@ -246,6 +262,31 @@ async fn what_is_full_again_is_gone() {
         .await
         .expect("an answer");
     assert_eq!(keys, 2, "epoch and controllers");
+}
+
+#[tokio::test]
+async fn over_tls_the_server_is_who_its_certificate_says() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("crt"), made.cert.pem()).expect("written");
+    std::fs::write(path("key"), made.signing_key.serialize_pem()).expect("written");
+    let [certificate, key] = ["crt", "key"].map(|name| path(name).display().to_string());
+    let tls = [
+        ["--port", "0"],
+        ["--tls-cert-file", &certificate],
+        ["--tls-key-file", &key],
+        ["--tls-ca-cert-file", &certificate],
+        ["--tls-auth-clients", "no"],
+    ];
+    let Some(own) = Own::start_with("--tls-port", tls.as_flattened()) else {
+        return;
+    };
+    let (mut redis, _) = own.server_with("localhost", Some(path("crt"))).open().await;
+    redis.exchange(&[]).await.expect("it answers");
+    let other = own.server_with("127.0.0.1", Some(path("crt")));
+    let refused = Redis::open(&other).await.expect_err("another name");
+    assert!(refused.to_string().contains("certificate"), "{refused}");
 }
 
 #[test]
