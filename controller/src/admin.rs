@@ -1,13 +1,15 @@
 //! `/metrics`, `/ready`, `/live`, `/status`, `/workloads`: for people, probes and scrapers; `/applied`: for the replica
-//! that leads; never for proxies. Nothing here changes
-//! anything.
+//! that leads; never for proxies. Nothing here changes anything.
+//!
+//! Limits: pages that sum something up are made one at a time, aside; who asks waits [`BUSY_MAX`] for its turn.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, Query, State};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{StatusCode, header};
 use k8s_openapi::ByteString;
@@ -18,7 +20,9 @@ use ringmail_proto::identity::{SpiffeId, TrustDomain, WorkloadName};
 use ringmail_proto::pb;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::warn;
 
 use crate::applied::{self, PolicyState, Proxies};
@@ -26,6 +30,9 @@ use crate::model::RouteStatus;
 use crate::publish::Snapshots;
 use crate::source;
 use crate::stop::Stop;
+
+/// For the pages that others asked for before.
+const BUSY_MAX: Duration = Duration::from_secs(5);
 
 /// What the pages show.
 #[derive(Debug)]
@@ -36,6 +43,8 @@ pub(crate) struct Pages {
     pub(crate) source: watch::Receiver<Option<Arc<source::State>>>,
     pub(crate) snapshots: Snapshots,
     pub(crate) proxies: Arc<Proxies>,
+    /// Whose turn it is.
+    pub(crate) turn: Semaphore,
 }
 
 #[derive(Serialize)]
@@ -89,6 +98,19 @@ async fn ready(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
     }
 }
 
+/// A page that takes a while to make.
+async fn made(
+    pages: Arc<Pages>,
+    make: impl FnOnce(&Pages) -> Response + Send + 'static,
+) -> Response {
+    let Ok(Ok(_turn)) = timeout(BUSY_MAX, pages.turn.acquire()).await else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "others ask as well\n").into_response();
+    };
+    let asked = pages.clone();
+    let made = spawn_blocking(move || make(&asked)).await;
+    made.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+}
+
 /// Which port of a Service, if it is one that is named.
 #[derive(Deserialize)]
 struct Port {
@@ -111,9 +133,13 @@ async fn workload(
     State(pages): State<Arc<Pages>>,
     Path((namespace, name)): Path<(String, String)>,
     Query(Port { port }): Query<Port>,
-) -> impl IntoResponse {
+) -> Response {
+    made(pages, move |pages| told(pages, &namespace, &name, port)).await
+}
+
+fn told(pages: &Pages, namespace: &str, name: &str, port: Option<u16>) -> Response {
     let snapshot = pages.snapshots.borrow().clone();
-    let told = WorkloadName::new(&namespace, &name).ok().and_then(|name| {
+    let told = WorkloadName::new(namespace, name).ok().and_then(|name| {
         let (name, port) = snapshot.mesh.behind(&name, port.unwrap_or(0))?;
         let workload = snapshot.mesh.workload(&name)?;
         let account = &workload.service_account;
@@ -139,7 +165,11 @@ async fn workload(
     }
 }
 
-async fn status(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
+async fn status(State(pages): State<Arc<Pages>>) -> Response {
+    made(pages, summed).await
+}
+
+fn summed(pages: &Pages) -> Response {
     let source = pages.source.borrow().clone().unwrap_or_default();
     let snapshot = pages.snapshots.borrow().clone();
     // As far as this replica's proxies go.
@@ -165,10 +195,10 @@ async fn status(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
     }
 }
 
-async fn applied(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
-    let mesh = pages.snapshots.borrow().mesh.clone();
-    match serde_json::to_string(&applied::say(&mesh, &pages.proxies)) {
-        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+async fn applied(State(pages): State<Arc<Pages>>) -> Response {
+    let say = |pages: &Pages| {
+        let mesh = pages.snapshots.borrow().mesh.clone();
+        axum::Json(applied::say(&mesh, &pages.proxies)).into_response()
+    };
+    made(pages, say).await
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ringmail_proto::identity::WorkloadName;
 use ringmail_proto::pb;
 use ringmail_proto::policy::{Authorization, DENIED_MAX};
+use ringmail_proto::revocation::Revocations;
 use tokio::sync::watch;
 
 use crate::model::Dialled;
@@ -42,6 +43,8 @@ type Seats = HashMap<WorkloadName, (u64, Arc<InForce>)>;
 pub(crate) struct Told {
     /// What it says of policies.
     pub(crate) authorization: Option<Arc<Authorization>>,
+    /// Whom nobody is to trust.
+    pub(crate) revocations: Option<Arc<Revocations>>,
     /// Addresses that are followed from now on, or have or had routes: what they have now.
     pub(crate) destinations: Vec<(SocketAddr, Option<Arc<Dialled>>)>,
 }
@@ -51,6 +54,8 @@ pub(crate) struct Told {
 struct InForce {
     /// What it has taken last.
     authorization: Option<Arc<Authorization>>,
+    /// The same of revocations.
+    revocations: Option<Arc<Revocations>>,
     /// Policies of that which it cannot act on, with its reasons.
     denied: BTreeMap<String, String>,
     /// The last one that it named, when there may be more.
@@ -124,7 +129,7 @@ impl Proxies {
 
 impl Told {
     fn is_empty(&self) -> bool {
-        self.authorization.is_none() && self.destinations.is_empty()
+        self.authorization.is_none() && self.revocations.is_none() && self.destinations.is_empty()
     }
 }
 
@@ -141,6 +146,9 @@ impl Seat {
                 let denied = denied.into_iter().take(DENIED_MAX);
                 own.denied = denied.map(|one| (one.name, short(&one.reason))).collect();
                 own.refused = None;
+            }
+            if let Some(revocations) = told.revocations {
+                own.revocations = Some(revocations);
             }
             for (address, routed) in told.destinations {
                 let refused = None;

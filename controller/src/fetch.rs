@@ -1,12 +1,14 @@
 //! Fetching the keys of a JWT issuer: one GET over a fresh connection, no redirects at all, a cap on bytes and time; and the
 //! TLS of such clients.
 //!
-//! Where whoever writes an object says what is fetched, nothing that only this machine or its link reaches is dialled: the
-//! addresses that a name has are looked at once, and one of these is dialled, whatever the name means a moment later.
+//! Where whoever writes an object says what is fetched, nothing that only this machine or its link reaches is dialled, nor
+//! where clouds tell a machine its secrets: the addresses that a name has are looked at once, and one of these is dialled,
+//! whatever the name means a moment later. Errors of kind `InvalidData` and `PermissionDenied` tell nothing of what else
+//! can be reached from here; others are for the log.
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,8 +35,12 @@ pub(crate) const JWKS_BYTES_MAX: u64 = 256 * 1024;
 /// Bytes of a file of roots.
 const ROOTS_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// Where clouds tell a machine its own secrets, besides a link-local address.
-const METADATA: [Ipv6Addr; 1] = [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)];
+/// Where clouds tell a machine its own secrets, besides link-local addresses: AWS, Alibaba, Azure.
+const METADATA: [IpAddr; 3] = [
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+];
 
 /// Fetches from one URL.
 pub(crate) struct Client {
@@ -80,10 +86,14 @@ impl Client {
         let default = if self.tls.is_some() { 443 } else { 80 };
         let port = self.url.port_u16().unwrap_or(default);
         let found = lookup_host((bare.as_str(), port)).await?;
-        let may = |address: &SocketAddr| self.reach == Reach::Anywhere || !is_local(address.ip());
+        let may = |address: &SocketAddr| {
+            let ip = address.ip();
+            self.reach == Reach::Anywhere || !(is_local(ip) || is_own(ip))
+        };
         let addresses: Vec<SocketAddr> = found.filter(may).collect();
         if addresses.is_empty() {
-            return Err(io::Error::other(
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
                 "the host has no address but of this machine or its link, which are not dialled",
             ));
         }
@@ -122,7 +132,8 @@ impl Client {
                 .map_err(io::Error::other)?;
             if response.status() != StatusCode::OK {
                 let status = response.status().as_u16();
-                return Err(io::Error::other(format!("server answered {status}")));
+                let problem = format!("server answered {status}");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
             }
             let limit = usize::try_from(JWKS_BYTES_MAX).unwrap_or(usize::MAX);
             let body = Limited::new(response.into_body(), limit);
@@ -144,14 +155,20 @@ impl Client {
 
 /// Whether an address means this machine, its link, or nobody in particular; an IPv4 address also inside an IPv6 one.
 fn is_local(ip: IpAddr) -> bool {
+    if METADATA.contains(&ip) {
+        return true;
+    }
     match ip {
         IpAddr::V4(ip) => {
             let is_this_network = ip.octets()[0] == 0;
+            // RFC 6890: of one network, with one host's own services.
+            let is_protocol_assignment = ip.octets()[..3] == [192, 0, 0];
             ip.is_loopback()
                 || ip.is_link_local()
                 || ip.is_broadcast()
                 || ip.is_multicast()
                 || is_this_network
+                || is_protocol_assignment
         }
         IpAddr::V6(ip) => {
             let inside = ip.to_ipv4().or_else(|| translated(ip));
@@ -159,21 +176,35 @@ fn is_local(ip: IpAddr) -> bool {
                 || ip.is_unspecified()
                 || ip.is_multicast()
                 || ip.is_unicast_link_local()
-                || METADATA.contains(&ip)
                 || inside.is_some_and(|ip| is_local(ip.into()))
         }
     }
 }
 
-/// Behind NAT64 (RFC 6052 section 2.1).
-fn translated(ip: Ipv6Addr) -> Option<std::net::Ipv4Addr> {
-    match ip.segments() {
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
-            let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-            Some([a, b, c, d].into())
-        }
-        _ => None,
-    }
+/// The IPv4 address that an IPv6 address leads to: NAT64 (RFC 6052 section 2.1; RFC 8215, whose other prefixes end in it
+/// as well), 6to4 (RFC 3056), and stateless translation (RFC 2765).
+fn translated(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    let (high, low) = match ip.segments() {
+        [0x64, 0xff9b, 0 | 1, .., high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => (high, low),
+        [0x2002, high, low, ..] => (high, low),
+        _ => return None,
+    };
+    let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+    Some([a, b, c, d].into())
+}
+
+/// Whether it is an address of an interface of ours: then that is what we would call it from. Nothing is sent.
+fn is_own(ip: IpAddr) -> bool {
+    let unspecified: IpAddr = match ip {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let called_from = || {
+        let socket = UdpSocket::bind((unspecified, 0))?;
+        socket.connect((ip, 9))?;
+        socket.local_addr()
+    };
+    called_from().is_ok_and(|address: SocketAddr| address.ip() == ip)
 }
 
 /// TLS of a client, by the roots in a file.
@@ -218,6 +249,14 @@ mod tests {
             ("fe80::1", true),
             ("ff02::1", true),
             ("fd00:ec2::254", true),
+            ("100.100.100.200", true),
+            ("168.63.129.16", true),
+            ("::ffff:168.63.129.16", true),
+            ("192.0.0.192", true),
+            ("::ffff:0:127.0.0.1", true),
+            ("64:ff9b:1::7f00:1", true),
+            ("2002:7f00:1::5", true),
+            ("2002:c000:201::5", false),
             ("10.0.0.1", false),
             ("192.0.2.1", false),
             ("2001:db8::1", false),
@@ -230,6 +269,14 @@ mod tests {
                 expected,
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn our_own_addresses() {
+        for (text, expected) in [("127.0.0.1", true), ("192.0.2.1", false)] {
+            let ip = text.parse().expect("an address");
+            assert_eq!(is_own(ip), expected, "{text}");
         }
     }
 

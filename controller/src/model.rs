@@ -3,7 +3,7 @@
 //! Fail closed: an endpoint that names a pod which does not exist, or no longer has that address, is left out rather
 //! than reached in plaintext.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::iter;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
@@ -23,6 +23,7 @@ use ringmail_proto::workload::Workload;
 use crate::config::Config;
 use crate::jwks::KeySets;
 use crate::source::Objects;
+use crate::source::objects::Kind;
 
 /// What a port was declared to speak.
 mod protocol;
@@ -125,23 +126,26 @@ impl Mesh {
             .iter()
             .map(|pod| (pod.name.clone(), Arc::new(pod.workload(&mut problems))))
             .collect();
-        let revocations = Arc::new(revocations(objects, &mut problems));
+        let meshed: HashSet<WorkloadName> = entries
+            .iter()
+            .filter(|pod| pod.identity.is_some())
+            .map(|pod| pod.name.clone())
+            .collect();
+        let (revocations, reports) = revocations(objects, &meshed, &mut problems);
+        let mut policies = authorized.reports;
+        policies.extend(reports);
         problems.truncate(PROBLEMS_MAX);
         Self {
-            meshed: entries
-                .iter()
-                .filter(|pod| pod.identity.is_some())
-                .map(|pod| pod.name.clone())
-                .collect(),
+            meshed,
             uids: entries
                 .iter()
                 .filter_map(|pod| Some((pod.name.clone(), pod.uid.clone()?)))
                 .collect(),
             workloads,
             authorizations: authorized.by_workload,
-            policies: authorized.reports,
+            policies,
             limits: Arc::new(authorized.limits),
-            revocations,
+            revocations: Arc::new(revocations),
             plain: routed.plain,
             services: routed.services,
             consumers: routed.consumers,
@@ -396,28 +400,38 @@ fn adopt(
     }
 }
 
-/// All of them together; beyond the limit the rest is told nobody, which is said.
-fn revocations(objects: &Objects, problems: &mut Vec<String>) -> Revocations {
+/// All of them together, for every proxy; beyond the limit the rest is told nobody, which is said.
+fn revocations(
+    objects: &Objects,
+    meshed: &HashSet<WorkloadName>,
+    problems: &mut Vec<String>,
+) -> (Revocations, Vec<PolicyReport>) {
     let mut all = Revocations::default();
+    let mut reports = Vec::new();
+    let everybody: BTreeSet<WorkloadName> = meshed.iter().cloned().collect();
+    let everybody: Arc<[WorkloadName]> = everybody.into_iter().collect();
     let mut newest: Vec<_> = objects.revocations().collect();
     // Those that are over are still there, and must not crowd out the others.
     newest.sort_by_key(|one| std::cmp::Reverse(one.until));
     for one in newest {
-        if all.len() + one.identities.len() + one.serials.len() > REVOKED_MAX {
-            let name = one.metadata.name.as_deref().unwrap_or_default();
-            problems.push(format!(
-                "IdentityRevocation {name}: with it more than {REVOKED_MAX} would be revoked; it is NOT in force"
-            ));
-            continue;
+        let is_too_much = all.len() + one.identities.len() + one.serials.len() > REVOKED_MAX;
+        let broken = is_too_much.then(|| {
+            format!("with it more than {REVOKED_MAX} would be revoked; it is NOT in force")
+        });
+        let key = (Kind::IdentityRevocation, &one.metadata);
+        let mut report = PolicyReport::of(key, broken);
+        if let Some(broken) = &report.broken {
+            problems.push(format!("{}: {broken}", report.key));
+        } else {
+            report.workloads = everybody.clone();
+            let identities = one.identities.iter().cloned();
+            identities.for_each(|id| all.add_identity(id, one.until));
+            let serials = one.serials.iter().cloned();
+            serials.for_each(|serial| all.add_serial(serial, one.until));
         }
-        for id in &one.identities {
-            all.add_identity(id.clone(), one.until);
-        }
-        for serial in &one.serials {
-            all.add_serial(serial.clone(), one.until);
-        }
+        reports.push(report);
     }
-    all
+    (all, reports)
 }
 
 fn reuse<T: Eq>(new: &mut Arc<T>, old: Option<&Arc<T>>) {

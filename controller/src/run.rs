@@ -10,7 +10,7 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use rustls::pki_types::UnixTime;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{info, warn};
@@ -96,6 +96,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         source: source.clone(),
         snapshots: snapshots.clone(),
         proxies: proxies.clone(),
+        turn: Semaphore::new(1),
     });
     let upkeep = Upkeep {
         authority: authority.clone(),

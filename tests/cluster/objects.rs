@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use super::control_plane::eventually;
 
 /// Kinds that have no namespace.
-const CLUSTER_WIDE: [&str; 6] = [
+const CLUSTER_WIDE: [&str; 7] = [
+    "IdentityRevocation",
     "Namespace",
     "ClusterRole",
     "ClusterRoleBinding",

@@ -291,6 +291,25 @@ async fn applied(plane: &ControlPlane) -> anyhow::Result<()> {
     let limited = says(&mesh, &limits, "Applied").await;
     let limited = limited.with_context(|| leader.log())?;
     ensure!(limited["applied"] == "1/1", "{limited}");
+    let tokens = json!({"apiVersion": "ringmail.io/v1alpha1", "kind": "RequestAuthentication",
+        "metadata": {"name": "tokens", "namespace": shop},
+        "spec": {"targetRefs": [{"kind": "Namespace"}], "issuers": [{"issuer": "https://idp", "audiences": ["shop"],
+            "jwks": {"uri": "https://idp.invalid/keys"}}]}});
+    mesh.objects.apply(&tokens).await?;
+    let known = says(&mesh, &tokens, "Applied").await;
+    let known = known.with_context(|| leader.log())?;
+    ensure!(known["applied"] == "1/1", "{known}");
+    ensure!(
+        known
+            .to_string()
+            .contains("keys of https://idp are not known"),
+        "{known}"
+    );
+    let end = json!({"serials": ["07"], "until": "2030-01-01T00:00:00Z"});
+    let revoked: Value = serde_json::from_str(&revocation("stolen", &end))?;
+    mesh.objects.apply(&revoked).await?;
+    let revoked = says(&mesh, &revoked, "Applied").await;
+    ensure!(revoked.with_context(|| leader.log())?["applied"] == "1/1");
     let columns = ["get", "authz", "orders", "--namespace", &shop];
     let shown = plane.kubectl(&columns, "")?.success()?;
     ensure!(shown.contains("True") && shown.contains("1/1"), "{shown}");

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::tally::{Said, Tally, sum};
 use crate::model::{Condition, Mesh, PolicyReport, RouteStatus};
-use crate::source::objects::Key;
+use crate::source::objects::{Key, Kind};
 
 /// Proxies that are named in one message.
 const NAMED_MAX: usize = 3;
@@ -46,7 +46,10 @@ pub(crate) fn states(mesh: &Mesh, said: &[Said], silent: usize) -> States {
         name: report.key.name.to_string(),
         generation: report.generation,
         applied: format!("{}/{}", tally.applied.len(), tally.all()),
-        conditions: vec![accepted(report), POLICY.said(tally, silent)],
+        conditions: [accepted(report), POLICY.said(tally, silent)]
+            .into_iter()
+            .chain(keys_known(report))
+            .collect(),
     });
     let routes = mesh.routes().iter().zip(&tallies.routes);
     States {
@@ -81,6 +84,30 @@ fn accepted(report: &PolicyReport) -> Condition {
         reason,
         message,
     }
+}
+
+/// Of an object about tokens.
+fn keys_known(report: &PolicyReport) -> Option<Condition> {
+    if report.key.kind != Kind::RequestAuthentication || report.broken.is_some() {
+        return None;
+    }
+    let (status, reason, message) = match report.keyless.as_slice() {
+        [] => ("True", "Known", String::new()),
+        keyless => (
+            "False",
+            "NotFetched",
+            format!(
+                "keys of {} are not known here; the controller's status says why",
+                keyless.join(", ")
+            ),
+        ),
+    };
+    Some(Condition {
+        kind: "KeysKnown",
+        status,
+        reason,
+        message,
+    })
 }
 
 fn named(workloads: &[WorkloadName]) -> String {

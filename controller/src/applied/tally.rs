@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ringmail_proto::identity::WorkloadName;
 use ringmail_proto::limit::{Limit, denied_name as limit_name};
+use ringmail_proto::policy::authentication::{Authentication, denied_name as token_name};
 use ringmail_proto::policy::{Authorization, Policy};
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +61,10 @@ pub(super) struct Tallies {
 pub(crate) fn say(mesh: &Mesh, proxies: &Proxies) -> Said {
     let policies = mesh.policies().iter().map(|one| one.key.to_string());
     let policies = policies.zip(0..).collect();
+    let revocations = mesh.policies().iter().zip(0..);
+    let revocations = revocations
+        .filter(|(one, _): &(&PolicyReport, usize)| one.key.kind == Kind::IdentityRevocation);
+    let revocations: Vec<usize> = revocations.map(|(_, place)| place).collect();
     let routed = routed(mesh);
     let mut said = Said {
         subjects: subjects(mesh),
@@ -74,6 +79,9 @@ pub(crate) fn say(mesh: &Mesh, proxies: &Proxies) -> Said {
             ..Proxy::default()
         };
         proxy.say_policies(&in_force, &wanted, &policies);
+        if in_force.revocations.as_ref() == Some(mesh.revocations()) {
+            proxy.applied.extend(&revocations);
+        }
         proxy.say_routes(&in_force, mesh, &name.namespace, &routed);
         if !proxy.applied.is_empty() || !proxy.open.is_empty() || !proxy.refused.is_empty() {
             said.proxies.push(proxy);
@@ -113,6 +121,7 @@ fn routed(mesh: &Mesh) -> Routed<'_> {
 #[derive(Debug, PartialEq)]
 enum Part<'a> {
     Policy(&'a Policy),
+    Authentication(&'a Authentication),
     Limit(&'a Limit),
 }
 
@@ -121,6 +130,7 @@ impl Part<'_> {
     fn subject(&self, name: &str) -> String {
         match self {
             Self::Policy(_) => format!("{:?} {name}", Kind::AuthorizationPolicy),
+            Self::Authentication(one) => format!("{:?} {}", Kind::RequestAuthentication, one.name),
             Self::Limit(limit) => {
                 let policy = limit.name.rsplit_once('/').map_or("", |(policy, _)| policy);
                 format!("{:?} {policy}", Kind::RateLimitPolicy)
@@ -133,8 +143,12 @@ impl Part<'_> {
 fn parts(told: &Authorization) -> impl Iterator<Item = (String, Part<'_>)> {
     let policies = told.policies.iter();
     let policies = policies.map(|one| (one.name.to_string(), Part::Policy(one)));
+    let authentications = told.authentications.iter();
+    let authentications =
+        authentications.map(|one| (token_name(&one.name), Part::Authentication(one)));
     let limits = told.limits.iter();
-    policies.chain(limits.map(|one| (limit_name(&one.name), Part::Limit(one))))
+    let limits = limits.map(|one| (limit_name(&one.name), Part::Limit(one)));
+    policies.chain(authentications).chain(limits)
 }
 
 impl Proxy {
@@ -146,11 +160,17 @@ impl Proxy {
         places: &HashMap<String, usize>,
     ) {
         let taken = in_force.authorization.as_deref();
-        let taken: HashMap<String, Part<'_>> = taken.into_iter().flat_map(parts).collect();
+        // Mostly so, and then nothing need be compared.
+        let is_same = taken.is_some_and(|taken| std::ptr::eq(taken, wanted));
+        let taken: HashMap<String, Part<'_>> = taken
+            .filter(|_| !is_same)
+            .into_iter()
+            .flat_map(parts)
+            .collect();
         let mut is_known = true;
         let mut found: BTreeMap<usize, Result<bool, String>> = BTreeMap::new();
         for (name, part) in parts(wanted) {
-            let is_taken = taken.get(&name).is_some_and(|taken| *taken == part);
+            let is_taken = is_same || taken.get(&name).is_some_and(|taken| *taken == part);
             let one = match (is_taken, in_force.denied.get(&name)) {
                 (true, Some(reason)) => Err(reason.clone()),
                 (true, None) => Ok(is_known),

@@ -27,7 +27,7 @@ fn pod(name: &str) -> WorkloadName {
 fn told(mesh: &Mesh, name: &str) -> Told {
     Told {
         authorization: Some(mesh.authorization(&pod(name)).expect("a workload")),
-        destinations: Vec::new(),
+        ..Told::default()
     }
 }
 
@@ -203,13 +203,50 @@ fn routed(backend: &str, is_consumed: bool) -> Mesh {
     Mesh::build(&objects.into_iter().collect(), &Defaults::of_tests())
 }
 
+#[test]
+fn tokens_and_revocations_have_a_state_as_well() {
+    let yaml = [
+        PODS,
+        "---\n{apiVersion: ringmail.io/v1alpha1, kind: RequestAuthentication, metadata: {name: t, namespace: shop}, spec: {targetRefs: [{kind: Namespace}], issuers: [{issuer: 'https://idp', audiences: [shop], jwks: {uri: 'https://idp/keys'}}]}}\n",
+        "---\n{apiVersion: ringmail.io/v1alpha1, kind: IdentityRevocation, metadata: {name: r}, spec: {serials: ['07'], until: '2040-01-01T00:00:00Z'}}\n",
+    ];
+    let objects = crate::source::parse_text(&yaml.concat());
+    let mesh = Mesh::build(&objects.into_iter().collect(), &Defaults::of_tests());
+    let proxies = Arc::new(Proxies::default());
+    let revoked = |mesh: &Mesh| Told {
+        revocations: Some(mesh.revocations().clone()),
+        ..Told::default()
+    };
+    let rows =
+        |tokens: &str, revocation: &str| [format!("{tokens} NotFetched"), revocation.to_owned()];
+    let pending = "0/2 Accepted Pending";
+    assert_eq!(shown(&mesh, &[&proxies]), rows(pending, pending));
+    let (cart, web) = (proxies.seat(pod("cart")), proxies.seat(pod("web")));
+    cart.took(told(&mesh, "cart"), Vec::new());
+    web.took(revoked(&mesh), Vec::new());
+    let half = "1/2 Accepted Pending";
+    assert_eq!(shown(&mesh, &[&proxies]), rows(half, half));
+    web.took(
+        told(&mesh, "web"),
+        vec![pb::DeniedPolicy {
+            name: "authentication shop/t".into(),
+            reason: "issuers: are new to me".into(),
+        }],
+    );
+    cart.took(revoked(&mesh), Vec::new());
+    assert_eq!(
+        shown(&mesh, &[&proxies]),
+        rows("1/2 Accepted Refused", "2/2 Accepted Applied")
+    );
+}
+
 /// What a proxy of that namespace is told of the Service.
 fn of_cart(mesh: &Mesh, namespace: &str) -> Told {
     let address = CART.parse().expect("an address");
     let answer = mesh.answer(address, &namespace.into());
     Told {
-        authorization: None,
         destinations: vec![(address, answer.routed().cloned())],
+        ..Told::default()
     }
 }
 

@@ -102,7 +102,10 @@ impl<V: PartialEq> Statuses<V> {
     ) -> Result<bool, kube::Error> {
         let resource = resource(key.kind);
         let client = self.desk.client.clone();
-        let api = Api::<DynamicObject>::namespaced_with(client, &key.namespace, &resource);
+        let api = match &*key.namespace {
+            "" => Api::<DynamicObject>::all_with(client, &resource),
+            namespace => Api::namespaced_with(client, namespace, &resource),
+        };
         let Some(live) = api.get_opt(&key.name).await? else {
             return Ok(true);
         };

@@ -45,6 +45,8 @@ pub struct PolicyReport {
     pub generation: Option<i64>,
     /// Why it denies instead of what it says, or would.
     pub broken: Option<String>,
+    /// Issuers whose tokens it knows, and whose keys are not known.
+    pub keyless: Vec<String>,
     /// What it is for, or would ask, and is not there.
     pub missing: Vec<String>,
     /// Pods that it is for and that it would ask, whose calls are then refused.
@@ -142,7 +144,8 @@ pub(super) fn apply(
         });
         note(&mut applied, place, found);
     }
-    let (authentications, mut authenticated) = authentications(objects, &looking, given, problems);
+    let (authentications, mut authenticated) =
+        authentications(objects, &looking, given, problems, &mut reports);
     let (limits, mut limited) = limits(objects, &looking, &mut reports);
     let all = All {
         policies: resolved,
@@ -192,6 +195,7 @@ fn authentications<'a>(
     looking: &Looking<'a>,
     given: Given<'_>,
     problems: &mut Vec<String>,
+    reports: &mut Vec<PolicyReport>,
 ) -> (Vec<Authentication>, HashMap<&'a WorkloadName, Here>) {
     let mut all = Vec::new();
     let mut applied = HashMap::new();
@@ -209,21 +213,36 @@ fn authentications<'a>(
                 "RequestAuthentication {name} refuses every request for what it targets: {invalid}"
             ));
         }
+        let workloads = meshed(&found);
         note(&mut applied, place, found);
-        let with_keys = |one: &MeantIssuer| Issuer {
-            keys: match &one.remote {
-                Some(remote) => given.keys.of(remote),
-                None => one.issuer.keys.clone(),
+        let with_keys = |one: &MeantIssuer| match &one.remote {
+            None => one.issuer.clone(),
+            Some(remote) => Issuer {
+                keys: given.keys.of(remote),
+                keys_from: remote.uri.to_string(),
+                are_keys_awaited: given.keys.awaits(remote),
+                ..one.issuer.clone()
             },
-            ..one.issuer.clone()
         };
         let issuers = one.issuers.as_ref();
+        let issuers: Result<Vec<Issuer>, Invalid> = issuers
+            .map(|issuers| issuers.iter().map(with_keys).collect())
+            .map_err(Clone::clone);
+        let keyless = issuers.iter().flatten().filter(|one| one.keys.is_empty());
+        let keyless = keyless.map(|one| one.issuer.clone()).collect();
+        let broken = one.issuers.as_ref().err();
+        let broken = broken.map(|invalid| format!("{invalid}; it refuses all that it is for"));
+        let key = (Kind::RequestAuthentication, &one.metadata);
+        reports.push(PolicyReport {
+            missing,
+            keyless,
+            workloads,
+            ..PolicyReport::of(key, broken)
+        });
         all.push(Authentication {
             name: name.clone(),
             ports: Vec::new(),
-            issuers: issuers
-                .map(|issuers| issuers.iter().map(with_keys).collect())
-                .map_err(Clone::clone),
+            issuers,
         });
     }
     (all, applied)
@@ -358,16 +377,21 @@ fn report(policy: &Meant) -> PolicyReport {
 
 impl PolicyReport {
     /// Of what it targets nothing is known yet.
-    fn of((kind, metadata): (Kind, &ObjectMeta), broken: Option<String>) -> Self {
+    pub(super) fn of((kind, metadata): (Kind, &ObjectMeta), broken: Option<String>) -> Self {
+        let namespace = match kind {
+            Kind::IdentityRevocation => "",
+            _ => metadata.namespace.as_deref().unwrap_or("default"),
+        };
         Self {
             key: Key {
                 kind,
-                namespace: metadata.namespace.as_deref().unwrap_or("default").into(),
+                namespace: namespace.into(),
                 name: metadata.name.as_deref().unwrap_or_default().into(),
             },
             uid: metadata.uid.as_deref().unwrap_or_default().into(),
             generation: metadata.generation,
             broken,
+            keyless: Vec::new(),
             missing: Vec::new(),
             asks_itself: Vec::new(),
             workloads: Arc::default(),

@@ -17,8 +17,8 @@ use crate::stop::Stop;
 
 /// New problems of one state that are logged; others are counted.
 const SAID_MAX: usize = 20;
-/// For the first keys of issuers: somewhat more than a fetch may take.
-const KEYS_WAIT: Duration = Duration::from_secs(12);
+/// For the first keys of issuers. Proxies that were told of some keep them in any case.
+const KEYS_WAIT: Duration = Duration::from_secs(3);
 
 /// What that takes.
 pub(super) struct Model {
@@ -57,7 +57,7 @@ impl Model {
             if first.is_some() && !self.are_keys_tried().await {
                 // Its state comes again with them.
                 warn!(
-                    "some keys of issuers take long to fetch; their tokens are not good until then"
+                    "some keys of issuers take long to fetch; tokens are judged by those that proxies know until then"
                 );
             }
             let (defaults, keys) = (self.defaults.clone(), self.keys.borrow_and_update().clone());
@@ -76,7 +76,7 @@ impl Model {
         }
     }
 
-    /// Waits for the keys that objects name, so that a controller that starts does not tell proxies that there are none.
+    /// Waits for the keys that objects name, so that a proxy that starts as well has them at once.
     async fn are_keys_tried(&self) -> bool {
         let mut keys = self.keys.clone();
         let tried = keys.wait_for(|keys| keys.is_settled());

@@ -203,6 +203,7 @@ impl Session {
         // None too are told at first: a proxy that comes back may hold some.
         if self.told_revocations.as_ref() != Some(revocations) {
             batch.push(Kind::Revocations((&**revocations).into()));
+            batch.told.revocations = Some(revocations.clone());
             self.told_revocations = Some(revocations.clone());
         }
         let authorization = snapshot.mesh.authorization(&self.workload);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ringmail_proto::Invalid;
 use ringmail_proto::destination::{Timeouts, WEIGHT_MAX};
 use ringmail_proto::policy::Posture;
@@ -194,8 +195,15 @@ pub(crate) fn is_ours(key: &str) -> bool {
         .is_some_and(|(prefix, _)| prefix == "ringmail.io" || prefix.ends_with(".ringmail.io"))
 }
 
-/// Those of a namespace that can be read; and where one that cannot says who may do what, the strictest.
-pub(crate) fn cautiously(written: BTreeMap<String, String>) -> BTreeMap<String, String> {
+/// A namespace with those annotations that can be read; and where one that cannot says who may do what, the strictest.
+pub(crate) fn cautious(metadata: ObjectMeta) -> ObjectMeta {
+    ObjectMeta {
+        annotations: metadata.annotations.map(cautiously),
+        ..metadata
+    }
+}
+
+fn cautiously(written: BTreeMap<String, String>) -> BTreeMap<String, String> {
     let one = |(key, value): (String, String)| {
         let alone = BTreeMap::from([(key.clone(), value.clone())]);
         let strictest = match key.as_str() {

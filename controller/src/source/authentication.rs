@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::duration::milliseconds;
-use super::policy::{Target, TargetRef, everything, full_name, targets};
+use super::policy::{PolicyStatus, Target, TargetRef, everything, full_name, targets};
 
 /// The youngest age at which keys are too old.
 pub const MAX_AGE_MIN: Duration = Duration::from_secs(1);
@@ -39,12 +39,19 @@ pub const URI_BYTES_MAX: usize = 2048;
     namespaced,
     shortname = "reqauth",
     category = "ringmail",
+    status = "PolicyStatus",
     derive = "PartialEq",
     printcolumn(
         name = "Issuers",
         type_ = "string",
         json_path = ".spec.issuers[*].issuer"
     ),
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Accepted')].status"
+    ),
+    printcolumn(name = "Applied", type_ = "string", json_path = ".status.applied"),
     printcolumn(
         name = "Age",
         type_ = "date",
@@ -258,6 +265,9 @@ impl JwtIssuer {
             issuer: self.issuer,
             audiences: self.audiences,
             jwks: self.jwks.inline.unwrap_or_default().into_bytes(),
+            // Whoever fetches them says the rest.
+            jwks_uri: String::new(),
+            jwks_awaited: false,
             algorithms: self.algorithms,
             places: self.from.into_iter().map(TokenPlace::wire).collect(),
             forward: self.forward,

@@ -1,7 +1,8 @@
 //! The files of a directory, and what each holds now. Limits: `FILE_BYTES_MAX` a file, `FILES_MAX` files.
 //!
 //! A file is taken whole or not at all. What cannot be read, parsed or is a duplicate of another file's object is
-//! refused, and what that file held before stays in force; a file that is gone takes its objects with it.
+//! refused, and what that file held before stays in force; of one that was never taken, what closes something is in force.
+//! A file that is gone takes its objects with it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::MetadataExt;
@@ -67,6 +68,8 @@ struct File {
     /// What the file looked like when it was last read; none makes it be read again.
     seen: Option<Fingerprint>,
     objects: Vec<(Key, Object)>,
+    /// Whether it was ever taken whole.
+    was_taken: bool,
     refused: Option<Refusal>,
     warnings: Vec<String>,
 }
@@ -169,7 +172,7 @@ impl Directory {
             let racy = print.is_none_or(|print| print.younger_than(RACY, now));
             let parsed = files::read(&path, FILE_BYTES_MAX)
                 .map_err(|e| about_file(&e.to_string()))
-                .and_then(|bytes| parse::parse(&bytes));
+                .map(|bytes| parse::parse(&bytes));
             fresh.insert(name, (if racy { None } else { print }, parsed));
         }
         outcome.changed |= self.accept(fresh);
@@ -184,7 +187,12 @@ impl Directory {
         let mut changed = false;
         let mut good = BTreeMap::new();
         for (name, (print, parsed)) in fresh {
+            let was_taken = self.files.get(&name).is_some_and(|file| file.was_taken);
             match parsed {
+                Ok(Parsed {
+                    refused: Some(refusal),
+                    ..
+                }) if was_taken => changed |= self.refuse(&name, print, refusal),
                 Ok(parsed) => {
                     good.insert(name, (print, parsed));
                 }
@@ -203,12 +211,13 @@ impl Directory {
                 File::default()
             });
             file.seen = print;
-            let same = file.refused.is_none()
+            file.was_taken |= parsed.refused.is_none();
+            let same = file.refused == parsed.refused
                 && file.objects == parsed.objects
                 && file.warnings == parsed.warnings;
             if !same {
                 changed = true;
-                file.refused = None;
+                file.refused = parsed.refused;
                 file.objects = parsed.objects;
                 file.warnings = parsed.warnings;
             }

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ringmail_proto::Invalid;
 use serde::Deserialize;
@@ -40,6 +41,8 @@ const DEPTH_MAX: usize = 64;
 pub(super) struct Parsed {
     pub(super) objects: Vec<(Key, Object)>,
     pub(super) warnings: Vec<String>,
+    /// Why it is not to be taken. Then only those of its objects are here that close what would be open without them.
+    pub(super) refused: Option<Refusal>,
 }
 
 /// One YAML document and the line of the file it begins on.
@@ -67,26 +70,62 @@ struct Header {
     kind: String,
 }
 
-pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, Refusal> {
-    let text = std::str::from_utf8(bytes).map_err(|e| {
-        let line = bytes[..e.valid_up_to()]
-            .iter()
-            .filter(|b| **b == b'\n')
-            .count();
-        refusal(line as u64 + 1, "", "is not UTF-8")
-    })?;
+pub(super) fn parse(bytes: &[u8]) -> Parsed {
     let mut parsed = Parsed::default();
+    let text = std::str::from_utf8(bytes).unwrap_or_else(|e| {
+        let (good, _) = bytes.split_at(e.valid_up_to());
+        let line = good.iter().filter(|b| **b == b'\n').count() as u64 + 1;
+        parsed.refused = Some(refusal(line, "", "is not UTF-8"));
+        str::from_utf8(good).unwrap_or_default()
+    });
     for (text, line) in documents(text) {
-        let document = Document::read(text, line)?;
-        if let Some((key, object)) = one(&document, &mut parsed.warnings)? {
-            if parsed.objects.iter().any(|(other, _)| *other == key) {
-                let problem = format!("{key} is in this file twice");
-                return Err(refusal(document.line, "metadata.name", &problem));
-            }
-            parsed.objects.push((key, object));
+        if let Err(refusal) = parsed.take(text, line) {
+            parsed.refused.get_or_insert(refusal);
         }
     }
-    Ok(parsed)
+    if parsed.refused.is_some() {
+        parsed.objects.retain(|(key, _)| closes(key.kind));
+    }
+    parsed
+}
+
+/// Whether without such an object more may be let in than its author wants.
+fn closes(kind: Kind) -> bool {
+    match kind {
+        Kind::Namespace
+        | Kind::AuthorizationPolicy
+        | Kind::RequestAuthentication
+        | Kind::RateLimitPolicy
+        | Kind::IdentityRevocation => true,
+        Kind::ServiceAccount
+        | Kind::Service
+        | Kind::Pod
+        | Kind::EndpointSlice
+        | Kind::HTTPRoute
+        | Kind::GRPCRoute
+        | Kind::TLSRoute => false,
+    }
+}
+
+impl Parsed {
+    fn take(&mut self, text: &str, line: u64) -> Result<(), Refusal> {
+        let document = Document::read(text, line)?;
+        let found = one(&document, &mut self.warnings);
+        if let (true, Some(instead)) = (found.is_err(), cautious(&document))
+            && self.objects.iter().all(|(key, _)| *key != instead.0)
+        {
+            self.objects.push(instead);
+        }
+        let Some((key, object)) = found? else {
+            return Ok(());
+        };
+        if self.objects.iter().any(|(other, _)| *other == key) {
+            let problem = format!("{key} is in this file twice");
+            return Err(refusal(document.line, "metadata.name", &problem));
+        }
+        self.objects.push((key, object));
+        Ok(())
+    }
 }
 
 /// Each document and its first line. Cuts at document markers, which YAML allows nowhere else at the start of a line (YAML 1.2, section 9.1.2).
@@ -111,6 +150,21 @@ fn documents(text: &str) -> Vec<(&str, u64)> {
     let blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
     found.retain(|(text, _)| !text.lines().all(blank));
     found
+}
+
+/// In place of a namespace that is refused.
+fn cautious(document: &Document<'_>) -> Option<(Key, Object)> {
+    let header: Header = read(document).ok()?;
+    if (header.api_version.as_str(), header.kind.as_str()) != ("v1", "Namespace") {
+        return None;
+    }
+    let named: Named = read(document).ok()?;
+    let namespace = Namespace {
+        metadata: annotations::cautious(named.metadata),
+        ..Namespace::default()
+    };
+    let key = check(Kind::Namespace, &namespace.metadata).ok()?;
+    Some((key, Object::Namespace(Arc::new(namespace))))
 }
 
 fn one(

@@ -8,6 +8,8 @@ use ringmail_proto::identity::SpiffeId;
 use ringmail_proto::revocation::Serial;
 use serde::{Deserialize, Serialize};
 
+use super::policy::PolicyStatus;
+
 /// Identities and certificates that nobody trusts any more: none is issued to them, and what they have open is cut.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, CustomResource, KubeSchema)]
 #[kube(
@@ -15,10 +17,17 @@ use serde::{Deserialize, Serialize};
     version = "v1alpha1",
     kind = "IdentityRevocation",
     category = "ringmail",
+    status = "PolicyStatus",
     derive = "PartialEq",
     doc = "Identities and certificates that nobody trusts any more.",
     printcolumn(name = "Until", type_ = "string", json_path = ".spec.until"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".spec.reason")
+    printcolumn(name = "Reason", type_ = "string", json_path = ".spec.reason"),
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Accepted')].status"
+    ),
+    printcolumn(name = "Applied", type_ = "string", json_path = ".status.applied")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = "size(self.identities) + size(self.serials) > 0")]

@@ -4,7 +4,8 @@
 //! - The key decides the algorithm, the token does not; `none` and HMAC are never among them.
 //! - Issuer and one audience are ours exactly, an expiry is required; clocks may differ by `LEEWAY_SECONDS`.
 //! - What cannot be told refuses: an unknown issuer, an ambiguous key, a header field that is critical (RFC 7515).
-//! - An issuer whose keys are not known has no good token.
+//! - An issuer whose keys are not known has no good token. A controller that starts anew does not know them yet: what it
+//!   awaits is what was known from the same place before (`keep_keys`).
 //!
 //! Limits: `ISSUERS_MAX` issuers an object, `AUDIENCES_MAX`, `PLACES_MAX` and `CLAIMS_TO_HEADERS_MAX` of each,
 //! `TOKEN_BYTES_MAX` bytes a token, and those of `keys`.
@@ -63,6 +64,10 @@ pub struct Issuer {
     pub audiences: Vec<String>,
     /// None, while they are not known.
     pub keys: Keys,
+    /// Where they are fetched from; nothing, if they were written down.
+    pub keys_from: String,
+    /// Whether the controller has not fetched them yet: those that were known before stay.
+    pub are_keys_awaited: bool,
     /// Those that are good; none: what each key is for.
     pub algorithms: Vec<Algorithm>,
     /// Where a token may be.
@@ -114,6 +119,29 @@ impl Authentication {
             Err(_) => true,
         };
         self.is_for(port) && (makes_headers || !self.ports.is_empty())
+    }
+}
+
+/// What an object about tokens is called among policies that a proxy cannot act on.
+#[must_use]
+pub fn denied_name(name: &str) -> String {
+    format!("authentication {name}")
+}
+
+/// Keys that are awaited are those that the same issuer had from the same place.
+pub fn keep_keys(told: &mut [Authentication], before: &[Authentication]) {
+    let before = before.iter().flat_map(|one| one.issuers.iter().flatten());
+    let before: Vec<&Issuer> = before.filter(|one| !one.keys.is_empty()).collect();
+    let issuers = told.iter_mut().flat_map(|one| one.issuers.iter_mut());
+    for issuer in issuers.flatten() {
+        if !issuer.are_keys_awaited || !issuer.keys.is_empty() {
+            continue;
+        }
+        let is_same =
+            |one: &&&Issuer| one.issuer == issuer.issuer && one.keys_from == issuer.keys_from;
+        if let Some(same) = before.iter().find(is_same) {
+            issuer.keys = same.keys.clone();
+        }
     }
 }
 

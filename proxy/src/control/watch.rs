@@ -15,7 +15,7 @@ use ringmail_proto::limit::denied_name;
 use ringmail_proto::pb::discovery_service_client::DiscoveryServiceClient;
 use ringmail_proto::pb::resource::Resource;
 use ringmail_proto::pb::watch_request::Request;
-use ringmail_proto::policy::{Action, Authorization, Authorizer, DENIED_MAX};
+use ringmail_proto::policy::{Action, Authorization, Authorizer, DENIED_MAX, authentication};
 use ringmail_proto::revocation::Revocations;
 use ringmail_proto::version::Version;
 use ringmail_proto::workload::Workload;
@@ -251,7 +251,10 @@ impl Control {
         mut authorization: Authorization,
         version: Version,
     ) -> Vec<pb::DeniedPolicy> {
-        let authentications = std::mem::take(&mut authorization.authentications);
+        let mut authentications = std::mem::take(&mut authorization.authentications);
+        if let Some(before) = self.snapshot.authorization() {
+            authentication::keep_keys(&mut authentications, &before.authentications);
+        }
         let limits = std::mem::take(&mut authorization.limits);
         let authorizer = Authorizer::new(authorization);
         let told = |name: String, invalid: &Invalid| pb::DeniedPolicy {
@@ -264,7 +267,7 @@ impl Control {
         });
         let authentications_denied = authentications.iter().filter_map(|one| {
             let invalid = one.issuers.as_ref().err()?;
-            Some(told(format!("authentication {}", one.name), invalid))
+            Some(told(authentication::denied_name(&one.name), invalid))
         });
         let limits_denied = limits.iter().filter_map(|limit| {
             let invalid = limit.terms.as_ref().err()?;

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::source::Refusal;
-use crate::source::annotations::{self, INJECT, cautiously};
+use crate::source::annotations::{self, INJECT, cautious};
 use crate::source::authentication::{self, RequestAuthentication};
 use crate::source::check::check;
 use crate::source::gateway::{GrpcRoute, HttpRoute, Spec, TlsRoute};
@@ -52,15 +52,12 @@ pub(crate) fn of_namespace(mut one: Namespace) -> Found {
     one.metadata = trimmed(one.metadata);
     one.spec = None;
     one.status = None;
-    let cautious = Object::Namespace(Arc::new(Namespace {
-        metadata: ObjectMeta {
-            annotations: one.metadata.annotations.clone().map(cautiously),
-            ..one.metadata.clone()
-        },
+    let instead = Object::Namespace(Arc::new(Namespace {
+        metadata: cautious(one.metadata.clone()),
         ..Namespace::default()
     }));
     Found {
-        instead: Some(cautious),
+        instead: Some(instead),
         ..found(Kind::Namespace, one.metadata.clone(), || {
             Ok(Object::Namespace(Arc::new(one)))
         })
@@ -267,6 +264,7 @@ pub(super) fn of_authentication(one: DynamicObject) -> Found {
         Ok(spec) => authentication::meant(RequestAuthentication {
             metadata: metadata.clone(),
             spec,
+            status: None,
         }),
         Err(invalid) => authentication::unreadable(metadata.clone(), invalid),
     };
@@ -324,6 +322,7 @@ pub(super) fn of_revocation(one: DynamicObject) -> Found {
         let revoked = revocation::meant(IdentityRevocation {
             metadata: own,
             spec,
+            status: None,
         });
         let revoked = revoked.map_err(|e| refusal(&e))?;
         Ok(Object::Revocation(Arc::new(revoked)))

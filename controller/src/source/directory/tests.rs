@@ -165,6 +165,34 @@ fn a_bad_file_keeps_what_it_held_and_says_where() {
     }
 }
 
+/// A controller that starts does not know what a file held before.
+#[test]
+fn of_a_file_that_was_never_taken_what_closes_something_is_in_force() {
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n  annotations:\n    ringmail.io/default-policy: denny\n    ringmail.io/inject: enabled\n";
+    let policy = |name: &str| {
+        format!(
+            "apiVersion: ringmail.io/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {{name: {name}, namespace: shop}}\nspec: {{targetRefs: [{{kind: Namespace}}], action: deny}}\n"
+        )
+    };
+    let bad = |policies: &str| format!("{namespace}---\n{}---\n{policies}---\na: [\n", pod("a"));
+    let mut bed = Bed::new();
+    bed.write("a.yaml", bad(&policy("one")));
+    let (objects, refused) = bed.scan();
+    assert_eq!(objects, ["a.yaml:2"]);
+    assert_eq!(refused[0].1.field, "ringmail.io/default-policy");
+    let state = bed.directory.state();
+    let found = state.objects.namespaces().next().expect("the namespace");
+    let annotations = found.metadata.annotations.clone().expect("some");
+    assert_eq!(annotations["ringmail.io/default-policy"], "deny");
+    assert_eq!(annotations["ringmail.io/inject"], "enabled");
+    bed.write("a.yaml", bad(&[policy("one"), policy("two")].join("---\n")));
+    assert_eq!(bed.scan().0, ["a.yaml:3"], "still never taken");
+    bed.write("a.yaml", pod("a"));
+    assert_eq!(bed.scan(), (vec!["a.yaml:1".into()], vec![]), "mended");
+    bed.write("a.yaml", bad(&policy("one")));
+    assert_eq!(bed.scan().0, ["a.yaml:1"], "what was taken stays");
+}
+
 #[test]
 fn not_utf8_is_refused_with_its_line() {
     let mut bed = Bed::new();

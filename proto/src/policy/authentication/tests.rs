@@ -380,3 +380,52 @@ fn bytes_that_are_no_http_are_refused_where_they_could_pass_for_more() {
         assert_eq!(found, expected, "{one:?}");
     }
 }
+
+/// A controller that started anew has not fetched them yet.
+#[test]
+fn awaited_keys_are_those_known_from_the_same_place() {
+    let key = pair(Algorithm::ES256, Some("a"));
+    let told = |issuers: Vec<Issuer>| Authentication {
+        name: "shop/tokens".into(),
+        ports: Vec::new(),
+        issuers: Ok(issuers),
+    };
+    let from = |keys_from: &str, are_keys_awaited, keys: &[&Pair]| Issuer {
+        keys_from: keys_from.to_owned(),
+        are_keys_awaited,
+        keys: match keys.is_empty() {
+            true => Keys::default(),
+            false => issuer("idp", keys, &[]).keys,
+        },
+        ..issuer("idp", &[&key], &[])
+    };
+    let known = from("https://idp/keys", false, &[&key]);
+    let rows = [
+        (from("https://idp/keys", true, &[]), true),
+        (from("https://idp/keys", false, &[]), false),
+        (from("https://other/keys", true, &[]), false),
+        (
+            Issuer {
+                issuer: "other".to_owned(),
+                ..from("https://idp/keys", true, &[])
+            },
+            false,
+        ),
+    ];
+    for (awaited, expected) in rows {
+        let mut now = [told(vec![awaited])];
+        keep_keys(&mut now, &[told(vec![known.clone()])]);
+        let issuers = now[0].issuers.as_ref().expect("valid");
+        assert_eq!(!issuers[0].keys.is_empty(), expected, "{:?}", issuers[0]);
+        // And again, once the keys are kept ones themselves.
+        let mut later = [told(vec![from("https://idp/keys", true, &[])])];
+        keep_keys(&mut later, &now);
+        let issuers = later[0].issuers.as_ref().expect("valid");
+        assert_eq!(!issuers[0].keys.is_empty(), expected);
+    }
+    let newer = pair(Algorithm::ES256, Some("b"));
+    let mut now = [told(vec![from("https://idp/keys", true, &[&newer])])];
+    keep_keys(&mut now, &[told(vec![known])]);
+    let issuers = now[0].issuers.as_ref().expect("valid");
+    assert_eq!(issuers[0].keys, from("", false, &[&newer]).keys);
+}

@@ -103,6 +103,8 @@ impl TryFrom<pb::JwtIssuer> for Issuer {
                 true => Keys::default(),
                 false => Keys::parse(&wire.jwks)?,
             },
+            keys_from: wire.jwks_uri,
+            are_keys_awaited: wire.jwks_awaited,
             algorithms: algorithms.collect::<Result<_, _>>()?,
             places,
             forward: wire.forward,
@@ -119,6 +121,8 @@ impl From<&Issuer> for pb::JwtIssuer {
             issuer: checked.issuer.clone(),
             audiences: checked.audiences.clone(),
             jwks: checked.keys.as_str().as_bytes().to_vec(),
+            jwks_uri: checked.keys_from.clone(),
+            jwks_awaited: checked.are_keys_awaited,
             algorithms: checked
                 .algorithms
                 .iter()
