@@ -13,6 +13,9 @@ use ringmail_tests::load::{Reply, fetch};
 use ringmail_tests::mesh::Workload;
 use ringmail_tests::wait;
 
+/// With the ledger in Redis.
+pub(crate) mod redis;
+
 use crate::Scenario;
 use crate::raw::dial;
 use crate::shop::{LIMIT, Plan, Shop, TALK, WEB, play, refusal, service};
