@@ -206,7 +206,7 @@ fn first(pod: &Pod, n: usize) -> pb::LeaseRequest {
         number,
         limit: LIMIT.to_owned(),
         key: format!("client-{n}-key-{number}").into_bytes(),
-        memory: None,
+        ..pb::LeaseKey::default()
     };
     pb::LeaseRequest {
         workload: Some(pod.workload()),

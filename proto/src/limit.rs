@@ -2,7 +2,8 @@
 //! what runs in the proxy and in the controller is what the tests run.
 //!
 //! A limit is a token bucket for each value of its key. The controller's ledger keeps the buckets (`bucket`) and leases
-//! tokens from them (`ledger`); a proxy spends what it holds (`lease`).
+//! tokens from them (`ledger`); a proxy spends what it holds (`lease`). Of a limit on what is under way at once no token is
+//! spent or comes in: whoever takes one brings it back.
 //!
 //! - In any window `w` at most `rate * w + burst` requests are admitted, all proxies together, whatever messages are
 //!   late or lost: a lease counts against the burst until it is known to be spent.
@@ -58,7 +59,7 @@ pub const RESYNC_TIME: Duration = LEDGER_TIME;
 /// So many tokens in each period, and so many at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
-    /// Tokens that come in during a period, all the time; not 0.
+    /// Tokens that come in during a period, all the time. 0: none does, and those that are taken come back.
     pub tokens: u32,
     /// A second, a minute, an hour or a day.
     pub period: Duration,
@@ -190,6 +191,22 @@ pub fn denied_name(limit: &str) -> String {
 }
 
 impl Pace {
+    /// So many at once, however often.
+    #[must_use]
+    pub fn at_once(burst: u32) -> Self {
+        Self {
+            tokens: 0,
+            period: Duration::from_secs(1),
+            burst,
+        }
+    }
+
+    /// Whether tokens that are taken come back.
+    #[must_use]
+    pub fn is_at_once(self) -> bool {
+        self.tokens == 0
+    }
+
     fn per_second(self) -> f64 {
         f64::from(self.tokens) / self.period.as_secs_f64()
     }

@@ -21,6 +21,7 @@ use crate::http::exchange::Exchange;
 use crate::http::h1::forward::connect;
 use crate::http::neutral::{Fields, Request, Version};
 use crate::http::{h1, h2};
+use crate::limits::Admitted;
 use crate::listen::Party;
 use crate::metrics::{Direction, NO_IDENTITY, Outcome, Protocol, Tls, Traffic};
 use crate::peer::open::{Kind, Open};
@@ -228,12 +229,16 @@ impl Session {
             asking: &asking,
             ..wanted
         });
-        if let Some(wanted) = &wanted
-            && let Err(exceeded) = worker.limits.admit(&wanted.into()).await
-        {
-            let refused = worker.policies.exceeds(wanted, &exceeded.limit);
-            let refused = (&refused, &*worker.metrics);
-            return exceeded.tell(refused, head, stream, exchange).await;
+        let mut _admitted = Admitted::default();
+        if let Some(wanted) = &wanted {
+            match worker.limits.admit(&wanted.into()).await {
+                Ok(admitted) => _admitted = admitted,
+                Err(exceeded) => {
+                    let refused = worker.policies.exceeds(wanted, &exceeded.limit);
+                    let refused = (&refused, &*worker.metrics);
+                    return exceeded.tell(refused, head, stream, exchange).await;
+                }
+            }
         }
         let forward = pin!(async {
             let changed = match &wanted {
@@ -308,7 +313,7 @@ impl Session {
             asking: &[],
         });
         let outcome = match admit(worker, wanted.as_ref()).await {
-            Ok(()) => while_allowed(worker, wanted.as_ref(), pumped).await,
+            Ok(_admitted) => while_allowed(worker, wanted.as_ref(), pumped).await,
             Err(refused) => Err(refused),
         };
         open.dec_by(self.is_ours().into());
@@ -381,9 +386,9 @@ impl Session {
 }
 
 /// Whether an opaque connection may begin; what nobody asks leave for may.
-async fn admit(worker: &Worker, wanted: Option<&Wanted<'_>>) -> Result<(), Error> {
+async fn admit(worker: &Worker, wanted: Option<&Wanted<'_>>) -> Result<Admitted, Error> {
     let Some(wanted) = wanted else {
-        return Ok(());
+        return Ok(Admitted::default());
     };
     worker.policies.judge(wanted)?;
     let admitted = worker.limits.admit(&wanted.into()).await;

@@ -90,6 +90,20 @@ impl<'a> From<&Wanted<'a>> for Subject<'a> {
     }
 }
 
+/// What was taken for something under way, and comes back when this is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Admitted(Vec<Taken>);
+
+#[derive(Debug)]
+struct Taken(Arc<Key>);
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.0.lease.bring_back();
+        self.0.granted.notify_waiters();
+    }
+}
+
 /// A bucket that a request needs tokens of.
 #[derive(Debug)]
 struct Need {
@@ -135,18 +149,20 @@ impl Limits {
     }
 
     /// Whether what policy has allowed is within the limits; spends its tokens if it is.
-    pub(crate) async fn admit(&self, subject: &Subject<'_>) -> Result<(), Exceeded> {
+    pub(crate) async fn admit(&self, subject: &Subject<'_>) -> Result<Admitted, Exceeded> {
         let Some(current) = self.current(subject.direction, subject.asked.port) else {
-            return Ok(());
+            return Ok(Admitted::default());
         };
         let needs = self.needs(&current, subject)?;
         if needs.is_empty() {
-            return Ok(());
+            return Ok(Admitted::default());
         }
         let now = Instant::now();
         // What would be refused is counted.
-        let _ = self.meet(&current, &needs, Mode::Shadow, now).await;
-        self.meet(&current, &needs, Mode::Enforce, now).await
+        let shadow = self.meet(&current, &needs, Mode::Shadow, now).await;
+        let mut admitted = self.meet(&current, &needs, Mode::Enforce, now).await?;
+        admitted.0.append(&mut shadow.unwrap_or_default().0);
+        Ok(admitted)
     }
 
     /// Whether anything that goes that way may be limited.
@@ -232,11 +248,11 @@ impl Limits {
         needs: &[Need],
         mode: Mode,
         mut now: Instant,
-    ) -> Result<(), Exceeded> {
+    ) -> Result<Admitted, Exceeded> {
         let limits = &current.authorized.limits;
         let own = || needs.iter().filter(|need| limits[need.limit].mode == mode);
         let until = now + WAIT_MAX;
-        let (mut outcome, mut is_first) = (Ok(()), true);
+        let (mut outcome, mut is_first) = (Ok(Admitted::default()), true);
         loop {
             let lacking =
                 own().find_map(|need| match self.buckets.look(&need.key, need.cost, now) {
@@ -244,7 +260,8 @@ impl Limits {
                     lacking => Some((need, lacking)),
                 });
             let Some((need, lacking)) = lacking else {
-                if own().all(|need| self.buckets.spend(&need.key, need.cost, now)) {
+                if let Some(admitted) = self.spend(own(), now) {
+                    outcome = Ok(admitted);
                     break;
                 }
                 if now < until {
@@ -275,7 +292,7 @@ impl Limits {
             outcome = Err((need.limit, wait));
             break;
         }
-        let refused = outcome.err();
+        let refused = outcome.as_ref().err().copied();
         for need in own() {
             let is_refused = refused.is_some_and(|(limit, _)| limit == need.limit);
             // Those that would have admitted it spent nothing.
@@ -283,9 +300,21 @@ impl Limits {
                 current.count(need.limit, is_refused, &self.metrics);
             }
         }
-        refused.map_or(Ok(()), |(limit, wait)| {
-            Err(Exceeded::new(&limits[limit], wait))
-        })
+        outcome.map_err(|(limit, wait)| Exceeded::new(&limits[limit], wait))
+    }
+
+    /// Spends what a look has found. None if it is gone by now: what comes back came back.
+    fn spend<'a>(&self, needs: impl Iterator<Item = &'a Need>, now: Instant) -> Option<Admitted> {
+        let mut admitted = Admitted::default();
+        for Need { key, cost, .. } in needs {
+            if !self.buckets.spend(key, *cost, now) {
+                return None;
+            }
+            if key.pace.is_at_once() {
+                admitted.0.push(Taken(key.clone()));
+            }
+        }
+        Some(admitted)
     }
 }
 
@@ -316,7 +345,9 @@ impl Exceeded {
         let terms = limit.terms.as_ref().ok();
         Self {
             limit: limit.name.clone(),
-            pace: terms.map(|terms| terms.pace),
+            pace: terms
+                .map(|terms| terms.pace)
+                .filter(|pace| !pace.is_at_once()),
             is_of_caller: terms.is_some_and(Terms::is_of_caller),
             wait,
             reason: Reason::RateLimited,

@@ -17,7 +17,7 @@ use crate::detect::first::{first_bytes, in_time, server_name};
 use crate::detect::{Verdict, is_http2_server};
 use crate::error::{Blamed, Error, Reason};
 use crate::http::{h1, h2};
-use crate::limits::leaving;
+use crate::limits::{Admitted, leaving};
 use crate::listen;
 use crate::metrics::{Direction, NO_IDENTITY, Outcome, Protocol, Tls};
 use crate::peer::stream::Reader;
@@ -71,13 +71,18 @@ async fn forward(worker: &Rc<Worker>, socket: &mut TcpStream, caller: Caller) ->
         }
     };
     if let Way::Plain(address) = way {
-        if destination.kind == DestinationKind::External
-            && let Err(error) = leaving::connection(worker, &caller).await
-        {
-            counted(&error);
-            explain(socket, &error).await;
-            return Err(error);
-        }
+        let admitted = match destination.kind {
+            DestinationKind::External => leaving::connection(worker, &caller).await,
+            DestinationKind::Service(_) => Ok(Admitted::default()),
+        };
+        let _admitted = match admitted {
+            Ok(admitted) => admitted,
+            Err(error) => {
+                counted(&error);
+                explain(socket, &error).await;
+                return Err(error);
+            }
+        };
         return plain(worker, socket, address).await.inspect_err(counted);
     }
 
@@ -88,10 +93,11 @@ async fn forward(worker: &Rc<Worker>, socket: &mut TcpStream, caller: Caller) ->
         .inspect_err(counted)?;
     worker.metrics.detected(spoken.protocol(), by);
 
-    if let Spoken::Tls(_) | Spoken::Tcp(_) = spoken {
-        let admitted = leaving::connection(worker, &caller).await;
-        admitted.inspect_err(counted)?;
-    }
+    let admitted = match spoken {
+        Spoken::Tls(_) | Spoken::Tcp(_) => leaving::connection(worker, &caller).await,
+        Spoken::Http1 | Spoken::Http2 => Ok(Admitted::default()),
+    };
+    let _admitted = admitted.inspect_err(counted)?;
 
     // On its way. Everything below counts its own failures.
     match spoken {

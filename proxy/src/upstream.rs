@@ -52,7 +52,7 @@ use ringmail_proto::limit;
 use crate::error::{Error, Reason};
 use crate::http::context::identify;
 use crate::http::route::{Routed, route};
-use crate::limits::leaving;
+use crate::limits::{Admitted, leaving};
 use crate::metrics::{Direction, Protocol, Traffic};
 use crate::peer::stream::Stream;
 use crate::worker::Worker;
@@ -151,17 +151,16 @@ pub(crate) async fn begin_http<'a>(
         Routed::Forward(forward) => forward,
     };
     // Boxed: most apps ask without limits, and every request would hold room for it.
-    if worker.limits.has(limit::Direction::Outbound)
-        && let leaving = Box::pin(leaving::request(
-            worker,
-            caller,
-            forward.route,
-            &forward.head,
-        ))
-        && let Some(answer) = leaving.await?
-    {
-        return Ok(Begun::Answered(answer));
-    }
+    let admitted = match worker.limits.has(limit::Direction::Outbound) {
+        false => Admitted::default(),
+        true => {
+            let leaving = leaving::request(worker, caller, forward.route, &forward.head);
+            match Box::pin(leaving).await? {
+                Ok(admitted) => admitted,
+                Err(answer) => return Ok(Begun::Answered(answer)),
+            }
+        }
+    };
     let target = Target {
         destination,
         service: forward.service,
@@ -171,6 +170,7 @@ pub(crate) async fn begin_http<'a>(
         policy: forward.policy,
         response: forward.response,
         mirrors: forward.mirrors,
+        _admitted: admitted,
     };
     let service = resolve(worker, caller.source, target);
     let now = Instant::now();

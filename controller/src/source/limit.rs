@@ -76,7 +76,11 @@ pub enum Direction {
 /// A token bucket for each value of its key.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = "has(self.requests) != has(self.connections)")]
+#[x_kube(
+    validation = "[has(self.requests), has(self.connections), has(self.concurrentRequests), has(self.concurrentConnections)].filter(one, one).size() == 1"
+)]
+#[x_kube(validation = "(has(self.requests) || has(self.connections)) == has(self.per)")]
+#[x_kube(validation = "has(self.per) || !has(self.burst) && !has(self.cost)")]
 pub struct RateLimit {
     /// So many HTTP requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -86,8 +90,17 @@ pub struct RateLimit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000_000))]
     pub connections: Option<u32>,
-    /// In each of these.
-    pub per: Period,
+    /// So many HTTP requests at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub concurrent_requests: Option<u32>,
+    /// So many opaque connections at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub concurrent_connections: Option<u32>,
+    /// In each of these; not of what is at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per: Option<Period>,
     /// So many at once. As many as in a period, if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000_000))]
@@ -300,12 +313,44 @@ fn broken(name: &str, mode: Mode) -> Limit {
 }
 
 impl RateLimit {
-    fn wire(self, namespace: &str, direction: Direction) -> Result<pb::RateLimit, Invalid> {
-        let (counts, tokens) = match (self.requests, self.connections) {
-            (Some(tokens), None) => (pb::LimitCounts::Requests, tokens),
-            (None, Some(tokens)) => (pb::LimitCounts::Connections, tokens),
-            _ => return Err(Invalid::new("requests", "or connections, one of them")),
+    /// What is counted, and how much of it there may be.
+    fn counted(&self) -> Result<(pb::LimitCounts, pb::LimitRate), Invalid> {
+        use pb::LimitCounts::{Connections, Requests};
+        let all = [
+            (Requests, self.requests, true),
+            (Connections, self.connections, true),
+            (Requests, self.concurrent_requests, false),
+            (Connections, self.concurrent_connections, false),
+        ];
+        let mut said = all
+            .into_iter()
+            .filter_map(|(counts, tokens, is_rate)| Some((counts, tokens?, is_rate)));
+        let (Some((counts, tokens, is_rate)), None) = (said.next(), said.next()) else {
+            let problem = "connections, concurrentRequests or concurrentConnections, one of them";
+            return Err(Invalid::new("requests", problem));
         };
+        let rate = match (is_rate, self.per) {
+            (true, Some(per)) => pb::LimitRate {
+                tokens,
+                period_seconds: per.seconds(),
+                burst: self.burst.unwrap_or(tokens),
+            },
+            (true, None) => return Err(Invalid::new("per", "is missing")),
+            (false, None) if self.burst.is_none() && self.cost.is_none() => pb::LimitRate {
+                tokens: 0,
+                period_seconds: 0,
+                burst: tokens,
+            },
+            (false, _) => {
+                let problem = "burst and cost are not of what is at once";
+                return Err(Invalid::new("per", problem));
+            }
+        };
+        Ok((counts, rate))
+    }
+
+    fn wire(self, namespace: &str, direction: Direction) -> Result<pb::RateLimit, Invalid> {
+        let (counts, rate) = self.counted()?;
         let one = |one: LimitMatch| pb::Conditions {
             all: conditions(one.from, one.to, one.when, namespace),
         };
@@ -317,11 +362,7 @@ impl RateLimit {
                 Direction::Outbound => pb::LimitDirection::Outbound,
             }
             .into(),
-            rate: Some(pb::LimitRate {
-                tokens,
-                period_seconds: self.per.seconds(),
-                burst: self.burst.unwrap_or(tokens),
-            }),
+            rate: Some(rate),
             key: key.collect::<Result<_, _>>()?,
             r#match: self.matches.into_iter().map(one).collect(),
             cost: self.cost.map(|cost| pb::LimitCost {

@@ -43,6 +43,12 @@ impl Bucket {
         self.leased = self.leased.saturating_sub(spent);
     }
 
+    /// So many are out that were not leased here.
+    pub fn claim(&mut self, claimed: u64) {
+        self.level -= tokens(claimed);
+        self.leased += claimed;
+    }
+
     /// Leased tokens came back.
     pub fn take_back(&mut self, returned: u64) {
         let returned = returned.min(self.leased);
@@ -75,15 +81,21 @@ impl Bucket {
         self.told = 0;
     }
 
-    /// Tokens that nobody has spent.
+    /// Tokens that nobody has spent; of those that come back, the ones that nobody has.
     #[must_use]
-    pub fn unspent(&self) -> f64 {
-        self.level + tokens(self.leased)
+    pub fn unspent(&self, pace: Pace) -> f64 {
+        match pace.is_at_once() {
+            true => self.level.max(0.0),
+            false => self.level + tokens(self.leased),
+        }
     }
 
-    /// Until there is a whole token more than there is.
+    /// Until there is a whole token more than there is; where tokens only come back, until it is worth looking again.
     #[must_use]
     pub fn wait(&self, pace: Pace) -> Duration {
+        if pace.is_at_once() {
+            return LOOK_AGAIN;
+        }
         let missing = 1.0 - (self.level - tokens(self.whole()));
         Duration::try_from_secs_f64(missing / pace.per_second()).unwrap_or(Duration::MAX)
     }
@@ -105,6 +117,8 @@ impl Bucket {
     }
 }
 
+/// After how long it is looked for tokens that came back to another controller.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Of a token: what many small refills may lack.
 const ROUNDING: f64 = 1e-6;
 

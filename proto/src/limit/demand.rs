@@ -22,6 +22,20 @@ const REGULAR: f64 = 1.2;
 /// A key that was not used for so long keeps no token.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// Of tokens that come back, the part of those in use that is held for more.
+const MORE_AT_ONCE: u64 = 8;
+
+/// Of tokens that come back, how many it is good to hold beside those in use; of what nobody has each proxy has a share.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "saturates; a share is not below zero"
+)]
+pub(super) fn at_once(in_use: u64, share: Option<f64>) -> u64 {
+    let spare = share.map_or(1, |share| (share * IN_ADVANCE) as u64);
+    (in_use / MORE_AT_ONCE).max(1).min(spare)
+}
+
 /// How much is spent, or would be.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Demand {

@@ -17,6 +17,8 @@ pub struct Order {
     pub spent: u64,
     /// Leased tokens that came back.
     pub returned: u64,
+    /// Tokens that are out already, though they were not leased here.
+    pub claimed: u64,
     /// Tokens to lease.
     pub wanted: u64,
     /// No more than so many were left, as somebody remembers.
@@ -72,6 +74,7 @@ impl Memory {
         // First of all: what was leased until now kept its room until now.
         bucket.refill(pace, now);
         bucket.spend(order.spent);
+        bucket.claim(order.claimed);
         bucket.take_back(order.returned);
         if let Some(cap) = order.cap {
             bucket.cap(cap);
@@ -84,7 +87,7 @@ impl Memory {
         let leased = bucket.lease(if is_open { order.wanted } else { 0 });
         Answer {
             leased,
-            unspent: bucket.unspent(),
+            unspent: bucket.unspent(pace),
             wait: bucket.wait(pace),
             sharers: order.sharers,
         }

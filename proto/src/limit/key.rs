@@ -44,6 +44,7 @@ impl Terms {
     pub fn is_of_caller(&self) -> bool {
         let is_of_request = |part: &KeyPart| part.needs_http();
         self.counts == Counts::Requests
+            && !self.pace.is_at_once()
             && self.matches.is_empty()
             && self.cost_header.is_none()
             && !self.key.iter().any(is_of_request)

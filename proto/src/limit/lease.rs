@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::demand::{Demand, Left, Target};
+use super::demand::{self, Demand, Left, Target};
 use super::{LEASE_TIME, Pace};
 use crate::{Invalid, pb};
 
@@ -23,6 +23,7 @@ const FORGOTTEN: Duration = Duration::from_secs(10);
 /// Tokens of one key.
 #[derive(Debug, Default)]
 pub struct Lease {
+    /// Those that are held; and above them, by `IN_USE`, those that are in use and come back.
     tokens: AtomicU64,
     /// Asked for in vain since the last report.
     missed: AtomicU64,
@@ -36,7 +37,36 @@ pub struct Lease {
 #[derive(Debug, Default)]
 struct Calls(Mutex<Vec<u32>>);
 
+/// One token in use. No limit has so many.
+const IN_USE: u64 = 1 << 32;
+
 impl Lease {
+    /// Takes a token that comes back, if there is one that is held.
+    pub fn take(&self) -> bool {
+        let take = |tokens: u64| (tokens % IN_USE > 0).then(|| tokens - 1 + IN_USE);
+        self.tokens
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, take)
+            .is_ok()
+    }
+
+    /// Takes one though none is held, as long as fewer than `most` are in use: the ledger is away.
+    pub fn take_alone(&self, most: u64) -> bool {
+        let take = |tokens: u64| (tokens / IN_USE < most).then(|| tokens + IN_USE);
+        self.tokens
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, take)
+            .is_ok()
+    }
+
+    /// Brings back one that was taken.
+    pub fn bring_back(&self) {
+        self.tokens.fetch_sub(IN_USE - 1, Ordering::Relaxed);
+    }
+
+    /// Tokens that were taken and come back.
+    pub fn in_use(&self) -> u64 {
+        self.tokens.load(Ordering::Relaxed) / IN_USE
+    }
+
     /// Spends `cost` tokens, if there are so many.
     pub fn spend(&self, cost: u64) -> bool {
         let take = |tokens: u64| tokens.checked_sub(cost);
@@ -66,9 +96,14 @@ impl Lease {
         }
     }
 
+    /// Whether nothing is held or in use.
+    fn is_empty(&self) -> bool {
+        self.tokens.load(Ordering::Relaxed) == 0
+    }
+
     /// What is held.
     pub fn held(&self) -> u64 {
-        self.tokens.load(Ordering::Relaxed)
+        self.tokens.load(Ordering::Relaxed) % IN_USE
     }
 
     fn belong(&self, calls: &Arc<Calls>, number: u32) {
@@ -82,11 +117,11 @@ impl Lease {
 
     /// Takes out as many as are there, of those.
     fn withdraw(&self, tokens: u64) -> u64 {
-        let keep = |held: u64| Some(held.saturating_sub(tokens));
+        let keep = |held: u64| Some(held - (held % IN_USE).min(tokens));
         let held = self
             .tokens
             .try_update(Ordering::Relaxed, Ordering::Relaxed, keep);
-        held.map_or(0, |held| held.min(tokens))
+        held.map_or(0, |held| (held % IN_USE).min(tokens))
     }
 }
 
@@ -228,6 +263,8 @@ impl Session {
         self.next += 1;
         lease.belong(&self.calls, number);
         let left = lease.withdraw(u64::MAX);
+        // Those end in this session.
+        let in_use = lease.in_use();
         let alone = lease.alone.swap(0, Ordering::Relaxed);
         let mut memory = memory.or_else(|| (alone > 0).then(|| Memory::unknown(pace, now)));
         if let Some(memory) = &mut memory {
@@ -242,7 +279,7 @@ impl Session {
             key,
             pace,
             memory,
-            granted: 0,
+            granted: in_use,
             returned: 0,
             alone: 0,
             said: Said::default(),
@@ -337,7 +374,7 @@ impl Session {
                 holding.used.push_back((sequence, said.spent + said.alone));
                 usages.push(usage(*number, said));
             }
-            let is_held = holding.lease.held() > 0 || holding.said.wanted > 0;
+            let is_held = !holding.lease.is_empty() || holding.said.wanted > 0;
             is_alive |= is_held;
             let is_unused = is_said && !is_held && holding.demand.is_idle(now);
             if is_unused {
@@ -444,17 +481,27 @@ impl Holding {
             number,
             limit: self.limit.to_string(),
             key: self.key.to_vec(),
-            memory,
+            memory: memory.filter(|_| !self.pace.is_at_once()),
+            in_use: match self.pace.is_at_once() {
+                true => self.granted,
+                false => 0,
+            },
         }
     }
 
     fn spent(&self) -> u64 {
-        self.granted - self.returned - self.lease.held()
+        match self.pace.is_at_once() {
+            true => 0,
+            false => self.granted - self.returned - self.lease.held(),
+        }
     }
 
     /// What is to be said, if it is not what was.
     fn say(&mut self, now: Instant) -> Option<Said> {
         let missed = self.lease.missed.swap(0, Ordering::Relaxed);
+        if self.pace.is_at_once() {
+            return self.say_at_once(missed, now);
+        }
         self.alone += self.lease.alone.swap(0, Ordering::Relaxed);
         self.demand.count(self.used(), missed, now);
         let burst = u64::from(self.pace.burst);
@@ -485,6 +532,45 @@ impl Holding {
         Some(said)
     }
 
+    /// The same of tokens that come back: as many as are of use soon are held beside those in use.
+    fn say_at_once(&mut self, missed: u64, now: Instant) -> Option<Said> {
+        let tokens = self.lease.tokens.load(Ordering::Relaxed);
+        let (held, in_use) = (tokens % IN_USE, tokens / IN_USE);
+        self.demand.count(0, missed, now);
+        if in_use > 0 {
+            self.demand.last_used = now;
+        }
+        // Taken while the ledger was away, and brought back since: they are nobody's.
+        let extra = (held + in_use).saturating_sub(self.granted - self.returned);
+        let held = held - self.lease.withdraw(extra);
+        let left = self.told.map(|told| told.unspent / f64::from(told.sharers));
+        let target = match self.demand.is_idle(now) {
+            true => 0,
+            false => demand::at_once(in_use, left),
+        };
+        if held > target.saturating_mul(2) {
+            self.returned += self.lease.withdraw(held - target);
+        }
+        let wanted = target.max(missed).min(self.pace.burst.into());
+        let is_low = held <= target / 2 || missed > 0;
+        let wanted = if is_low {
+            wanted.saturating_sub(held)
+        } else {
+            0
+        };
+        let said = Said {
+            spent: 0,
+            returned: self.returned,
+            wanted: self.settled(wanted, missed),
+            alone: 0,
+        };
+        if said == self.said {
+            return None;
+        }
+        self.said = said;
+        Some(said)
+    }
+
     /// While less is there than is wanted, it makes no difference to the ledger how much less: it is told of no more than
     /// a doubling or a halving.
     fn settled(&self, wanted: u64, missed: u64) -> u64 {
@@ -498,7 +584,7 @@ impl Holding {
     }
 
     fn is_forgotten(&self, now: Instant) -> bool {
-        now >= self.demand.last_used + FORGOTTEN && self.lease.held() == 0
+        now >= self.demand.last_used + FORGOTTEN && self.lease.is_empty()
     }
 
     fn hear(&mut self, sequence: u64) {

@@ -222,9 +222,13 @@ impl Ledger {
         let Some(at) = self.account(name, pace) else {
             return refuse("number", "is of one key more than the ledger keeps");
         };
+        let claimed = match pace.is_at_once() {
+            true => key.in_use.min(pace.burst.into()),
+            false => 0,
+        };
         let holding = Holding {
             account: at,
-            granted: 0,
+            granted: claimed,
             spent: 0,
             returned: 0,
             wanted: 0,
@@ -237,7 +241,13 @@ impl Ledger {
         if let Some(account) = self.accounts.get_mut(at).and_then(Option::as_mut) {
             account.pace = pace;
             account.holders.push((id, key.number));
-            if let Some(memory) = &key.memory {
+            account.order.claimed += claimed;
+            if claimed > 0 {
+                self.touched.insert(at);
+            }
+            if let Some(memory) = &key.memory
+                && !pace.is_at_once()
+            {
                 account.remember(memory);
                 self.touched.insert(at);
             }
@@ -300,6 +310,9 @@ impl Ledger {
         let (Some(spent), Some(returned), Some(alone)) = (spent, returned, alone) else {
             return refuse("spent", "is less than it was");
         };
+        if account.pace.is_at_once() && spent + alone > 0 {
+            return refuse("spent", "is of a limit whose tokens come back");
+        }
         let used = usage.spent.checked_add(usage.returned);
         if used.is_none_or(|used| used > holding.granted) {
             return refuse("spent", "is more than was granted");
@@ -334,7 +347,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// A holder is gone; what it held is taken for spent.
+    /// A holder is gone; what it held is taken for spent, or for over.
     fn leave(&mut self, holder: (SessionId, u32), holding: &Holding) {
         let Some(account) = self
             .accounts
@@ -344,7 +357,10 @@ impl Ledger {
             return;
         };
         account.holders.retain(|one| *one != holder);
-        account.order.spent += holding.leased();
+        match account.pace.is_at_once() {
+            true => account.order.returned += holding.leased(),
+            false => account.order.spent += holding.leased(),
+        }
         self.touched.insert(holding.account);
     }
 

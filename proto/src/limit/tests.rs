@@ -231,7 +231,7 @@ fn numbers_of_one_bucket_are_served_alike() {
         number,
         limit: "shop/calls/0".to_owned(),
         key: Vec::new(),
-        memory: None,
+        ..pb::LeaseKey::default()
     };
     let wants = |number| pb::LeaseUsage {
         number,

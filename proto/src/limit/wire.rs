@@ -149,13 +149,17 @@ impl TryFrom<pb::LimitRate> for Pace {
     type Error = Invalid;
 
     fn try_from(wire: pb::LimitRate) -> Result<Self, Invalid> {
-        if wire.tokens == 0 || wire.tokens > BURST_MAX {
+        let is_at_once = wire.tokens == 0 && wire.period_seconds == 0;
+        if !is_at_once && wire.tokens == 0 || wire.tokens > BURST_MAX {
             let problem = format!("are none, or more than {BURST_MAX}");
             return Err(Invalid::new("rate.tokens", problem));
         }
         if wire.burst == 0 || wire.burst > BURST_MAX {
             let problem = format!("is none, or more than {BURST_MAX}");
             return Err(Invalid::new("rate.burst", problem));
+        }
+        if is_at_once {
+            return Ok(Self::at_once(wire.burst));
         }
         if !PERIODS.contains(&wire.period_seconds) {
             let problem = "is no second, minute, hour or day";
@@ -254,7 +258,10 @@ impl From<&Limit> for pb::RateLimit {
             r#match: matches.collect(),
             rate: Some(pb::LimitRate {
                 tokens: terms.pace.tokens,
-                period_seconds: u32::try_from(terms.pace.period.as_secs()).unwrap_or(u32::MAX),
+                period_seconds: match terms.pace.is_at_once() {
+                    true => 0,
+                    false => u32::try_from(terms.pace.period.as_secs()).unwrap_or(u32::MAX),
+                },
                 burst: terms.pace.burst,
             }),
             key: terms.key.iter().map(Into::into).collect(),

@@ -131,15 +131,8 @@ impl Buckets {
 
     /// Whether a request finds so many tokens.
     pub(super) fn look(&self, key: &Arc<Key>, cost: u32, now: Instant) -> Outlook {
-        let alone = |sharers| match key
-            .local
-            .take(key.pace, sharers, cost, self.now(now), false)
-        {
-            Ok(()) => Outlook::There,
-            Err(wait) => Outlook::ComesAfter(wait),
-        };
         if key.scope == Scope::Local {
-            return alone(1);
+            return self.look_alone(key, 1, cost, now);
         }
         if self.may_spend(now) && key.lease.held() >= cost.into() {
             return Outlook::There;
@@ -147,7 +140,7 @@ impl Buckets {
         if self.is_up.load(Relaxed) && self.tell(key) {
             let wait = key.wait_until.load(Relaxed);
             let wait = Duration::from_micros(wait).saturating_sub(self.now(now));
-            return match wait > super::WAIT_MAX {
+            return match wait > super::WAIT_MAX && !key.pace.is_at_once() {
                 true => Outlook::ComesAfter(wait),
                 false => Outlook::Comes,
             };
@@ -155,22 +148,36 @@ impl Buckets {
         // The first that needs it brings the ledger back to mind.
         self.tell(key);
         match key.unavailable {
-            Unavailable::LocalShare => alone(key.sharers.load(Relaxed)),
+            Unavailable::LocalShare => self.look_alone(key, key.sharers.load(Relaxed), cost, now),
             Unavailable::Allow => Outlook::There,
             Unavailable::Deny => Outlook::ComesAfter(AWAY_WAIT),
         }
     }
 
-    /// Spends what a look has found; false if it is gone by now.
-    pub(super) fn spend(&self, key: &Key, cost: u32, now: Instant) -> bool {
-        let alone = |sharers| {
-            let taken = key.local.take(key.pace, sharers, cost, self.now(now), true);
-            taken.is_ok()
-        };
-        if key.scope == Scope::Local {
-            return alone(1);
+    fn look_alone(&self, key: &Key, sharers: u32, cost: u32, now: Instant) -> Outlook {
+        if key.pace.is_at_once() {
+            return match key.lease.in_use() < at_once(key.pace, sharers) {
+                true => Outlook::There,
+                false => Outlook::ComesAfter(AWAY_WAIT),
+            };
         }
-        if self.may_spend(now) && key.lease.spend(cost.into()) {
+        let now = self.now(now);
+        match key.local.take(key.pace, sharers, cost, now, false) {
+            Ok(()) => Outlook::There,
+            Err(wait) => Outlook::ComesAfter(wait),
+        }
+    }
+
+    /// Spends what a look has found, or takes it if it comes back; false if it is gone by now.
+    pub(super) fn spend(&self, key: &Key, cost: u32, now: Instant) -> bool {
+        if key.scope == Scope::Local {
+            return self.spend_alone(key, 1, cost, now);
+        }
+        let spend = || match key.pace.is_at_once() {
+            true => key.lease.take(),
+            false => key.lease.spend(cost.into()),
+        };
+        if self.may_spend(now) && spend() {
             return true;
         }
         // As it was looked at: a bucket that the ledger has no room to hear of is as without a ledger.
@@ -178,14 +185,23 @@ impl Buckets {
             return false;
         }
         let spent = match key.unavailable {
-            Unavailable::LocalShare => alone(key.sharers.load(Relaxed)),
+            Unavailable::LocalShare => self.spend_alone(key, key.sharers.load(Relaxed), cost, now),
+            Unavailable::Allow if key.pace.is_at_once() => key.lease.take_alone(u64::MAX),
             Unavailable::Allow => true,
             Unavailable::Deny => false,
         };
-        if spent {
+        if spent && !key.pace.is_at_once() {
             key.lease.spend_alone(cost.into());
         }
         spent
+    }
+
+    fn spend_alone(&self, key: &Key, sharers: u32, cost: u32, now: Instant) -> bool {
+        if key.pace.is_at_once() {
+            return key.lease.take_alone(at_once(key.pace, sharers));
+        }
+        let now = self.now(now);
+        key.local.take(key.pace, sharers, cost, now, true).is_ok()
     }
 
     /// A request did not find what it needs.
@@ -229,8 +245,13 @@ impl Key {
 
     /// Whether forgetting it changes nothing.
     pub(super) fn is_idle(&self, now: Duration) -> bool {
-        !self.is_told.load(Relaxed) && self.local.is_full(now)
+        !self.is_told.load(Relaxed) && self.local.is_full(now) && self.lease.in_use() == 0
     }
+}
+
+/// Of a limit on what is under way at once, a share.
+fn at_once(pace: Pace, sharers: u32) -> u64 {
+    u64::from(pace.burst / sharers.max(1)).max(1)
 }
 
 fn micros(time: Duration) -> u64 {

@@ -8,7 +8,7 @@ use ringmail_proto::limit::Direction;
 
 use super::answer::is_grpc;
 use super::exhausted::Spell;
-use super::{Exceeded, Subject};
+use super::{Admitted, Exceeded, Subject};
 use crate::error::{Error, Reason};
 use crate::http::neutral::{Fields, Request};
 use crate::metrics;
@@ -16,22 +16,23 @@ use crate::policy::{Client, Wanted, asked_by_us};
 use crate::upstream::Caller;
 use crate::worker::Worker;
 
-/// Whether a request, whose head is in neutral form, is within the limits; if not, the head of what it is answered, and
-/// nothing else.
+/// What was taken for a request, whose head is in neutral form, if it is within the limits; if not, the head of what it is
+/// answered, and nothing else.
 pub(crate) async fn request(
     worker: &Worker,
     caller: &Caller,
     route: &str,
     head: &[u8],
-) -> Result<Option<Vec<u8>>, Error> {
+) -> Result<Result<Admitted, Vec<u8>>, Error> {
     let (request, fields) = Request::decode(head).map_err(|e| Reason::Internal.because(e))?;
-    let Err(exceeded) = admit(worker, caller, route, Some((request, fields))).await else {
-        return Ok(None);
+    let exceeded = match admit(worker, caller, route, Some((request, fields))).await {
+        Ok(admitted) => return Ok(Ok(admitted)),
+        Err(exceeded) => exceeded,
     };
     let refused = refused(worker, caller, Some((request, fields)), &exceeded);
     let outbound = metrics::Direction::Outbound;
     worker.metrics.refused(outbound, refused.reason);
-    Ok(Some(exceeded.head(refused.decision, is_grpc(fields), 0)))
+    Ok(Err(exceeded.head(refused.decision, is_grpc(fields), 0)))
 }
 
 /// What a request is answered whose server has said that it would refuse it.
@@ -50,10 +51,10 @@ pub(crate) fn shed(
     Ok(exceeded.head(refused.decision, is_grpc(fields), 0))
 }
 
-/// Whether an opaque connection is.
-pub(crate) async fn connection(worker: &Worker, caller: &Caller) -> Result<(), Error> {
+/// The same of an opaque connection.
+pub(crate) async fn connection(worker: &Worker, caller: &Caller) -> Result<Admitted, Error> {
     if !worker.limits.has(Direction::Outbound) {
-        return Ok(());
+        return Ok(Admitted::default());
     }
     let admitted = admit(worker, caller, "", None).await;
     admitted.map_err(|exceeded| refused(worker, caller, None, &exceeded))
@@ -67,7 +68,7 @@ async fn admit(
     caller: &Caller,
     route: &str,
     request: Asking<'_>,
-) -> Result<(), Exceeded> {
+) -> Result<Admitted, Exceeded> {
     let identity = worker.snapshot.last_identity();
     let way = (caller.source, caller.destination);
     let subject = Subject {

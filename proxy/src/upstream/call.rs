@@ -24,6 +24,7 @@ use crate::http::exchange::Exchange;
 use crate::http::fields::EXHAUSTED;
 use crate::http::neutral::{Fields, Request, Response};
 use crate::http::route::{DEFAULT, ResponseEdits};
+use crate::limits::Admitted;
 use crate::limits::exhausted::Exhausted;
 use crate::metrics::{Protocol, Traffic};
 use crate::peer::frame::Kind;
@@ -58,6 +59,8 @@ pub(super) struct Terms<'a> {
     pub(super) policy: &'a Policy,
     pub(super) response: ResponseEdits<'a>,
     pub(super) mirrors: &'a [Mirror],
+    /// Until the request is over.
+    pub(super) _admitted: Admitted,
 }
 
 impl Terms<'_> {
@@ -67,6 +70,7 @@ impl Terms<'_> {
             policy: &DEFAULT,
             response: ResponseEdits::default(),
             mirrors: &[],
+            _admitted: Admitted::default(),
         }
     }
 }

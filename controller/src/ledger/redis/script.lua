@@ -4,8 +4,9 @@
 -- KEYS: epoch, incarnations, then one bucket for each order.
 -- ARGV: run ID of the server, the epoch that the caller is in (empty: it begins), its incarnation, how long an incarnation
 -- lives unheard, for how long a new epoch only listens (both in microseconds), how long a bucket is kept while anything is
--- leased from it, and at most (both in milliseconds); then nine for each order: spent, returned, wanted, sharers, cap (or
--- `-`), debit; tokens and seconds of the limit's period, and its burst.
+-- leased from it, and at most (both in milliseconds); then ten for each order: spent, returned, wanted, sharers, cap (or
+-- `-`), debit, claimed; tokens and seconds of the limit's period, and its burst. A limit without tokens is one on what is
+-- under way at once: those that were taken come back.
 -- Answers: whether the caller is in this epoch and alive, the time, until the epoch opens, the epoch; then four for each
 -- order: leased, unspent, wait, sharers.
 --
@@ -15,9 +16,11 @@
 local run, epoch, me = ARGV[1], ARGV[2], ARGV[3]
 local lives, listens = tonumber(ARGV[4]), tonumber(ARGV[5])
 local held, kept = tonumber(ARGV[6]), tonumber(ARGV[7])
-local FIXED, EACH = 7, 9
+local FIXED, EACH = 7, 10
 -- Of a token: what many small refills may lack.
 local ROUNDING = 1e-6
+-- Microseconds, after which it is looked for tokens that came back to another controller.
+local LOOK_AGAIN = 20000
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -119,7 +122,7 @@ local function write(key, bucket, sharers, per_second, burst)
     redis.call('HDEL', key, incarnation)
   end
   -- Until it is full again, and whatever is leased now has ended or was heard of.
-  local till_full = (burst - bucket.level) / per_second * 1000
+  local till_full = per_second > 0 and (burst - bucket.level) / per_second * 1000 or kept
   local still = bucket.mine + bucket.leased > 0 and held or lives / 1000
   redis.call('PEXPIRE', key, string.format('%.0f', math.min(till_full + still, kept)))
 end
@@ -129,16 +132,21 @@ for order = 0, #KEYS - 3 do
   local key, first = KEYS[order + 3], FIXED + order * EACH
   local spent, returned, wanted = tonumber(ARGV[first + 1]), tonumber(ARGV[first + 2]), tonumber(ARGV[first + 3])
   local sharers, cap, debit = tonumber(ARGV[first + 4]), tonumber(ARGV[first + 5]), tonumber(ARGV[first + 6])
-  local burst = tonumber(ARGV[first + 9])
-  local per_second = tonumber(ARGV[first + 7]) / tonumber(ARGV[first + 8])
+  local claimed, burst = tonumber(ARGV[first + 7]), tonumber(ARGV[first + 10])
+  local per_second = tonumber(ARGV[first + 8]) / tonumber(ARGV[first + 9])
+  local is_at_once = per_second == 0
   local bucket = read(key, burst)
   -- First of all: what was leased until now kept its room until now, or until whoever had leased it was gone.
-  if bucket.freed > 0 then
+  if is_at_once then
+    bucket.level = bucket.level + bucket.freed
+    bucket.freed = 0
+  elseif bucket.freed > 0 then
     refill(bucket, per_second, burst, math.min(bucket.freed_at, now))
     bucket.freed = 0
   end
   refill(bucket, per_second, burst, now)
-  bucket.mine = math.max(bucket.mine - spent, 0)
+  bucket.mine = math.max(bucket.mine - spent, 0) + claimed
+  bucket.level = bucket.level - claimed
   returned = math.min(returned, bucket.mine)
   bucket.mine = bucket.mine - returned
   bucket.level = bucket.level + returned
@@ -158,8 +166,13 @@ for order = 0, #KEYS - 3 do
   local whole = math.floor(math.max(bucket.level + ROUNDING, 0))
   local answer = #reply
   reply[answer + 1] = leased
-  reply[answer + 2] = string.format('%.17g', bucket.level + bucket.mine + bucket.leased)
-  reply[answer + 3] = math.ceil((1 - (bucket.level - whole)) / per_second * 1000000)
+  if is_at_once then
+    reply[answer + 2] = string.format('%.17g', math.max(bucket.level, 0))
+    reply[answer + 3] = LOOK_AGAIN
+  else
+    reply[answer + 2] = string.format('%.17g', bucket.level + bucket.mine + bucket.leased)
+    reply[answer + 3] = math.ceil((1 - (bucket.level - whole)) / per_second * 1000000)
+  end
   reply[answer + 4] = bucket.sharers + sharers
 end
 return reply

@@ -126,13 +126,25 @@ fn orders() -> impl Strategy<Value = Order> {
         cap,
         debit,
         sharers: 1,
+        ..Order::default()
     };
     (0_u64..30, 0_u64..30, 0_u64..100, cap, debit).prop_map(order)
 }
 
+/// The same of tokens that come back.
+fn at_once(order: Order) -> Order {
+    Order {
+        spent: 0,
+        cap: None,
+        debit: 0,
+        claimed: order.debit,
+        ..order
+    }
+}
+
 /// Of whichever buckets, in one batch, some batches one after the other; a pace may change in between.
 fn batches() -> impl Strategy<Value = Vec<Vec<(usize, usize, Order)>>> {
-    let batch = prop::collection::vec((0_usize..3, 0_usize..4, orders()), 1..6);
+    let batch = prop::collection::vec((0_usize..4, 0_usize..4, orders()), 1..6);
     prop::collection::vec(batch, 1..12)
 }
 
@@ -161,7 +173,11 @@ fn buckets_are_those_in_memory() {
         let mut memory = Memory::new(begun);
         for batch in batches {
             let of = |(bucket, pace, order): (usize, usize, Order)| {
-                (0, name(&format!("{run}/{bucket}")), paces[pace], order)
+                let name = name(&format!("{run}/{bucket}"));
+                match bucket {
+                    3 => (0, name, Pace::at_once(40), at_once(order)),
+                    _ => (0, name, paces[pace], order),
+                }
             };
             let asked: Vec<Asked> = batch.into_iter().map(of).collect();
             let (head, answers) = runtime.block_on(redis.call(&asked)).expect("it answers");
@@ -201,6 +217,25 @@ async fn what_a_gone_controller_leased_keeps_its_room_until_it_is_gone() {
     // And it may not come back.
     let back = first.exchange(&[asked("b", limit, wants(1))]).await;
     assert!(matches!(back, Err(Lost::Forgotten)), "{back:?}");
+}
+
+#[tokio::test]
+async fn what_a_gone_controller_had_under_way_is_over() {
+    let Some(own) = Own::start() else { return };
+    let limit = Pace::at_once(10);
+    let (mut first, mut second) = (own.open().await, own.open().await);
+    assert_eq!(lease(&mut first, "a", limit, wants(8)).await.leased, 8);
+    let mut answer = lease(&mut second, "a", limit, wants(10)).await;
+    assert_eq!(answer.leased, 2);
+    while answer.leased == 0 || answer.leased == 2 {
+        answer = lease(&mut second, "a", limit, wants(10)).await;
+    }
+    assert_eq!(answer.leased, 8);
+    let back = Order {
+        returned: 10,
+        ..Order::default()
+    };
+    assert_eq!(lease(&mut second, "a", limit, back).await.unspent, 10.0);
 }
 
 #[tokio::test]

@@ -88,6 +88,7 @@ pub(super) fn write(command: &mut Cmd, keys: &Keys, caller: &Caller, orders: &[A
         };
         command
             .arg(order.debit)
+            .arg(order.claimed)
             .arg(pace.tokens)
             .arg(pace.period.as_secs())
             .arg(pace.burst);

@@ -84,7 +84,8 @@ pub(super) async fn serve(
     };
     worker.policies.judge(&wanted)?;
     let admitted = worker.limits.admit(&(&wanted).into()).await;
-    admitted.map_err(|exceeded| worker.policies.exceeds(&wanted, &exceeded.limit))?;
+    let _admitted =
+        admitted.map_err(|exceeded| worker.policies.exceeds(&wanted, &exceeded.limit))?;
     let mut to_app = match to_app {
         Some(to_app) => to_app,
         None => connect(worker, app, Party::App).await?,
