@@ -5,6 +5,9 @@
 //! are in sync again after the controller was killed. The controller has a processor of its own where there are several,
 //! and each proxy an address of its own, as pods have; all proxies share the other processors, so times are upper bounds.
 
+/// How one reaches the controller.
+mod dial;
+
 /// One of the fleet.
 mod proxy;
 
@@ -34,7 +37,8 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use proxy::{About, Controller, Told};
+use dial::Controller;
+use proxy::{About, Told};
 
 /// Proxies, unless the first argument says how many.
 const PROXIES: usize = 1000;

@@ -25,6 +25,9 @@ mod server;
 /// What asks.
 mod client;
 
+/// Who runs where.
+mod processor;
+
 /// What a process used.
 mod usage;
 
@@ -65,7 +68,7 @@ fn run(bed: Bed, arguments: &Arguments) -> anyhow::Result<()> {
     let binaries = arguments.wants(ringmail::NAME).then(ringmail::build);
     let binaries = binaries.transpose()?;
     // Before any pod's thread starts: threads inherit it.
-    usage::pin(0, usage::APPS_PROCESSOR).context("the bench needs two processors")?;
+    processor::pin(0, processor::OTHERS).context("the bench needs two processors")?;
     let node = Node::new(bed)?;
 
     let mut pairs = Vec::new();

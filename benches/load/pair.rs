@@ -8,7 +8,7 @@ use ringmail_tests::netns::{Node, Pod};
 use ringmail_tests::process::Process;
 use tempfile::TempDir;
 
-use crate::{server, usage};
+use crate::{processor, server, usage};
 
 /// The name of the pair without proxies.
 pub(crate) const NOTHING: &str = "nothing";
@@ -99,12 +99,12 @@ impl Pair<'_> {
     /// Keeps the proxies to the processor that is theirs.
     pub(crate) fn pin(&self) -> anyhow::Result<()> {
         let mut processes = self.processes().into_iter();
-        processes.try_for_each(|process| usage::pin_all(process, usage::PROXIES_PROCESSOR))
+        processes.try_for_each(|process| processor::pin_all(process, processor::MEASURED))
     }
 
     /// Processor time of both proxies so far.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
-        self.processes().into_iter().map(usage::cpu).sum()
+        self.processes().into_iter().map(processor::cpu).sum()
     }
 
     /// Resident memory of each proxy in MiB, now and at its highest.

@@ -11,8 +11,6 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// Bytes read at once.
 pub(crate) const READ_BYTES: usize = 256 * 1024;
-/// What a client that only sends says first.
-pub(crate) const SINK: &[u8] = b"\0sink\n";
 /// What a client that only receives says, and no more until it has enough.
 pub(crate) const SOURCE: &[u8] = b"\0source\n";
 

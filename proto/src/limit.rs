@@ -39,6 +39,9 @@ mod share;
 /// All keys, and the sessions of the proxies.
 pub mod ledger;
 
+/// How much it is good for a proxy to hold.
+mod demand;
+
 /// What a proxy holds.
 pub mod lease;
 
@@ -81,10 +84,21 @@ pub struct Limit {
     pub name: Arc<str>,
     /// Whether it is in force.
     pub mode: Mode,
+    /// Of whom it says how often.
+    pub direction: Direction,
     /// Ports of the workload that it is for; all, if there are none.
     pub ports: Vec<NonZeroU16>,
     /// What it says; or why this version cannot act on it, and refuses all that it is for.
     pub terms: Result<Terms, Invalid>,
+}
+
+/// Which way goes what a limit is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// What others ask of the workload.
+    Inbound,
+    /// What the workload asks of others.
+    Outbound,
 }
 
 /// What a limit says.
@@ -145,6 +159,8 @@ pub enum KeyPart {
     Header(String),
     /// A claim of the request's JSON web token.
     Claim(Vec<String>),
+    /// The route that a request takes which leaves.
+    Route,
 }
 
 /// For whom a limit holds together.

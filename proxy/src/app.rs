@@ -229,7 +229,7 @@ impl Session {
             ..wanted
         });
         if let Some(wanted) = &wanted
-            && let Err(exceeded) = worker.limits.admit(wanted).await
+            && let Err(exceeded) = worker.limits.admit(&wanted.into()).await
         {
             let refused = worker.policies.exceeds(wanted, &exceeded.limit);
             let refused = (&refused, &*worker.metrics);
@@ -386,7 +386,7 @@ async fn admit(worker: &Worker, wanted: Option<&Wanted<'_>>) -> Result<(), Error
         return Ok(());
     };
     worker.policies.judge(wanted)?;
-    let admitted = worker.limits.admit(wanted).await;
+    let admitted = worker.limits.admit(&wanted.into()).await;
     admitted.map_err(|exceeded| worker.policies.exceeds(wanted, &exceeded.limit))
 }
 

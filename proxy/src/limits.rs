@@ -1,4 +1,4 @@
-//! How often our app may be asked: each request needs a token of every limit that is for it, after policy has allowed it.
+//! How often our app may be asked, and ask others (`leaving`): each request needs a token of every limit that is for it, after policy has allowed it.
 //!
 //! Tokens are held here already, leased from the controller's ledger ahead of need ([`buckets`]): a request spends one with
 //! one atomic operation. One that finds none waits at most [`WAIT_MAX`] for more, unless it is known that none comes so
@@ -9,6 +9,12 @@
 /// Buckets, as this proxy knows them.
 pub(crate) mod buckets;
 
+/// What our app asks of others.
+pub(crate) mod leaving;
+
+/// What a server's proxy tells its client's.
+pub(crate) mod exhausted;
+
 /// What who is refused is told.
 mod answer;
 
@@ -18,7 +24,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringmail_proto::limit::{Limit, Terms};
+use ringmail_proto::limit::{Direction, Limit, Terms};
 use ringmail_proto::policy::{Asked, Effort, Mode};
 use tokio::time::timeout;
 
@@ -63,6 +69,25 @@ struct InForce {
     buckets: RefCell<HashMap<Box<[u8]>, Arc<Key>>>,
     admitted: OnceCell<Counter>,
     refused: OnceCell<Counter>,
+}
+
+/// What is to be admitted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    pub(crate) direction: Direction,
+    pub(crate) asked: Asked<'a, Fields<'a>>,
+    /// The route that a request takes which leaves.
+    pub(crate) route: &'a str,
+}
+
+impl<'a> From<&Wanted<'a>> for Subject<'a> {
+    fn from(wanted: &Wanted<'a>) -> Self {
+        Self {
+            direction: Direction::Inbound,
+            asked: wanted.asked(),
+            route: "",
+        }
+    }
 }
 
 /// A bucket that a request needs tokens of.
@@ -110,44 +135,57 @@ impl Limits {
     }
 
     /// Whether what policy has allowed is within the limits; spends its tokens if it is.
-    pub(crate) async fn admit(&self, wanted: &Wanted<'_>) -> Result<(), Exceeded> {
-        let Some(current) = self.current(wanted.port) else {
+    pub(crate) async fn admit(&self, subject: &Subject<'_>) -> Result<(), Exceeded> {
+        let Some(current) = self.current(subject.direction, subject.asked.port) else {
             return Ok(());
         };
-        let asked = wanted.asked();
-        let needs = self.needs(&current, &asked)?;
+        let needs = self.needs(&current, subject)?;
+        if needs.is_empty() {
+            return Ok(());
+        }
+        let now = Instant::now();
         // What would be refused is counted.
-        let _ = self.meet(&current, &needs, Mode::Shadow).await;
-        self.meet(&current, &needs, Mode::Enforce).await
+        let _ = self.meet(&current, &needs, Mode::Shadow, now).await;
+        self.meet(&current, &needs, Mode::Enforce, now).await
+    }
+
+    /// Whether anything that goes that way may be limited.
+    pub(crate) fn has(&self, direction: Direction) -> bool {
+        self.adopt_first();
+        let current = self.current.borrow();
+        let mut all = current.iter().flat_map(|one| &one.authorized.limits);
+        all.any(|limit| limit.direction == direction)
     }
 
     /// None where no limit is for the port.
-    fn current(&self, port: u16) -> Option<Rc<Current>> {
-        if self.current.borrow().is_none() {
-            self.adopt();
-        }
+    fn current(&self, direction: Direction, port: u16) -> Option<Rc<Current>> {
+        self.adopt_first();
         let current = self.current.borrow();
         let current = current.as_ref()?;
         let mut all = current.authorized.limits.iter();
-        all.any(|limit| limit.is_for_port(port))
+        all.any(|limit| limit.is_for(direction, port))
             .then(|| current.clone())
     }
 
+    /// Before the first change was heard of.
+    fn adopt_first(&self) {
+        if self.current.borrow().is_none() {
+            self.adopt();
+        }
+    }
+
     /// The buckets that a request needs tokens of.
-    fn needs(
-        &self,
-        current: &Current,
-        asked: &Asked<'_, Fields<'_>>,
-    ) -> Result<Vec<Need>, Exceeded> {
+    fn needs(&self, current: &Current, subject: &Subject<'_>) -> Result<Vec<Need>, Exceeded> {
         let (effort, mut needs) = (Effort::default(), Vec::new());
+        let asked = &subject.asked;
         for (at, limit) in current.authorized.limits.iter().enumerate() {
-            if !limit.is_for_port(asked.port) {
+            if !limit.is_for(subject.direction, asked.port) {
                 continue;
             }
             match &limit.terms {
                 Ok(terms) if terms.holds(asked, &effort) => needs.push(Need {
                     limit: at,
-                    key: self.bucket(current, at, terms, asked),
+                    key: self.bucket(current, at, terms, subject),
                     cost: terms.cost(asked),
                 }),
                 Ok(_) => {}
@@ -164,10 +202,10 @@ impl Limits {
         current: &Current,
         at: usize,
         terms: &Terms,
-        asked: &Asked<'_, Fields<'_>>,
+        subject: &Subject<'_>,
     ) -> Arc<Key> {
         let mut key = self.key.borrow_mut();
-        terms.write_key(asked, &mut key);
+        terms.write_key(&subject.asked, subject.route, &mut key);
         let mut buckets = current.limits[at].buckets.borrow_mut();
         if let Some(known) = buckets.get(key.as_slice()) {
             return known.clone();
@@ -186,14 +224,20 @@ impl Limits {
         bucket.or_insert_with(new).clone()
     }
 
-    /// Spends what is needed of limits in such a mode, all or nothing. Limits in shadow mode hold nobody up.
-    async fn meet(&self, current: &Current, needs: &[Need], mode: Mode) -> Result<(), Exceeded> {
+    /// Spends what is needed of limits in such a mode, all or nothing. Limits in shadow mode hold nobody up, so one clock
+    /// reading is for both.
+    async fn meet(
+        &self,
+        current: &Current,
+        needs: &[Need],
+        mode: Mode,
+        mut now: Instant,
+    ) -> Result<(), Exceeded> {
         let limits = &current.authorized.limits;
         let own = || needs.iter().filter(|need| limits[need.limit].mode == mode);
-        let until = Instant::now() + WAIT_MAX;
+        let until = now + WAIT_MAX;
         let (mut outcome, mut is_first) = (Ok(()), true);
         loop {
-            let now = Instant::now();
             let lacking =
                 own().find_map(|need| match self.buckets.look(&need.key, need.cost, now) {
                     Outlook::There => None,
@@ -205,6 +249,7 @@ impl Limits {
                 }
                 if now < until {
                     // Another thread was faster.
+                    now = Instant::now();
                     continue;
                 }
                 outcome = Err((needs[0].limit, WAIT_MAX));
@@ -219,6 +264,7 @@ impl Limits {
                     let granted = need.key.granted.notified();
                     // Whether it came or not is looked at again.
                     let _ = timeout(soon, granted).await;
+                    now = Instant::now();
                     continue;
                 }
                 // Nobody is held up for what is only counted.
@@ -267,9 +313,11 @@ impl Current {
 
 impl Exceeded {
     fn new(limit: &Limit, wait: Duration) -> Self {
+        let terms = limit.terms.as_ref().ok();
         Self {
             limit: limit.name.clone(),
-            pace: limit.terms.as_ref().ok().map(|terms| terms.pace),
+            pace: terms.map(|terms| terms.pace),
+            is_of_caller: terms.is_some_and(Terms::is_of_caller),
             wait,
             reason: Reason::RateLimited,
         }

@@ -17,6 +17,7 @@ use crate::detect::first::{first_bytes, in_time, server_name};
 use crate::detect::{Verdict, is_http2_server};
 use crate::error::{Blamed, Error, Reason};
 use crate::http::{h1, h2};
+use crate::limits::leaving;
 use crate::listen;
 use crate::metrics::{Direction, NO_IDENTITY, Outcome, Protocol, Tls};
 use crate::peer::stream::Reader;
@@ -70,6 +71,13 @@ async fn forward(worker: &Rc<Worker>, socket: &mut TcpStream, caller: Caller) ->
         }
     };
     if let Way::Plain(address) = way {
+        if destination.kind == DestinationKind::External
+            && let Err(error) = leaving::connection(worker, &caller).await
+        {
+            counted(&error);
+            explain(socket, &error).await;
+            return Err(error);
+        }
         return plain(worker, socket, address).await.inspect_err(counted);
     }
 
@@ -79,6 +87,11 @@ async fn forward(worker: &Rc<Worker>, socket: &mut TcpStream, caller: Caller) ->
         .await
         .inspect_err(counted)?;
     worker.metrics.detected(spoken.protocol(), by);
+
+    if let Spoken::Tls(_) | Spoken::Tcp(_) = spoken {
+        let admitted = leaving::connection(worker, &caller).await;
+        admitted.inspect_err(counted)?;
+    }
 
     // On its way. Everything below counts its own failures.
     match spoken {

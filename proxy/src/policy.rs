@@ -18,13 +18,13 @@ mod audit;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use ringmail_proto::policy::authentication::Verified;
-use ringmail_proto::policy::{Asked, Decision, Verdict};
+use ringmail_proto::policy::{Asked, Caller, Decision, Verdict};
 use ringmail_proto::revocation::Revocations;
 use ringmail_proto::svid::Svid;
 use ringmail_proto::workload::Protocol as Declared;
@@ -34,7 +34,7 @@ use crate::http::neutral::{Fields, Request};
 use crate::metrics::Metrics;
 use crate::peer::streams::Streams;
 use crate::snapshot::{Authorized, Snapshot};
-use crate::tls::identity::unix_now;
+use crate::tls::identity::{Identity, unix_now};
 use audit::{Ground, Pace};
 use current::Current;
 use external::Asking;
@@ -69,6 +69,22 @@ impl<'a> Wanted<'a> {
     /// What policies and limits ask about.
     pub(crate) fn asked(&self) -> Asked<'a, Fields<'a>> {
         current::asked(self)
+    }
+}
+
+/// The same of what our app wants of somebody else, at `destination`.
+pub(crate) fn asked_by_us<'a>(
+    identity: Option<&'a Identity>,
+    (source, destination): (IpAddr, SocketAddr),
+    request: Option<(Request<'a>, Fields<'a>)>,
+) -> Asked<'a, Fields<'a>> {
+    Asked {
+        caller: Caller {
+            identity: identity.map(|identity| &identity.svid.id),
+            address: source,
+        },
+        port: destination.port(),
+        http: request.map(current::http),
     }
 }
 
@@ -116,6 +132,13 @@ impl Policies {
         }
         if is_news {
             self.judge_all_again();
+        }
+    }
+
+    /// Before the first change was heard of.
+    fn adopt_first(&self) {
+        if self.current.borrow().is_none() {
+            self.adopt();
         }
     }
 
@@ -182,9 +205,7 @@ impl Policies {
 
     /// What the token of a request says, and what of the request goes on; none where nobody asks for tokens.
     pub(crate) fn authenticate(&self, wanted: &Wanted<'_>) -> Result<Option<Authenticated>, Error> {
-        if self.current.borrow().is_none() {
-            self.adopt();
-        }
+        self.adopt_first();
         let current = self.current.borrow();
         let current = current.as_ref().ok_or(Reason::PolicyNotLoaded)?;
         let all = current.authorized.authentications.iter();
@@ -205,9 +226,7 @@ impl Policies {
 
     /// Whether a stream that begins now may, and who else is to be asked.
     pub(crate) fn judge(&self, wanted: &Wanted<'_>) -> Result<Vec<Asking>, Error> {
-        if self.current.borrow().is_none() {
-            self.adopt();
-        }
+        self.adopt_first();
         self.trust(wanted)?;
         let current = self.current.borrow();
         let current = current.as_ref().ok_or(Reason::PolicyNotLoaded)?;
@@ -276,11 +295,27 @@ impl Policies {
 
     /// What policy has allowed is more than a limit does.
     pub(crate) fn exceeds(&self, wanted: &Wanted<'_>, limit: &str) -> Error {
+        self.adopt_first();
         let current = self.current.borrow();
         let Some(current) = current.as_ref() else {
             return Reason::PolicyNotLoaded.into();
         };
         self.refuse(current, wanted, Ground::Limit(limit), Reason::RateLimited)
+    }
+
+    /// What our app wants of somebody else is more than a limit allows it.
+    pub(crate) fn exceeds_own(&self, wanted: &Wanted<'_>, limit: &str) -> Error {
+        self.adopt_first();
+        let current = self.current.borrow();
+        let Some(current) = current.as_ref() else {
+            return Reason::PolicyNotLoaded.into();
+        };
+        self.refuse(
+            current,
+            wanted,
+            Ground::OwnLimit(limit),
+            Reason::RateLimited,
+        )
     }
 
     /// A refusal is told to the audit, and has a name by which it is found there.
@@ -292,7 +327,10 @@ impl Policies {
         reason: Reason,
     ) -> Error {
         let id = DecisionId::random();
-        let server = self.snapshot.last_identity();
+        let server = match ground {
+            Ground::OwnLimit(_) => None,
+            _ => self.snapshot.last_identity(),
+        };
         let refusal = audit::Refusal { ground, reason, id };
         match self.audit.takes_line(unix_now()) {
             true => audit::refused(&current.authorized, wanted, server.as_deref(), refusal),

@@ -7,7 +7,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::{Count, dial};
-use crate::server::{READ_BYTES, SINK, SOURCE};
+use crate::server::{READ_BYTES, SOURCE};
+
+/// What a client that only sends says first: not what any other client does.
+const SINK: &[u8] = b"\0sink\n";
 
 const MIB: usize = 1 << 20;
 

@@ -6,7 +6,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{CustomResource, KubeSchema};
-use ringmail_proto::limit::{Limit, Terms};
+use ringmail_proto::limit::{self, Limit, Terms};
 use ringmail_proto::{Invalid, pb};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,9 @@ use super::policy::{
     )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = "!has(self.direction) || self.direction != 'outbound' || !self.targetRefs.exists(one, has(one.port))"
+)]
 pub struct RateLimitPolicySpec {
     /// What it is for; all of them.
     #[schemars(length(min = 1, max = 16))]
@@ -51,9 +54,23 @@ pub struct RateLimitPolicySpec {
     /// `shadow`: counted as it would decide, and nothing else.
     #[serde(default)]
     pub mode: Mode,
+    /// Of whom it says how often.
+    #[serde(default)]
+    pub direction: Direction,
     /// All of them.
     #[schemars(length(min = 1, max = 16))]
     pub limits: Vec<RateLimit>,
+}
+
+/// Which way goes what is limited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// What others ask of the workloads; their proxies verify who asks.
+    #[default]
+    Inbound,
+    /// What the workloads ask of others, the quota of a third party say; ports, hosts and paths are those of whom they ask.
+    Outbound,
 }
 
 /// A token bucket for each value of its key.
@@ -148,7 +165,7 @@ pub struct Cost {
 #[x_kube(validation = "(self.by == 'Path') == has(self.paths)")]
 pub struct KeyPart {
     /// Of the caller: its SPIFFE ID, namespace, service account, or network. Of the request: method, host, path, a header,
-    /// or a claim of its JSON web token.
+    /// a claim of its JSON web token (inbound), or the route that it takes (outbound).
     pub by: KeyKind,
     /// Of the header in any case, or of the claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -181,6 +198,7 @@ pub enum KeyKind {
     Path,
     Header,
     Claim,
+    Route,
 }
 
 /// Holds when all that is given does.
@@ -230,12 +248,23 @@ pub(crate) fn meant(written: RateLimitPolicy) -> Meant {
             unreadable(written.metadata, invalid)
         }
         Ok(targets) => {
+            let direction = written.spec.direction;
+            let names_port = targets.iter().any(|target| target.port.is_some());
             let all = written.spec.limits.into_iter().enumerate();
             let limits = all.map(|(n, one)| {
-                let mut limit = broken(&format!("{name}/{n}"), mode);
-                let terms = one.wire(namespace).and_then(Terms::try_from);
-                limit.terms = terms.map_err(|e| e.inside(&format!("spec.limits[{n}]")));
-                limit
+                let terms = one.wire(namespace, direction).and_then(Terms::try_from);
+                let terms = terms.map_err(|e| e.inside(&format!("spec.limits[{n}]")));
+                Limit {
+                    direction: direction.meant(),
+                    terms: match direction {
+                        Direction::Outbound if names_port => Err(Invalid::new(
+                            "spec.targetRefs",
+                            "name a port; of what leaves, match.to says which",
+                        )),
+                        Direction::Inbound | Direction::Outbound => terms,
+                    },
+                    ..broken(&format!("{name}/{n}"), mode)
+                }
             });
             Meant {
                 limits: limits.collect(),
@@ -264,13 +293,14 @@ fn broken(name: &str, mode: Mode) -> Limit {
             Mode::Enforce => ringmail_proto::policy::Mode::Enforce,
             Mode::Shadow => ringmail_proto::policy::Mode::Shadow,
         },
+        direction: Direction::Inbound.meant(),
         ports: Vec::new(),
         terms: Err(Invalid::new("spec", "is not read yet")),
     }
 }
 
 impl RateLimit {
-    fn wire(self, namespace: &str) -> Result<pb::RateLimit, Invalid> {
+    fn wire(self, namespace: &str, direction: Direction) -> Result<pb::RateLimit, Invalid> {
         let (counts, tokens) = match (self.requests, self.connections) {
             (Some(tokens), None) => (pb::LimitCounts::Requests, tokens),
             (None, Some(tokens)) => (pb::LimitCounts::Connections, tokens),
@@ -282,6 +312,11 @@ impl RateLimit {
         let key = self.key.into_iter().map(KeyPart::wire);
         Ok(pb::RateLimit {
             counts: counts.into(),
+            direction: match direction {
+                Direction::Inbound => pb::LimitDirection::Inbound,
+                Direction::Outbound => pb::LimitDirection::Outbound,
+            }
+            .into(),
             rate: Some(pb::LimitRate {
                 tokens,
                 period_seconds: self.per.seconds(),
@@ -306,6 +341,15 @@ impl RateLimit {
             .into(),
             ..pb::RateLimit::default()
         })
+    }
+}
+
+impl Direction {
+    fn meant(self) -> limit::Direction {
+        match self {
+            Self::Inbound => limit::Direction::Inbound,
+            Self::Outbound => limit::Direction::Outbound,
+        }
     }
 }
 
@@ -343,6 +387,7 @@ impl KeyPart {
             }),
             KeyKind::Header => Kind::Header(name()?.to_ascii_lowercase()),
             KeyKind::Claim => Kind::Claim(name()?),
+            KeyKind::Route => Kind::Route(whole),
         };
         Ok(pb::LimitKey { kind: Some(kind) })
     }

@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::net::IpAddr;
 
-use super::{Counts, KEY_BYTES_MAX, KeyPart, Limit, Terms};
+use super::{Counts, Direction, KEY_BYTES_MAX, KeyPart, Limit, Terms};
 use crate::policy::condition::{Benefit, without_port};
 use crate::policy::{Asked, Condition, Effort, Http, Path, claim_of};
 
@@ -15,10 +15,11 @@ const BETWEEN: u8 = 0;
 const TOO_LONG: &[u8] = b"\0\0";
 
 impl Limit {
-    /// Whether it is for such a port.
+    /// Whether it is for what goes that way, to such a port.
     #[must_use]
-    pub fn is_for_port(&self, port: u16) -> bool {
-        self.ports.is_empty() || self.ports.iter().any(|one| one.get() == port)
+    pub fn is_for(&self, direction: Direction, port: u16) -> bool {
+        let is_for_port = self.ports.is_empty() || self.ports.iter().any(|one| one.get() == port);
+        self.direction == direction && is_for_port
     }
 }
 
@@ -27,12 +28,27 @@ impl KeyPart {
     pub(super) fn needs_http(&self) -> bool {
         match self {
             Self::Identity | Self::Namespace | Self::ServiceAccount | Self::Network { .. } => false,
-            Self::Method | Self::Host | Self::Paths(_) | Self::Header(_) | Self::Claim(_) => true,
+            Self::Method
+            | Self::Host
+            | Self::Paths(_)
+            | Self::Header(_)
+            | Self::Claim(_)
+            | Self::Route => true,
         }
     }
 }
 
 impl Terms {
+    /// Whether all requests of one proxy's app are of one bucket, and cost a token each.
+    #[must_use]
+    pub fn is_of_caller(&self) -> bool {
+        let is_of_request = |part: &KeyPart| part.needs_http();
+        self.counts == Counts::Requests
+            && self.matches.is_empty()
+            && self.cost_header.is_none()
+            && !self.key.iter().any(is_of_request)
+    }
+
     /// Whether its buckets are those of another version of it.
     #[must_use]
     pub fn is_same_bucket(&self, other: &Self) -> bool {
@@ -57,8 +73,9 @@ impl Terms {
         self.counts == counted && (self.matches.is_empty() || any.any(all))
     }
 
-    /// Writes the name of the bucket among this limit's; it is text but for what comes between values.
-    pub fn write_key<'a, F>(&self, asked: &Asked<'a, F>, key: &mut Vec<u8>)
+    /// Writes the name of the bucket among this limit's; it is text but for what comes between values. `route` is the one
+    /// that a request takes which leaves.
+    pub fn write_key<'a, F>(&self, asked: &Asked<'a, F>, route: &str, key: &mut Vec<u8>)
     where
         F: IntoIterator<Item = (&'a [u8], &'a [u8])> + Clone,
     {
@@ -67,7 +84,10 @@ impl Terms {
             if n > 0 {
                 key.push(BETWEEN);
             }
-            part.write(asked, key);
+            match part {
+                KeyPart::Route => key.extend_from_slice(route.as_bytes()),
+                part => part.write(asked, key),
+            }
             if key.len() > KEY_BYTES_MAX {
                 key.clear();
                 key.extend_from_slice(TOO_LONG);
@@ -124,7 +144,7 @@ impl KeyPart {
                 let claim = http.claims.and_then(|claims| claim_of(claims, name));
                 write_claim(claim, key);
             }
-            (_, None) => {}
+            (Self::Route, _) | (_, None) => {}
         }
     }
 }

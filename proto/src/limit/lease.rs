@@ -1,25 +1,23 @@
 //! What a proxy holds of each key, and what it says to the ledger about it.
 //!
 //! A `Lease` is spent by whichever thread has a request, with one atomic operation. A `Session` belongs to the one
-//! task that talks to the ledger: it asks for about `HORIZON` of what is spent, and gives back what is not needed.
+//! task that talks to the ledger: it asks for what will be spent soon (`demand`), and gives back what is not needed.
+//!
+//! A session looks only at keys in use. A key that holds nothing cannot be spent from, only missed: whoever misses it says
+//! so (`Calls`), which no request does that finds a token.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::demand::{Demand, Left, Target};
 use super::{LEASE_TIME, Pace};
 use crate::{Invalid, pb};
 
-/// How far ahead tokens are asked for.
-pub const HORIZON: Duration = Duration::from_millis(100);
-/// In which the memory of how much is spent fades.
-const FADING: Duration = Duration::from_millis(100);
 /// Silence while something is held or wanted, at most.
 const HEARTBEAT: Duration = Duration::from_millis(250);
-/// A key that was not used for so long keeps no token.
-const IDLE: Duration = Duration::from_secs(1);
-/// And after so long its number is given up.
+/// After how long a key's number is given up.
 const FORGOTTEN: Duration = Duration::from_secs(10);
 
 /// Tokens of one key.
@@ -30,7 +28,13 @@ pub struct Lease {
     missed: AtomicU64,
     /// Spent without a lease, and not reported.
     alone: AtomicU64,
+    /// Whom to tell of either, and by which number.
+    session: Mutex<Option<(Arc<Calls>, u32)>>,
 }
+
+/// Keys that something was said of which is not reported.
+#[derive(Debug, Default)]
+struct Calls(Mutex<Vec<u32>>);
 
 impl Lease {
     /// Spends `cost` tokens, if there are so many.
@@ -43,17 +47,33 @@ impl Lease {
 
     /// So many would be spent if they were there.
     pub fn miss(&self, cost: u64) {
-        self.missed.fetch_add(cost, Ordering::Relaxed);
+        self.count(&self.missed, cost);
     }
 
     /// So many were spent though none were leased: the ledger was away.
     pub fn spend_alone(&self, cost: u64) {
-        self.alone.fetch_add(cost, Ordering::Relaxed);
+        self.count(&self.alone, cost);
+    }
+
+    /// The first that counts after a report tells the session.
+    fn count(&self, what: &AtomicU64, cost: u64) {
+        if what.fetch_add(cost, Ordering::AcqRel) > 0 {
+            return;
+        }
+        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((calls, number)) = &*session {
+            calls.call(*number);
+        }
     }
 
     /// What is held.
     pub fn held(&self) -> u64 {
         self.tokens.load(Ordering::Relaxed)
+    }
+
+    fn belong(&self, calls: &Arc<Calls>, number: u32) {
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        *session = Some((calls.clone(), number));
     }
 
     fn add(&self, granted: u64) {
@@ -70,6 +90,18 @@ impl Lease {
     }
 }
 
+impl Calls {
+    fn call(&self, number: u32) {
+        let mut numbers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        numbers.push(number);
+    }
+
+    fn take(&self) -> Vec<u32> {
+        let mut numbers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut numbers)
+    }
+}
+
 /// One stream to a ledger.
 #[derive(Debug)]
 pub struct Session {
@@ -82,6 +114,11 @@ pub struct Session {
     /// When the ledger leases.
     opens: Option<Instant>,
     holdings: BTreeMap<u32, Holding>,
+    /// Numbers of keys in use; all others hold nothing, want nothing, and have said all.
+    in_use: BTreeSet<u32>,
+    /// When keys were used last that were in use no more then.
+    unused: VecDeque<(Instant, u32)>,
+    calls: Arc<Calls>,
     next: u32,
     /// Numbers that the ledger was not told of.
     unnamed: Vec<u32>,
@@ -148,17 +185,6 @@ impl Memory {
     }
 }
 
-/// How much is spent, or would be.
-#[derive(Debug, Clone, Copy)]
-struct Demand {
-    /// Tokens a second.
-    rate: f64,
-    /// Up to here it was counted, and when.
-    counted: u64,
-    at: Instant,
-    last_used: Instant,
-}
-
 /// What a key's requests may expect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outlook {
@@ -179,6 +205,9 @@ impl Session {
             last_heard: None,
             opens: None,
             holdings: BTreeMap::new(),
+            in_use: BTreeSet::new(),
+            unused: VecDeque::new(),
+            calls: Arc::default(),
             next: 0,
             unnamed: Vec::new(),
             given_up: Vec::new(),
@@ -195,6 +224,9 @@ impl Session {
         memory: Option<Memory>,
         now: Instant,
     ) -> u32 {
+        let number = self.next;
+        self.next += 1;
+        lease.belong(&self.calls, number);
         let left = lease.withdraw(u64::MAX);
         let alone = lease.alone.swap(0, Ordering::Relaxed);
         let mut memory = memory.or_else(|| (alone > 0).then(|| Memory::unknown(pace, now)));
@@ -202,9 +234,8 @@ impl Session {
             memory.spent += alone + memory.left.saturating_sub(left);
             memory.left = 0;
         }
-        let number = self.next;
-        self.next += 1;
         self.unnamed.push(number);
+        self.in_use.insert(number);
         let holding = Holding {
             lease,
             limit,
@@ -266,22 +297,8 @@ impl Session {
             Some(holding.name(*number, now))
         });
         let keys: Vec<_> = named.collect();
-        let (mut usages, mut forgotten) = (Vec::new(), Vec::new());
-        let mut is_alive = false;
-        for (number, holding) in &mut self.holdings {
-            match holding.say(now) {
-                Some(said) => {
-                    holding.used.push_back((sequence, said.spent + said.alone));
-                    usages.push(usage(*number, said));
-                }
-                None if holding.is_forgotten(now) => forgotten.push(*number),
-                None => {}
-            }
-            is_alive |= holding.lease.held() > 0 || holding.said.wanted > 0;
-        }
-        for number in &forgotten {
-            self.holdings.remove(number);
-        }
+        let (usages, is_alive) = self.usages(sequence, now);
+        let forgotten = self.forget(now);
         self.given_up.extend(&forgotten);
         let is_silent = keys.is_empty() && usages.is_empty() && forgotten.is_empty();
         if is_silent && !(beat && is_alive) {
@@ -299,6 +316,55 @@ impl Session {
         })
     }
 
+    /// What is to be said of keys in use, and whether any of them holds or wants something.
+    fn usages(&mut self, sequence: u64, now: Instant) -> (Vec<pb::LeaseUsage>, bool) {
+        self.in_use.extend(self.calls.take());
+        let (mut usages, mut is_alive) = (Vec::new(), false);
+        let Self {
+            holdings,
+            in_use,
+            unused,
+            ..
+        } = self;
+        in_use.retain(|number| {
+            // Those that were given up meanwhile.
+            let Some(holding) = holdings.get_mut(number) else {
+                return false;
+            };
+            let said = holding.say(now);
+            let is_said = said.is_none();
+            if let Some(said) = said {
+                holding.used.push_back((sequence, said.spent + said.alone));
+                usages.push(usage(*number, said));
+            }
+            let is_held = holding.lease.held() > 0 || holding.said.wanted > 0;
+            is_alive |= is_held;
+            let is_unused = is_said && !is_held && holding.demand.is_idle(now);
+            if is_unused {
+                unused.push_back((holding.demand.last_used, *number));
+            }
+            !is_unused
+        });
+        (usages, is_alive)
+    }
+
+    /// Gives up numbers of keys that were not used for long.
+    fn forget(&mut self, now: Instant) -> Vec<u32> {
+        let mut forgotten = Vec::new();
+        while let Some((_, number)) = self
+            .unused
+            .pop_front_if(|(last_used, _)| now >= *last_used + FORGOTTEN)
+        {
+            // It may have been used since, and may be in use.
+            let holding = self.holdings.get(&number);
+            if !self.in_use.contains(&number) && holding.is_some_and(|one| one.is_forgotten(now)) {
+                self.holdings.remove(&number);
+                forgotten.push(number);
+            }
+        }
+        forgotten
+    }
+
     /// Takes what was granted. A message may come twice, or after those that were sent after it.
     pub fn receive(&mut self, response: &pb::LeaseResponse, now: Instant) -> Result<(), Invalid> {
         if response.heard > self.sequence {
@@ -313,7 +379,10 @@ impl Session {
             };
             let more = grant.granted.saturating_sub(holding.granted);
             holding.granted += more;
-            holding.lease.add(more);
+            if more > 0 {
+                holding.lease.add(more);
+                self.in_use.insert(grant.number);
+            }
             let wait = (grant.wait_us > 0).then(|| Duration::from_micros(grant.wait_us));
             holding.hear(response.heard);
             holding.told = Some(Told {
@@ -389,9 +458,15 @@ impl Holding {
         self.alone += self.lease.alone.swap(0, Ordering::Relaxed);
         self.demand.count(self.used(), missed, now);
         let burst = u64::from(self.pace.burst);
-        let target = self.demand.target(now).min(burst);
+        let left = self.told.map(|told| Left {
+            unspent: told.unspent,
+            sharers: told.sharers,
+        });
+        let Target { target, spare } = self.demand.target(self.pace, left, now);
         let held = self.lease.held();
-        if held > target * 2 + 1 || now >= self.demand.last_used + IDLE {
+        // What jitters need not be given back, unless others may lack it.
+        let too_many = target * 2 + spare.min(1);
+        if held > too_many || self.demand.is_idle(now) {
             self.returned += self.lease.withdraw(held.saturating_sub(target));
         }
         let low = held <= target / 2;
@@ -455,43 +530,5 @@ impl Holding {
             spent: self.used().saturating_sub(told.used),
             left: self.lease.held(),
         })
-    }
-}
-
-impl Demand {
-    fn new(now: Instant) -> Self {
-        Self {
-            rate: 0.0,
-            counted: 0,
-            at: now,
-            last_used: now,
-        }
-    }
-
-    /// Rises at once, fades slowly.
-    fn count(&mut self, spent: u64, missed: u64, now: Instant) {
-        let used = spent.saturating_sub(self.counted) + missed;
-        self.counted = spent;
-        let passed = now.saturating_duration_since(self.at);
-        self.at = now;
-        if used > 0 {
-            self.last_used = now;
-        }
-        let faded = self.rate * (-passed.as_secs_f64() / FADING.as_secs_f64()).exp();
-        // Less than this between two looks says nothing of the rate.
-        let passed = passed.max(HORIZON / 10);
-        self.rate = faded.max(super::bucket::tokens(used) / passed.as_secs_f64());
-    }
-
-    /// Tokens that it is good to hold.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "saturates; a rate is not negative"
-    )]
-    fn target(&self, now: Instant) -> u64 {
-        let ahead = (self.rate * HORIZON.as_secs_f64()) as u64;
-        let is_in_use = now < self.last_used + IDLE;
-        ahead.max(u64::from(is_in_use))
     }
 }

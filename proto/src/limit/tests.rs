@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Instant;
 
 use super::*;
 use crate::identity::SpiffeId;
@@ -96,6 +97,15 @@ fn what_is_not_understood_has_no_terms() {
         wire.key = vec![key(pb::limit_key::Kind::Header("x-user".to_owned()))];
     });
     assert!(of_requests.starts_with("key:"), "{of_requests}");
+    let of_route =
+        problem(|wire| wire.key = vec![key(pb::limit_key::Kind::Route(pb::LimitKeyPart {}))]);
+    assert!(of_route.contains("outbound requests only"), "{of_route}");
+    let of_token = problem(|wire| {
+        wire.direction = pb::LimitDirection::Outbound.into();
+        wire.key = vec![key(pb::limit_key::Kind::Claim("sub".to_owned()))];
+    });
+    assert!(of_token.contains("inbound requests only"), "{of_token}");
+    assert!(problem(|wire| wire.direction = 7).starts_with("direction:"));
     // It stays one that is not understood, wherever it is told.
     let again = Limit::try_from(pb::RateLimit::from(&limit(|wire| wire.scope = 9)));
     assert!(again.expect("named").terms.is_err());
@@ -121,7 +131,7 @@ fn key_of(key: Vec<pb::LimitKey>, fields: &[Field<'_>]) -> Vec<u8> {
         }),
     };
     let mut written = Vec::new();
-    terms.write_key(&asked, &mut written);
+    terms.write_key(&asked, "", &mut written);
     written
 }
 
@@ -208,7 +218,6 @@ fn a_header_may_say_the_cost() {
 /// A session may come by one bucket twice, when it had given it up and others of its threads had not.
 #[test]
 fn numbers_of_one_bucket_are_served_alike() {
-    use std::time::Instant;
     let pace = Pace {
         tokens: 10,
         period: Duration::from_secs(1),
@@ -261,7 +270,6 @@ fn numbers_of_one_bucket_are_served_alike() {
 /// Its proxy may not know yet that it is over.
 #[test]
 fn what_a_closed_session_holds_keeps_its_room() {
-    use std::time::Instant;
     let pace = Pace {
         tokens: 10,
         period: Duration::from_secs(1),
@@ -312,4 +320,122 @@ fn what_a_closed_session_holds_keeps_its_room() {
     ledger.close(3);
     let refilled = over + Duration::from_millis(500);
     assert_eq!(granted(&mut ledger, 4, refilled), 5);
+}
+
+/// A ledger as one proxy's session sees it: what it says goes with every grant.
+struct Alone {
+    session: lease::Session,
+    lease: Arc<lease::Lease>,
+    now: Instant,
+    granted: u64,
+    told: (f64, u32),
+}
+
+impl Alone {
+    fn new(burst: u32, sharers: u32) -> Self {
+        let pace = Pace {
+            tokens: burst,
+            period: Duration::from_secs(1),
+            burst,
+        };
+        let (now, lease) = (Instant::now(), Arc::default());
+        let mut session = lease::Session::new();
+        let name = ("shop/calls/0".into(), Box::default());
+        session.hold(Arc::clone(&lease), name, pace, None, now);
+        Self {
+            session,
+            lease,
+            now,
+            granted: 0,
+            told: (burst.into(), sharers),
+        }
+    }
+
+    /// After a while: what is said, and all that is wanted is granted.
+    fn after(&mut self, milliseconds: u64) -> Option<pb::LeaseRequest> {
+        self.now += Duration::from_millis(milliseconds);
+        let request = self.session.report(self.now)?;
+        let wanted: u64 = request.usages.iter().map(|one| one.wanted).sum();
+        self.granted += wanted;
+        let grant = pb::LeaseGrant {
+            number: 0,
+            granted: self.granted,
+            unspent: self.told.0,
+            sharers: self.told.1,
+            ..pb::LeaseGrant::default()
+        };
+        let response = pb::LeaseResponse {
+            heard: request.sequence,
+            grants: vec![grant],
+            opens_us: 0,
+        };
+        let received = self.session.receive(&response, self.now);
+        received.expect("as it should be");
+        Some(request)
+    }
+
+    /// As a request does that has to wait for its token.
+    fn request(&mut self) {
+        if !self.lease.spend(1) {
+            self.lease.miss(1);
+            self.after(1);
+            assert!(self.lease.spend(1));
+        }
+    }
+}
+
+/// Sessions once looked at every key on every tick.
+#[test]
+fn a_key_out_of_use_is_looked_at_when_it_is_missed() {
+    let mut alone = Alone::new(1000, 4);
+    alone.request();
+    alone.after(10);
+    assert!(alone.lease.held() > 0, "there is enough for all");
+    alone.after(1100);
+    assert_eq!(alone.lease.held(), 0, "it came back");
+    while alone.after(10).is_some() {}
+    assert_eq!(alone.after(5000), None);
+    alone.request();
+    assert!(alone.after(10).is_some(), "what was spent is said");
+    while alone.after(10).is_some() {}
+    alone.lease.spend_alone(3);
+    let said = alone.after(10).expect("something to say");
+    assert_eq!(said.usages.first().map(|one| one.alone), Some(3));
+    let mut forgotten = Vec::new();
+    for _ in 0..200 {
+        forgotten.extend(alone.after(100).into_iter().flat_map(|one| one.forgotten));
+    }
+    assert_eq!(
+        (forgotten, alone.session.take_given_up()),
+        (vec![0], vec![0])
+    );
+}
+
+/// Fifty proxies that each held a token or ten for a while kept most of twenty from those who needed them.
+#[test]
+fn of_what_is_scarce_nothing_is_held_that_is_not_needed() {
+    for (burst, sharers, is_held) in [(20, 50, false), (20, 4, true), (1000, 50, true)] {
+        let mut alone = Alone::new(burst, sharers);
+        alone.request();
+        alone.after(10);
+        for _ in 0..3 {
+            alone.request();
+            alone.after(10);
+            alone.after(300);
+            assert_eq!(alone.lease.held() > 0, is_held, "{burst} for {sharers}");
+        }
+    }
+    let mut once = Alone::new(20, 4);
+    once.request();
+    once.after(10);
+    assert_eq!(once.lease.held(), 0, "one says nothing of another");
+    let mut busy = Alone::new(1000, 50);
+    for _ in 0..100 {
+        for _ in 0..2 {
+            busy.request();
+        }
+        busy.after(10);
+    }
+    let held = busy.lease.held();
+    assert!((10..=40).contains(&held), "a tenth of a second's: {held}");
 }

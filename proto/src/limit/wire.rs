@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use super::{
-    BURST_MAX, Counts, KEY_PARTS_MAX, KeyPart, Limit, MATCHES_MAX, Pace, Scope, Terms, Unavailable,
+    BURST_MAX, Counts, Direction, KEY_PARTS_MAX, KeyPart, Limit, MATCHES_MAX, Pace, Scope, Terms,
+    Unavailable,
 };
 use crate::policy::Mode;
 use crate::policy::wire::{
@@ -25,11 +26,17 @@ impl TryFrom<pb::RateLimit> for Limit {
             pb::PolicyMode::Shadow => (Mode::Shadow, Ok(())),
             pb::PolicyMode::Unspecified => (Mode::Enforce, Err(unknown("mode"))),
         };
+        let (direction, known) = match pb::LimitDirection::try_from(wire.direction) {
+            Ok(pb::LimitDirection::Inbound) => (Direction::Inbound, Ok(())),
+            Ok(pb::LimitDirection::Outbound) => (Direction::Outbound, Ok(())),
+            Err(_) => (Direction::Inbound, Err(unknown("direction"))),
+        };
         Ok(Self {
             name: short("name", wire.name.clone()).map_err(inside)?.into(),
             mode,
+            direction,
             ports: ports("ports", &wire.ports).map_err(inside)?,
-            terms: understood.and_then(|()| wire.try_into()),
+            terms: understood.and(known).and_then(|()| wire.try_into()),
         })
     }
 }
@@ -54,6 +61,7 @@ impl TryFrom<pb::RateLimit> for Terms {
             pb::LimitUnavailable::Deny => Unavailable::Deny,
             pb::LimitUnavailable::Unspecified => return Err(unknown("on_unavailable")),
         };
+        let direction = wire.direction();
         at_most("match", wire.r#match.len(), MATCHES_MAX)?;
         let matches = wire.r#match.into_iter();
         at_most("key", wire.key.len(), KEY_PARTS_MAX)?;
@@ -86,14 +94,27 @@ impl TryFrom<pb::RateLimit> for Terms {
             unavailable,
             proxies: wire.proxies.max(1),
         };
-        terms.check()?;
+        terms.check(direction)?;
         Ok(terms)
     }
 }
 
 impl Terms {
-    /// What is of a request cannot be told of an opaque connection.
-    fn check(&self) -> Result<(), Invalid> {
+    /// What is of a request cannot be told of an opaque connection. A server's proxy does not know which route its client's
+    /// took, and would have to believe it; a client's proxy verifies no token.
+    fn check(&self, direction: pb::LimitDirection) -> Result<(), Invalid> {
+        let has = |is: fn(&KeyPart) -> bool| self.key.iter().any(is);
+        match direction {
+            pb::LimitDirection::Inbound if has(|part| *part == KeyPart::Route) => {
+                let problem = "is of a route, which is known of outbound requests only";
+                return Err(Invalid::new("key", problem));
+            }
+            pb::LimitDirection::Outbound if has(|part| matches!(part, KeyPart::Claim(_))) => {
+                let problem = "is of a claim, which is known of inbound requests only";
+                return Err(Invalid::new("key", problem));
+            }
+            _ => {}
+        }
         let of_http = |part: &KeyPart| part.needs_http();
         if self.counts == Counts::Connections {
             if self.key.iter().any(of_http) {
@@ -170,6 +191,7 @@ impl TryFrom<pb::LimitKey> for KeyPart {
             Kind::Paths(set) => Self::Paths(some("key.paths", paths(set.any)?)?),
             Kind::Header(name) => Self::Header(header_name(name)?),
             Kind::Claim(name) => Self::Claim(claim_name(&name)?),
+            Kind::Route(_) => Self::Route,
         })
     }
 }
@@ -193,6 +215,7 @@ impl From<&KeyPart> for pb::LimitKey {
             }),
             KeyPart::Header(name) => Kind::Header(name.clone()),
             KeyPart::Claim(name) => Kind::Claim(name.join(".")),
+            KeyPart::Route => Kind::Route(whole),
         };
         Self { kind: Some(kind) }
     }
@@ -205,6 +228,11 @@ impl From<&Limit> for pb::RateLimit {
             mode: match checked.mode {
                 Mode::Enforce => pb::PolicyMode::Enforce,
                 Mode::Shadow => pb::PolicyMode::Shadow,
+            }
+            .into(),
+            direction: match checked.direction {
+                Direction::Inbound => pb::LimitDirection::Inbound,
+                Direction::Outbound => pb::LimitDirection::Outbound,
             }
             .into(),
             ports: numbers(&checked.ports),

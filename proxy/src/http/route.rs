@@ -35,6 +35,8 @@ pub(crate) struct Forward<'a> {
     pub(crate) policy: &'a Policy,
     pub(crate) response: ResponseEdits<'a>,
     pub(crate) mirrors: &'a [Mirror],
+    /// `namespace/name` of the route; empty without one.
+    pub(crate) route: &'a str,
 }
 
 /// What changes in each head of the answer.
@@ -53,6 +55,7 @@ pub(crate) fn route(service: &Service, head: Vec<u8>, random: u32) -> Result<Rou
             policy: &DEFAULT,
             response: ResponseEdits::default(),
             mirrors: &[],
+            route: "",
         }));
     };
     let (request, fields) = Request::decode(&head).map_err(|e| Reason::Internal.because(e))?;
@@ -92,6 +95,8 @@ pub(crate) fn route(service: &Service, head: Vec<u8>, random: u32) -> Result<Rou
             steps: steps.map(|one| Some(one).filter(|one| !one.is_empty())),
         },
         mirrors: &rule.mirrors,
+        // Behind the last slash is which of its rules.
+        route: rule.name.rsplit_once('/').map_or("", |(route, _)| route),
     }))
 }
 

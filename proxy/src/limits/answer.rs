@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use ringmail_proto::limit::Pace;
 
+use super::exhausted::Exhausted;
 use crate::error::{DecisionId, Error, Reason};
 use crate::http::exchange::Exchange;
-use crate::http::fields::{DECISION, REASON};
+use crate::http::fields::{DECISION, EXHAUSTED, REASON};
 use crate::http::neutral::{Fields, Request, Response, Version, put_field};
 use crate::metrics::{Direction, Metrics};
 use crate::peer::frame::Kind;
@@ -28,6 +29,8 @@ pub(crate) struct Exceeded {
     pub(super) pace: Option<Pace>,
     /// Until it is worth asking again.
     pub(super) wait: Duration,
+    /// Whatever the caller asks there is refused as well.
+    pub(super) is_of_caller: bool,
     pub(crate) reason: Reason,
 }
 
@@ -40,9 +43,13 @@ impl Exceeded {
         stream: &Stream,
         exchange: &mut Exchange,
     ) -> Result<(), Error> {
-        let content = fields.first("content-type").unwrap_or_default();
-        let is_grpc = content.starts_with(b"application/grpc");
-        let (head, body) = self.answer(refused.decision, is_grpc);
+        let is_grpc = is_grpc(fields);
+        // To a client of gRPC all is said in the head.
+        let body = match is_grpc {
+            true => String::new(),
+            false => format!("{}: {}\n", self.reason.row().explanation, self.limit),
+        };
+        let head = self.head(refused.decision, is_grpc, body.len());
         let end = body.is_empty() || request.method == "HEAD";
         metrics.refused(Direction::Inbound, refused.reason);
         exchange.answered(refused.reason.row().status, Instant::now());
@@ -53,14 +60,15 @@ impl Exceeded {
         }
     }
 
-    /// The head of the response in neutral form, and its body. To a client of gRPC all is said in the head.
-    fn answer(&self, decision: Option<DecisionId>, is_grpc: bool) -> (Vec<u8>, String) {
+    /// The head of the response in neutral form.
+    pub(super) fn head(
+        &self,
+        decision: Option<DecisionId>,
+        is_grpc: bool,
+        body_bytes: usize,
+    ) -> Vec<u8> {
         let wait = self.wait.min(WAIT_MAX).as_secs_f64();
         let wait = wait * (1.0 + JITTER * rand::random_range(0.0..1.0));
-        let body = match is_grpc {
-            true => String::new(),
-            false => format!("{}: {}\n", self.reason.row().explanation, self.limit),
-        };
         let mut head = Vec::with_capacity(512);
         Response {
             version: Version::Http2,
@@ -87,6 +95,9 @@ impl Exceeded {
                 &format!("\"{}\";r=0;t={}", self.limit, whole(wait)),
             );
         }
+        if let Some(exhausted) = Exhausted::of(self) {
+            put(EXHAUSTED, &exhausted.to_string());
+        }
         put(REASON, self.reason.row().label);
         if let Some(decision) = decision {
             put(DECISION, &decision.to_string());
@@ -98,10 +109,15 @@ impl Exceeded {
             put("grpc-retry-pushback-ms", &whole(wait * 1000.0).to_string());
         } else {
             put("content-type", "text/plain");
-            put("content-length", &body.len().to_string());
+            put("content-length", &body_bytes.to_string());
         }
-        (head, body)
+        head
     }
+}
+
+pub(super) fn is_grpc(fields: Fields<'_>) -> bool {
+    let content = fields.first("content-type").unwrap_or_default();
+    content.starts_with(b"application/grpc")
 }
 
 /// Up, so that nobody comes too early.

@@ -63,6 +63,8 @@ pub(super) enum Ground<'a> {
     },
     /// Of a rate limit.
     Limit(&'a str),
+    /// Of one on what our app asks of others.
+    OwnLimit(&'a str),
     /// Of who was asked.
     External {
         policy: &'a str,
@@ -86,7 +88,7 @@ pub(super) fn refused(
             By::Posture => ("posture", None, None, None),
         },
         Ground::Token { object, problem } => ("token", Some(object), None, Some(problem)),
-        Ground::Limit(limit) => ("limit", Some(limit), None, None),
+        Ground::Limit(limit) | Ground::OwnLimit(limit) => ("limit", Some(limit), None, None),
         Ground::External { policy, problem } => ("external", Some(policy), None, problem),
     };
     let svid = wanted.client.svid.as_ref();

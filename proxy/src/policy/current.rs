@@ -8,7 +8,7 @@ use ringmail_proto::policy::{Action, Asked, By, Caller, Decision, Finding, Http,
 use super::Wanted;
 use super::external::Asking;
 use super::token::Known;
-use crate::http::neutral::Fields;
+use crate::http::neutral::{Fields, Request};
 use crate::metrics::Metrics;
 use crate::metrics::sharded::Counter;
 use crate::snapshot::Authorized;
@@ -89,14 +89,22 @@ pub(super) fn asked<'a>(wanted: &Wanted<'a>) -> Asked<'a, Fields<'a>> {
             address: wanted.client.address,
         },
         port: wanted.port,
-        http: wanted.request.map(|(request, fields)| Http {
-            method: request.method,
-            path: request.target.split('?').next().unwrap_or_default(),
-            host: fields
-                .first("host")
-                .and_then(|host| std::str::from_utf8(host).ok()),
-            fields,
+        http: wanted.request.map(|request| Http {
             claims: wanted.token.map(|token| &token.claims),
+            ..http(request)
         }),
+    }
+}
+
+/// A request without a token.
+pub(super) fn http<'a>((request, fields): (Request<'a>, Fields<'a>)) -> Http<'a, Fields<'a>> {
+    Http {
+        method: request.method,
+        path: request.target.split('?').next().unwrap_or_default(),
+        host: fields
+            .first("host")
+            .and_then(|host| std::str::from_utf8(host).ok()),
+        fields,
+        claims: None,
     }
 }

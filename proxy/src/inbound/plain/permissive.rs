@@ -83,7 +83,7 @@ pub(super) async fn serve(
         asking: &[],
     };
     worker.policies.judge(&wanted)?;
-    let admitted = worker.limits.admit(&wanted).await;
+    let admitted = worker.limits.admit(&(&wanted).into()).await;
     admitted.map_err(|exceeded| worker.policies.exceeds(&wanted, &exceeded.limit))?;
     let mut to_app = match to_app {
         Some(to_app) => to_app,

@@ -1,0 +1,97 @@
+//! How often our app may ask others, the third party whose quota it is among them: limits of direction `outbound`. They keep
+//! an app that means well within what it may; who is asked has limits of its own, which nobody gets around. And what is not
+//! asked at all, because a server's limit would refuse it.
+
+use std::time::Instant;
+
+use ringmail_proto::limit::Direction;
+
+use super::answer::is_grpc;
+use super::exhausted::Spell;
+use super::{Exceeded, Subject};
+use crate::error::{Error, Reason};
+use crate::http::neutral::{Fields, Request};
+use crate::metrics;
+use crate::policy::{Client, Wanted, asked_by_us};
+use crate::upstream::Caller;
+use crate::worker::Worker;
+
+/// Whether a request, whose head is in neutral form, is within the limits; if not, the head of what it is answered, and
+/// nothing else.
+pub(crate) async fn request(
+    worker: &Worker,
+    caller: &Caller,
+    route: &str,
+    head: &[u8],
+) -> Result<Option<Vec<u8>>, Error> {
+    let (request, fields) = Request::decode(head).map_err(|e| Reason::Internal.because(e))?;
+    let Err(exceeded) = admit(worker, caller, route, Some((request, fields))).await else {
+        return Ok(None);
+    };
+    let refused = refused(worker, caller, Some((request, fields)), &exceeded);
+    let outbound = metrics::Direction::Outbound;
+    worker.metrics.refused(outbound, refused.reason);
+    Ok(Some(exceeded.head(refused.decision, is_grpc(fields), 0)))
+}
+
+/// What a request is answered whose server has said that it would refuse it.
+pub(crate) fn shed(
+    worker: &Worker,
+    caller: &Caller,
+    head: &[u8],
+    (spell, now): (&Spell, Instant),
+) -> Result<Vec<u8>, Error> {
+    let (request, fields) = Request::decode(head).map_err(|e| Reason::Internal.because(e))?;
+    let exceeded = spell.exceeded(now);
+    let refused = refused(worker, caller, Some((request, fields)), &exceeded);
+    worker
+        .metrics
+        .refused(metrics::Direction::Outbound, refused.reason);
+    Ok(exceeded.head(refused.decision, is_grpc(fields), 0))
+}
+
+/// Whether an opaque connection is.
+pub(crate) async fn connection(worker: &Worker, caller: &Caller) -> Result<(), Error> {
+    if !worker.limits.has(Direction::Outbound) {
+        return Ok(());
+    }
+    let admitted = admit(worker, caller, "", None).await;
+    admitted.map_err(|exceeded| refused(worker, caller, None, &exceeded))
+}
+
+/// None: an opaque connection.
+type Asking<'a> = Option<(Request<'a>, Fields<'a>)>;
+
+async fn admit(
+    worker: &Worker,
+    caller: &Caller,
+    route: &str,
+    request: Asking<'_>,
+) -> Result<(), Exceeded> {
+    let identity = worker.snapshot.last_identity();
+    let way = (caller.source, caller.destination);
+    let subject = Subject {
+        direction: Direction::Outbound,
+        asked: asked_by_us(identity.as_deref(), way, request),
+        route,
+    };
+    worker.limits.admit(&subject).await
+}
+
+/// As it is told to the audit.
+fn refused(worker: &Worker, caller: &Caller, request: Asking<'_>, exceeded: &Exceeded) -> Error {
+    let identity = worker.snapshot.last_identity();
+    let client = Client {
+        svid: identity.map(|identity| identity.svid.clone()),
+        address: caller.source,
+    };
+    let wanted = Wanted {
+        client: &client,
+        port: caller.destination.port(),
+        request,
+        came: None,
+        token: None,
+        asking: &[],
+    };
+    worker.policies.exceeds_own(&wanted, &exceeded.limit)
+}
