@@ -168,7 +168,14 @@ for order = 0, #KEYS - 3 do
   local answer = #reply
   reply[answer + 1] = leased
   reply[answer + 2] = string.format('%.17g', bucket.level + bucket.mine + bucket.leased)
-  reply[answer + 3] = math.ceil((1 - (bucket.level - whole)) / per_second * 1000000)
+  local wait = math.ceil((1 - (bucket.level - whole)) / per_second * 1000000)
+  if opens > now then
+    wait = opens - now
+  elseif leased < wanted and whole > 0 then
+    -- What is left is for others, unless they do not come.
+    wait = 0
+  end
+  reply[answer + 3] = wait
   reply[answer + 4] = bucket.sharers + sharers
 end
 return reply
