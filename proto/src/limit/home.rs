@@ -88,7 +88,10 @@ impl Memory {
         Answer {
             leased,
             unspent: bucket.unspent(pace),
-            wait: bucket.wait(pace),
+            wait: match is_open {
+                true => bucket.wait(pace),
+                false => self.opens.saturating_duration_since(now),
+            },
             sharers: order.sharers,
         }
     }

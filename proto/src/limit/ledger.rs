@@ -429,6 +429,10 @@ impl Ledger {
 
     /// Deals out what the home gave.
     pub fn deal(&mut self, at: usize, answer: Answer, now: Instant) {
+        // It was told, and nobody was promised anything.
+        if now < self.opens {
+            return self.give_up(at);
+        }
         let Some(account) = self.accounts.get_mut(at).and_then(Option::as_mut) else {
             return;
         };

@@ -11,7 +11,7 @@
 -- order: leased, unspent, wait, sharers.
 --
 -- A bucket is a hash: its level, as of when (`at`), what was debited before its epoch opened (`told`), and for each
--- incarnation what it has leased out and how many sessions speak to it of the bucket.
+-- incarnation what it has leased out, how many sessions speak to it of the bucket, and when it last wanted more than it got.
 
 local run, epoch, me = ARGV[1], ARGV[2], ARGV[3]
 local lives, listens = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -21,6 +21,8 @@ local FIXED, EACH = 7, 10
 local ROUNDING = 1e-6
 -- Microseconds, after which it is looked for tokens that came back to another controller.
 local LOOK_AGAIN = 20000
+-- Whoever got less than it wanted so long ago, in microseconds, asks again: it shares by the number of its sessions.
+local RIVALS = 150000
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -64,7 +66,8 @@ redis.call('PEXPIRE', KEYS[1], kept)
 redis.call('PEXPIRE', KEYS[2], kept)
 
 local function read(key, burst)
-  local bucket = { level = burst, at = now, told = 0, mine = 0, leased = 0, sharers = 0, freed = 0, freed_at = 0, gone = {} }
+  local bucket = { level = burst, at = now, told = 0, mine = 0, unmet = 0, gone = {} }
+  bucket.leased, bucket.sharers, bucket.rivals, bucket.freed, bucket.freed_at = 0, 0, 0, 0, 0
   local fields = redis.call('HGETALL', key)
   bucket.is_new = #fields == 0
   for n = 1, #fields, 2 do
@@ -72,10 +75,10 @@ local function read(key, burst)
     if field == 'level' or field == 'at' or field == 'told' then
       bucket[field] = tonumber(value)
     else
-      local leased, sharers = string.match(value, '^(%d+) (%d+)$')
-      leased, sharers = tonumber(leased), tonumber(sharers)
+      local leased, sharers, unmet = string.match(value, '^(%d+) (%d+) (%d+)$')
+      leased, sharers, unmet = tonumber(leased), tonumber(sharers), tonumber(unmet)
       if field == me then
-        bucket.mine = leased
+        bucket.mine, bucket.unmet = leased, unmet
         bucket.is_mine = true
       elseif is_gone(field) then
         bucket.gone[#bucket.gone + 1] = field
@@ -84,6 +87,9 @@ local function read(key, burst)
       else
         bucket.leased = bucket.leased + leased
         bucket.sharers = bucket.sharers + sharers
+        if unmet + RIVALS > now then
+          bucket.rivals = bucket.rivals + sharers
+        end
       end
     end
   end
@@ -113,7 +119,7 @@ local function write(key, bucket, sharers, per_second, burst)
     'told', string.format('%.0f', bucket.told),
   }
   if has_mine then
-    fields[7], fields[8] = me, string.format('%.0f %.0f', bucket.mine, sharers)
+    fields[7], fields[8] = me, string.format('%.0f %.0f %.0f', bucket.mine, sharers, bucket.unmet)
   elseif bucket.is_mine then
     bucket.gone[#bucket.gone + 1] = me
   end
@@ -157,8 +163,11 @@ for order = 0, #KEYS - 3 do
   bucket.level = math.max(bucket.level - debit, -burst)
   bucket.told = opens > now and bucket.told + debit or 0
   local leased = 0
-  if opens <= now then
-    leased = math.min(wanted, math.floor(math.max(bucket.level + ROUNDING, 0)))
+  if opens <= now and wanted > 0 then
+    local whole = math.floor(math.max(bucket.level + ROUNDING, 0))
+    local part = math.max(sharers, 1)
+    leased = math.min(wanted, math.ceil(whole * part / (part + bucket.rivals)))
+    bucket.unmet = leased < wanted and now or 0
     bucket.level = bucket.level - leased
     bucket.mine = bucket.mine + leased
   end
@@ -166,13 +175,21 @@ for order = 0, #KEYS - 3 do
   local whole = math.floor(math.max(bucket.level + ROUNDING, 0))
   local answer = #reply
   reply[answer + 1] = leased
+  local wait
   if is_at_once then
     reply[answer + 2] = string.format('%.17g', math.max(bucket.level, 0))
-    reply[answer + 3] = LOOK_AGAIN
+    wait = LOOK_AGAIN
   else
     reply[answer + 2] = string.format('%.17g', bucket.level + bucket.mine + bucket.leased)
-    reply[answer + 3] = math.ceil((1 - (bucket.level - whole)) / per_second * 1000000)
+    wait = math.ceil((1 - (bucket.level - whole)) / per_second * 1000000)
   end
+  if opens > now then
+    wait = opens - now
+  elseif leased < wanted and whole > 0 then
+    -- What is left is for others, unless they do not come.
+    wait = 0
+  end
+  reply[answer + 3] = wait
   reply[answer + 4] = bucket.sharers + sharers
 end
 return reply

@@ -274,6 +274,30 @@ async fn an_empty_server_only_listens_and_says_so() {
     assert!(matches!(lost, Err(Lost::Forgotten)), "{lost:?}");
 }
 
+/// By how many sessions they speak for, however often each asks.
+#[tokio::test]
+async fn what_is_scarce_is_shared_by_all_controllers() {
+    let Some(own) = Own::start() else { return };
+    let limit = pace(1_000_000, 1, 100_000);
+    let mut homes = [own.open().await, own.open().await];
+    let sharers = [1, 3];
+    let (mut last, mut all) = ([0; 2], [0; 2]);
+    for _ in 0..200 {
+        for ask in [0, 0, 1] {
+            let order = Order {
+                spent: last[ask],
+                sharers: sharers[ask],
+                ..wants(1_000_000)
+            };
+            last[ask] = lease(&mut homes[ask], "a", limit, order).await.leased;
+            all[ask] += last[ask];
+        }
+    }
+    // The first got all of the burst, when nobody else had asked.
+    let ratio = all[1] as f64 / (all[0] - 100_000) as f64;
+    assert!((1.2..4.5).contains(&ratio), "{all:?}");
+}
+
 /// A bucket that nobody uses is no key for long.
 #[tokio::test]
 async fn what_is_full_again_is_gone() {
