@@ -14,7 +14,11 @@ use ringmail_proto::policy::Posture;
 /// What can be said on the command line.
 mod flags;
 
+/// The home of the ledger of rate limits.
+mod limits;
+
 pub use flags::{Cli, Command, JoinTokenFlags, LogFormat, PolicyFlags, RunFlags, SidecarFlags};
+pub use limits::LimitsRedis;
 
 /// The shortest life of a leaf: shorter would be renewed all the time.
 pub const LEAF_LIFETIME_MIN: Duration = Duration::from_secs(10);
@@ -51,6 +55,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// How the keys are fetched that objects name.
     pub jwks: JwksFetching,
+    /// Where rate limits are counted; none for the memory of whoever leads.
+    pub limits_redis: Option<LimitsRedis>,
 }
 
 /// How the keys are fetched that objects name.
@@ -180,6 +186,7 @@ impl TryFrom<RunFlags> for Config {
         if flags.drain_timeout > DRAIN_TIMEOUT_MAX {
             return Err(bad("drain-timeout", "is longer than 1h"));
         }
+        let limits_redis = limits::limits_redis(&flags)?;
         let home = match flags.kubernetes {
             true => Home::Cluster(cluster_home(&flags)?),
             false => Home::Directory(directory_home(&flags)?),
@@ -198,6 +205,7 @@ impl TryFrom<RunFlags> for Config {
                 allow_local: flags.jwks_allow_local,
                 allow_http: flags.jwks_allow_http,
             },
+            limits_redis,
         };
         config.identity().map_err(|e| bad("namespace", e))?;
         Ok(config)

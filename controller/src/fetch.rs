@@ -1,4 +1,5 @@
-//! Fetching the keys of a JWT issuer: one GET over a fresh connection, no redirects at all, a cap on bytes and time.
+//! Fetching the keys of a JWT issuer: one GET over a fresh connection, no redirects at all, a cap on bytes and time; and the
+//! TLS of such clients.
 //!
 //! Where whoever writes an object says what is fetched, nothing that only this machine or its link reaches is dialled, nor
 //! where clouds tell a machine its secrets: the addresses that a name has are looked at once, and one of these is dialled,
@@ -206,7 +207,8 @@ fn is_own(ip: IpAddr) -> bool {
     called_from().is_ok_and(|address: SocketAddr| address.ip() == ip)
 }
 
-fn connector(root_cert: &Path) -> io::Result<TlsConnector> {
+/// TLS of a client, by the roots in a file.
+pub(crate) fn connector(root_cert: &Path) -> io::Result<TlsConnector> {
     let pem = files::read(root_cert, ROOTS_BYTES_MAX)
         .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", root_cert.display())))?;
     let mut roots = RootCertStore::empty();

@@ -1,25 +1,38 @@
-//! The ledger of rate limits, in memory: one task that hears what all sessions say, and answers all of them at once. It is
-//! kept by whoever leads; what another kept before, proxies tell.
+//! The ledger of rate limits: one task that hears what all sessions say, and answers all of them at once. Its buckets are in
+//! memory, and it is kept by whoever leads; or in a Redis, and each controller has one. What another kept before, proxies
+//! tell. Without its home there is no ledger, and no session.
 //!
 //! Limits: [`EVENTS_MAX`] events on their way, [`RESPONSES_MAX`] responses on the way to one session; those of the ledger.
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringmail_proto::identity::WorkloadName;
-use ringmail_proto::limit::home::Memory;
+use ringmail_proto::limit::home::{Answer, Memory};
 use ringmail_proto::limit::ledger::{Ledger, SessionId};
-use ringmail_proto::limit::{Pace, Scope};
+use ringmail_proto::limit::{Pace, RESYNC_TIME, Scope};
 use ringmail_proto::pb;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{interval, sleep_until};
 use tonic::Status;
+use tracing::warn;
 
 use crate::metrics::Metrics;
 use crate::model::Mesh;
 use crate::publish::Snapshots;
 use crate::stop::Stop;
+
+/// Where its buckets are.
+mod home;
+
+/// Buckets in a server that controllers share.
+mod redis;
+
+use home::{Asked, Home};
+use redis::Lost;
+pub(crate) use redis::Server;
 
 /// Events that were not heard yet; whoever has more to say waits.
 const EVENTS_MAX: usize = 4096;
@@ -52,102 +65,151 @@ pub(crate) type Events = mpsc::Sender<Event>;
 pub(crate) struct Keeper {
     events: mpsc::Receiver<Event>,
     snapshots: Snapshots,
-    /// Whether it is ours to keep.
-    leads: watch::Receiver<bool>,
+    place: Place,
     metrics: Arc<Metrics>,
 }
 
-/// One ledger, from when we lead to when we lead no more.
+/// Where the ledger's home can be had.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// In our memory, while we lead.
+    Memory(watch::Receiver<bool>),
+    /// In a server that all replicas share.
+    Redis(Box<Server>),
+}
+
+/// One ledger, from when its home is opened to when it is lost.
 struct Kept {
     ledger: Ledger,
-    memory: Memory,
+    home: Home,
     sessions: HashMap<SessionId, (WorkloadName, Out)>,
     metrics: Arc<Metrics>,
 }
 
+impl Place {
+    /// The home, as soon as it can be had, and when it opens.
+    async fn open(&mut self) -> (Home, Instant) {
+        match self {
+            Self::Memory(leads) => {
+                until(leads, true).await;
+                let opens = Instant::now() + RESYNC_TIME;
+                (Home::Memory(Memory::new(opens)), opens)
+            }
+            Self::Redis(server) => {
+                let (redis, opens_in) = server.open().await;
+                (Home::Redis(Box::new(redis)), Instant::now() + opens_in)
+            }
+        }
+    }
+
+    /// Until the home is no more ours. That of Redis ends when an exchange fails.
+    async fn lost(&mut self) {
+        match self {
+            Self::Memory(leads) => until(leads, false).await,
+            Self::Redis(_) => pending().await,
+        }
+    }
+
+    /// Why sessions are refused, or over.
+    fn away(&self) -> Status {
+        Status::unavailable(match self {
+            Self::Memory(_) => "this replica does not keep the ledger; another does",
+            Self::Redis(_) => "the home of the ledger is away",
+        })
+    }
+}
+
+/// Until we lead, or another does. Who is alone leads for ever.
+async fn until(leads: &mut watch::Receiver<bool>, expected: bool) {
+    if leads.wait_for(|leads| *leads == expected).await.is_err() {
+        pending().await
+    }
+}
+
 impl Keeper {
-    pub(crate) fn new(
-        snapshots: Snapshots,
-        leads: watch::Receiver<bool>,
-        metrics: Arc<Metrics>,
-    ) -> (Self, Events) {
+    pub(crate) fn new(snapshots: Snapshots, place: Place, metrics: Arc<Metrics>) -> (Self, Events) {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let keeper = Self {
             events,
             snapshots,
-            leads,
+            place,
             metrics,
         };
         (keeper, sender)
     }
 
+    /// One ledger after the other, until told to stop.
     pub(crate) async fn run(mut self, mut stop: Stop) {
+        let keep = async {
+            while let Some(mut kept) = self.open().await {
+                self.metrics.ledger_home_up.set(1);
+                let served = self.serve(&mut kept).await;
+                self.metrics.ledger_home_up.set(0);
+                kept.end_all(&self.place.away());
+                if served.is_none() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.stopped() => {}
+            () = keep => {}
+        }
+    }
+
+    /// Refuses sessions until there is a home. None: nobody is left to say anything.
+    async fn open(&mut self) -> Option<Kept> {
+        let away = self.place.away();
+        let opening = self.place.open();
+        tokio::pin!(opening);
         loop {
             tokio::select! {
-                () = stop.stopped() => return,
-                kept = self.keep() => if kept.is_none() {
-                    return;
+                (home, opens) = &mut opening => {
+                    return Some(Kept::new(home, opens, self.metrics.clone()));
+                }
+                event = self.events.recv() => if let Event::Opened(_, _, out) = event? {
+                    // Nobody may be left to hear it.
+                    let _ = out.try_send(Err(away.clone()));
                 },
             }
         }
     }
 
-    /// Refuses sessions until we lead, then serves them until we lead no more. None: nobody is left to say anything.
-    async fn keep(&mut self) -> Option<()> {
-        while !*self.leads.borrow_and_update() {
-            tokio::select! {
-                () = changed(&mut self.leads) => {}
-                event = self.events.recv() => if let Event::Opened(_, _, out) = event? {
-                    // Nobody may be left to hear it.
-                    let _ = out.try_send(Err(not_ours()));
-                },
-            }
-        }
-        let mut kept = Kept::new(self.metrics.clone());
+    /// Serves sessions until the home is lost. None: nobody is left to say anything.
+    async fn serve(&mut self, kept: &mut Kept) -> Option<()> {
         let mut events = Vec::new();
         let (mut look, mut sweep) = (interval(LOOK), interval(SWEEP));
-        while *self.leads.borrow_and_update() {
+        loop {
+            kept.home.rest().await;
             let due = kept.ledger.next_due();
             let far = Instant::now() + SWEEP;
             tokio::select! {
-                () = changed(&mut self.leads) => {}
+                () = self.place.lost() => return Some(()),
                 count = self.events.recv_many(&mut events, EVENTS_MAX) => if count == 0 {
                     return None;
                 },
                 () = sleep_until(due.unwrap_or(far).into()) => {}
                 _ = look.tick() => kept.end_silent(Instant::now()),
-                _ = sweep.tick() => kept.sweep(Instant::now(), &self.snapshots.borrow().mesh),
+                _ = sweep.tick() => kept.home.sweep(Instant::now(), &self.snapshots.borrow().mesh),
             }
             let mesh = self.snapshots.borrow().mesh.clone();
             let now = Instant::now();
             for event in events.drain(..) {
                 kept.hear(event, &mesh, now);
             }
-            kept.answer(now);
+            if let Err(lost) = kept.answer(now).await {
+                warn!("the home of the ledger is lost: {lost}");
+                return Some(());
+            }
         }
-        for (_, out) in kept.sessions.into_values() {
-            let _ = out.try_send(Err(not_ours()));
-        }
-        Some(())
     }
-}
-
-/// Until another leads, or we do. Who is alone leads for ever.
-async fn changed(leads: &mut watch::Receiver<bool>) {
-    if leads.changed().await.is_err() {
-        std::future::pending().await
-    }
-}
-
-fn not_ours() -> Status {
-    Status::unavailable("this replica does not keep the ledger; another does")
 }
 
 impl Kept {
-    fn new(metrics: Arc<Metrics>) -> Self {
+    fn new(home: Home, opens: Instant, metrics: Arc<Metrics>) -> Self {
         Self {
-            ledger: Ledger::new(Instant::now()),
-            memory: Memory::default(),
+            ledger: Ledger::reopened(opens),
+            home,
             sessions: HashMap::new(),
             metrics,
         }
@@ -192,18 +254,33 @@ impl Kept {
         self.count();
     }
 
-    fn sweep(&mut self, now: Instant, mesh: &Mesh) {
-        let limits = mesh.limits();
-        self.memory.sweep(now, |limit| limits.get(limit).copied());
+    fn end_all(&mut self, why: &Status) {
+        for (_, (_, out)) in self.sessions.drain() {
+            let _ = out.try_send(Err(why.clone()));
+        }
+        self.count();
     }
 
-    fn answer(&mut self, now: Instant) {
-        for (at, name, terms, order) in self.ledger.orders(now) {
-            let answer = self.memory.carry_out(name, terms, &order, now);
+    /// Tells sessions that they were heard, and what they were granted, once the home knows of both.
+    async fn answer(&mut self, now: Instant) -> Result<(), Lost> {
+        let orders = self.ledger.orders(now);
+        if !orders.is_empty() || self.ledger.has_answers() || self.home.is_due(now) {
+            let answers = self.home.exchange(&orders, now).await?;
+            self.deal(&orders, answers, Instant::now());
+        }
+        self.tell(Instant::now());
+        Ok(())
+    }
+
+    fn deal(&mut self, orders: &[Asked], answers: Vec<Answer>, now: Instant) {
+        for ((at, _, _, order), answer) in orders.iter().zip(answers) {
             self.metrics.ledger_leased.inc_by(answer.leased);
             self.metrics.ledger_returned.inc_by(order.returned);
-            self.ledger.deal(at, answer, now);
+            self.ledger.deal(*at, answer, now);
         }
+    }
+
+    fn tell(&mut self, now: Instant) {
         for (id, response) in self.ledger.responses(now) {
             let Some((_, out)) = self.sessions.get(&id) else {
                 continue;

@@ -5,18 +5,25 @@ use std::sync::atomic::AtomicU64;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 /// Their labels.
 mod labels;
 
 pub use labels::{
-    Certified, CertifyLabels, Credential, HandshakeLabels, HandshakeOutcome, Reviewed, StreamEnd,
-    StreamLabels, WatchLabels, Webhook, WebhookLabels, WriteLabels, WriteOutcome, Written,
+    Certified, CertifyLabels, Credential, ExchangeLabels, ExchangeOutcome, HandshakeLabels,
+    HandshakeOutcome, Reviewed, StreamEnd, StreamLabels, WatchLabels, Webhook, WebhookLabels,
+    WriteLabels, WriteOutcome, Written,
 };
 
+/// Upper bounds of the buckets of an exchange's seconds: a call of a server nearby, to more than it may take.
+const EXCHANGE_SECONDS: [f64; 9] = [
+    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5,
+];
+
 /// Handles of every metric.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Metrics {
     /// `source_objects`: objects in force.
     pub source_objects: Gauge,
@@ -56,6 +63,12 @@ pub struct Metrics {
     pub ledger_leased: Counter,
     /// `ledger_tokens_returned_total`: of those, given back unspent.
     pub ledger_returned: Counter,
+    /// `ledger_home_up`: whether the ledger is kept here.
+    pub ledger_home_up: Gauge,
+    /// `ledger_exchanges_total`: with the ledger's home, where that is a server.
+    pub ledger_exchanges: Family<ExchangeLabels, Counter>,
+    /// `ledger_exchange_seconds`.
+    pub ledger_exchange_seconds: Histogram,
     /// `watch_responses_outstanding`: sent and not yet answered.
     pub outstanding: Gauge,
     /// `source_objects_refused`: objects of a cluster whose value is not in force.
@@ -76,6 +89,45 @@ pub struct Metrics {
     pub jwks_refreshes: Counter,
     /// `jwks_failures_total`.
     pub jwks_failures: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            source_objects: Default::default(),
+            source_files_refused: Default::default(),
+            snapshot_sequence: Default::default(),
+            snapshot_problems: Default::default(),
+            workloads: Default::default(),
+            workloads_meshed: Default::default(),
+            issuer_expiry: Default::default(),
+            own_expiry: Default::default(),
+            certify: Default::default(),
+            handshakes: Default::default(),
+            connections: Default::default(),
+            streams: Default::default(),
+            stream_ends: Default::default(),
+            responses: Default::default(),
+            acks: Default::default(),
+            nacks: Default::default(),
+            ledger_sessions: Default::default(),
+            ledger_leased: Default::default(),
+            ledger_returned: Default::default(),
+            ledger_home_up: Default::default(),
+            ledger_exchanges: Default::default(),
+            ledger_exchange_seconds: Histogram::new(EXCHANGE_SECONDS),
+            outstanding: Default::default(),
+            source_objects_refused: Default::default(),
+            watch_failures: Default::default(),
+            leader: Default::default(),
+            pods_uncovered: Default::default(),
+            writes: Default::default(),
+            webhooks: Default::default(),
+            issuer_refused: Default::default(),
+            jwks_refreshes: Default::default(),
+            jwks_failures: Default::default(),
+        }
+    }
 }
 
 impl Metrics {
@@ -198,6 +250,20 @@ impl Metrics {
             "Responses sent and not yet answered",
             self.outstanding.clone(),
         );
+        self.register_ledger(r);
+        r.register(
+            "jwks_refreshes",
+            "Fetches of the JWT issuer's keys",
+            self.jwks_refreshes.clone(),
+        );
+        r.register(
+            "jwks_failures",
+            "Fetches of the JWT issuer's keys that failed",
+            self.jwks_failures.clone(),
+        );
+    }
+
+    fn register_ledger(&self, r: &mut Registry) {
         r.register(
             "ledger_sessions",
             "Proxies that lease tokens of rate limits",
@@ -214,14 +280,19 @@ impl Metrics {
             self.ledger_returned.clone(),
         );
         r.register(
-            "jwks_refreshes",
-            "Fetches of the JWT issuer's keys",
-            self.jwks_refreshes.clone(),
+            "ledger_home_up",
+            "Whether the ledger of rate limits is kept here",
+            self.ledger_home_up.clone(),
         );
         r.register(
-            "jwks_failures",
-            "Fetches of the JWT issuer's keys that failed",
-            self.jwks_failures.clone(),
+            "ledger_exchanges",
+            "Exchanges with the server that keeps the ledger",
+            self.ledger_exchanges.clone(),
+        );
+        r.register(
+            "ledger_exchange_seconds",
+            "How long these took",
+            self.ledger_exchange_seconds.clone(),
         );
     }
 }
@@ -268,6 +339,12 @@ mod tests {
             .get_or_create(&WebhookLabels {
                 webhook: Webhook::Pods,
                 outcome: Reviewed::Allowed,
+            })
+            .inc();
+        metrics
+            .ledger_exchanges
+            .get_or_create(&ExchangeLabels {
+                outcome: ExchangeOutcome::Done,
             })
             .inc();
         let mut rendered = String::new();

@@ -107,7 +107,8 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let tls = Arc::new(ArcSwap::new(tls));
     // Who is alone leads.
     let (alone, leads) = watch::channel(matches!(opened.surroundings, Surroundings::Directory(_)));
-    let (ledger, events) = ledger::Keeper::new(snapshots.clone(), leads, metrics.clone());
+    let place = ledger_place(&config, leads, &metrics)?;
+    let (ledger, events) = ledger::Keeper::new(snapshots.clone(), place, metrics.clone());
     let credentials = (authority.clone(), opened.attestor.clone());
     let routes = routes(&pages, credentials, &metrics, events, &stop);
     let front = Arc::new(Front {
@@ -175,6 +176,20 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         pages,
         drain_timeout: config.drain_timeout,
     })
+}
+
+/// Where the ledger of rate limits is at home.
+fn ledger_place(
+    config: &Config,
+    leads: watch::Receiver<bool>,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<ledger::Place> {
+    let Some(redis) = &config.limits_redis else {
+        return Ok(ledger::Place::Memory(leads));
+    };
+    let server = ledger::Server::new(redis, config.trust_domain.as_str(), metrics.clone());
+    let server = server.context("cannot use --limits-redis")?;
+    Ok(ledger::Place::Redis(Box::new(server)))
 }
 
 /// What proxies call.

@@ -12,6 +12,9 @@ pub(crate) mod buckets;
 /// What our app asks of others.
 pub(crate) mod leaving;
 
+/// What a server's proxy tells its client's.
+pub(crate) mod exhausted;
+
 /// What who is refused is told.
 mod answer;
 
@@ -310,9 +313,11 @@ impl Current {
 
 impl Exceeded {
     fn new(limit: &Limit, wait: Duration) -> Self {
+        let terms = limit.terms.as_ref().ok();
         Self {
             limit: limit.name.clone(),
-            pace: limit.terms.as_ref().ok().map(|terms| terms.pace),
+            pace: terms.map(|terms| terms.pace),
+            is_of_caller: terms.is_some_and(Terms::is_of_caller),
             wait,
             reason: Reason::RateLimited,
         }

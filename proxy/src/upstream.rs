@@ -60,7 +60,7 @@ use call::{Call, Outgoing, Terms};
 use endpoint::Try;
 use health::Cause;
 use local::Local;
-use services::Target;
+use services::{Resolved, Target};
 
 /// Who calls what.
 #[derive(Debug, Clone)]
@@ -172,8 +172,21 @@ pub(crate) async fn begin_http<'a>(
         response: forward.response,
         mirrors: forward.mirrors,
     };
-    let (call, stream) = Call::open(worker, caller, target, terms, outgoing).await?;
+    let service = resolve(worker, caller.source, target);
+    let now = Instant::now();
+    if let Some(spell) = service.exhausted(now) {
+        let answer = leaving::shed(worker, caller, &outgoing.head, (&spell, now))?;
+        return Ok(Begun::Answered(answer));
+    }
+    let (call, stream) = Call::open(worker, (service, now), terms, outgoing).await?;
     Ok(Begun::Sent(call, stream))
+}
+
+/// The service as this worker knows it, for a caller at `source`.
+fn resolve(worker: &Worker, source: IpAddr, target: Target<'_>) -> Rc<Resolved> {
+    worker
+        .services
+        .resolve(target, source, &worker.snapshot, &worker.peers)
 }
 
 /// The service that was dialled, where no route says otherwise.
@@ -240,9 +253,7 @@ pub(crate) async fn open_tls(
 }
 
 async fn open(worker: &Rc<Worker>, caller: &Caller, target: Target<'_>) -> Result<Carrier, Error> {
-    let service = worker
-        .services
-        .resolve(target, caller.source, &worker.snapshot, &worker.peers);
+    let service = resolve(worker, caller.source, target);
     let tried = RefCell::default();
     let now = Instant::now();
     let (current, streams) = call::begin(worker, &service, &tried, now).await?;

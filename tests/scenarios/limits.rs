@@ -13,6 +13,9 @@ use ringmail_tests::load::{Reply, fetch};
 use ringmail_tests::mesh::Workload;
 use ringmail_tests::wait;
 
+/// With the ledger in Redis.
+pub(crate) mod redis;
+
 use crate::Scenario;
 use crate::raw::dial;
 use crate::shop::{LIMIT, Plan, Shop, TALK, WEB, play, refusal, service};
@@ -30,6 +33,10 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ),
     ("limits::connections", connections),
     ("limits::what_leaves", what_leaves),
+    (
+        "limits::who_has_no_more_is_refused_at_home",
+        who_has_no_more_is_refused_at_home,
+    ),
     ("limits::shadow", shadow),
     ("limits::without_the_ledger", without_the_ledger),
 ];
@@ -243,6 +250,40 @@ fn what_leaves(bed: Bed) -> anyhow::Result<()> {
         }
         ensure!((2..=3).contains(&open), "{open} of 3 connections");
         Ok(())
+    })
+}
+
+/// Of a limit for each caller, the caller's own proxy is told how long it is exhausted.
+fn who_has_no_more_is_refused_at_home(bed: Bed) -> anyhow::Result<()> {
+    const ASKED: usize = 300;
+    play(bed, &Plan::default(), |shop| {
+        limit(shop, "", "{requests: 2, per: hour, key: [{by: Identity}]}")?;
+        get(shop, "/", &[])?;
+        until_leasing(shop)?;
+        let is_over = || get(shop, "/", &[]).is_ok_and(|reply| reply.status == 429);
+        wait::until(LIMIT, is_over)?;
+        let at_server = || shop.server_metric(DECISIONS, &[("outcome", "refused")]);
+        let before = at_server();
+        for n in 0..ASKED {
+            let reply = get(shop, "/", &[])?;
+            ensure!(reply.status == 429, "{n}: {reply:?}");
+            ensure!(refusal(&reply) == Some("rate_limited"));
+            ensure!(reply.headers.get("x-ringmail-exhausted").is_none());
+            let after = reply.headers.get("retry-after").context("no Retry-After")?;
+            ensure!(after.to_str()?.parse::<u64>()? > 60, "{after:?}");
+        }
+        let asked = at_server() - before;
+        ensure!(
+            asked < 100.0,
+            "the server refused {asked} of {ASKED} itself"
+        );
+        let shed = shop.client_metric("ringmail_refusals_total", &[("reason", "rate_limited")]);
+        ensure!(shed >= 200.0, "{shed} refused at home");
+        // Every second it is asked again: the limit may be another by then.
+        wait::until(LIMIT, || {
+            let reply = get(shop, "/", &[]);
+            reply.is_ok_and(|reply| reply.status == 429) && at_server() > before + asked
+        })
     })
 }
 

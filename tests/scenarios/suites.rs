@@ -3,7 +3,7 @@
 //! that may fail is listed with the reason.
 
 /// Finding the programs.
-mod tools;
+pub(crate) mod tools;
 
 /// Where a suite keeps files, and runs programs.
 mod desk;
@@ -29,8 +29,8 @@ use anyhow::{Context, ensure};
 use ringmail_tests::bed::{Bed, Exemption};
 use ringmail_tests::mesh::{Service, ServicePort};
 
-use crate::Scenario;
 use crate::shop::{Plan, REFUSALS, Shop, play};
+use crate::{Scenario, limits};
 use desk::Desk;
 
 /// A suite, and what it cannot do without.
@@ -110,6 +110,21 @@ pub(crate) const SUITES: &[Suite] = &[
             Program("redis-benchmark"),
         ],
         scenario: databases::redis,
+    },
+    Suite {
+        name: "limits::redis_two_controllers",
+        needs: &[Program("redis-server")],
+        scenario: limits::redis::two_controllers,
+    },
+    Suite {
+        name: "limits::redis_goes_away",
+        needs: &[Program("redis-server")],
+        scenario: limits::redis::goes_away,
+    },
+    Suite {
+        name: "limits::redis_forgets",
+        needs: &[Program("redis-server")],
+        scenario: limits::redis::forgets,
     },
 ];
 

@@ -112,6 +112,16 @@ impl<'node> Mesh<'node> {
 
     /// Starts the controller (again) with the same state, and waits until it is ready.
     pub fn start_controller(&mut self) -> anyhow::Result<()> {
+        let controller = self.replica("controller", CONTROLLER_PORT, CONTROLLER_METRICS)?;
+        let root = self.path("state").join("root.pem");
+        fs::copy(root, self.path("root.pem")).context("the controller left no root.pem")?;
+        fs::set_permissions(self.path("root.pem"), fs::Permissions::from_mode(0o644))?;
+        self.controller = Some(controller);
+        Ok(())
+    }
+
+    /// Starts another controller of the same objects and state, which listens elsewhere, and waits until it is ready.
+    pub fn replica(&self, name: &str, port: u16, metrics: SocketAddr) -> anyhow::Result<Process> {
         let mut command = Command::new(&self.binaries.controller);
         command
             .args(["run", "--trust-domain", TRUST_DOMAIN])
@@ -121,24 +131,17 @@ impl<'node> Mesh<'node> {
             .arg(self.path("state"))
             .args([
                 "--listen",
-                &SocketAddr::new(NODE_V4.into(), CONTROLLER_PORT).to_string(),
+                &SocketAddr::new(NODE_V4.into(), port).to_string(),
             ])
-            .args(["--metrics-listen", &CONTROLLER_METRICS.to_string()])
+            .args(["--metrics-listen", &metrics.to_string()])
             .args([
                 "--leaf-lifetime",
                 &format!("{}s", self.settings.leaf_lifetime.as_secs()),
             ])
             .args(&self.settings.controller_flags);
-        let mut controller = self
-            .node
-            .namespace
-            .start(&command, 0, &self.log("controller"))?;
-        let root = self.path("state").join("root.pem");
-        wait_ready(&self.node.namespace, CONTROLLER_METRICS, &mut controller)?;
-        fs::copy(root, self.path("root.pem")).context("the controller left no root.pem")?;
-        fs::set_permissions(self.path("root.pem"), fs::Permissions::from_mode(0o644))?;
-        self.controller = Some(controller);
-        Ok(())
+        let mut controller = self.node.namespace.start(&command, 0, &self.log(name))?;
+        wait_ready(&self.node.namespace, metrics, &mut controller)?;
+        Ok(controller)
     }
 
     /// The running controller, for signals; `None` after [`Self::kill_controller`].
@@ -345,7 +348,8 @@ impl<'node> Mesh<'node> {
         self.path("objects").join(format!("{name}.yaml"))
     }
 
-    fn log(&self, name: &str) -> PathBuf {
+    /// Where a program of that name says what happens.
+    pub fn log(&self, name: &str) -> PathBuf {
         self.path("logs").join(format!("{name}.log"))
     }
 

@@ -40,6 +40,21 @@
   value: {{ .Values.controller.jwks.allowLocal | quote }}
 - name: RINGMAIL_JWKS_ALLOW_HTTP
   value: {{ .Values.controller.jwks.allowHttp | quote }}
+{{- with .Values.controller.limitsRedis }}
+{{- if .secret }}
+- name: RINGMAIL_LIMITS_REDIS
+  valueFrom:
+    secretKeyRef:
+      name: {{ .secret }}
+      key: {{ .key | quote }}
+- name: RINGMAIL_LIMITS_REDIS_PREFIX
+  value: {{ .prefix | quote }}
+{{- if .rootsConfigMap }}
+- name: RINGMAIL_LIMITS_REDIS_ROOT_CERT
+  value: /etc/ringmail/limits-redis/ca.crt
+{{- end }}
+{{- end }}
+{{- end }}
 - name: RINGMAIL_EVICT
   value: {{ .Values.controller.evict | quote }}
 {{- with .Values.controller.issuerSecret }}

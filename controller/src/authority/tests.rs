@@ -39,6 +39,7 @@ fn config() -> Config {
         leaf_lifetime: Duration::from_secs(3600),
         drain_timeout: Duration::from_secs(1),
         jwks: Default::default(),
+        limits_redis: None,
     }
 }
 

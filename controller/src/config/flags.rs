@@ -1,5 +1,6 @@
 //! What can be said on the command line or in the environment, as said; checked by [`super::Config`].
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use ringmail_proto::identity::TrustDomain;
 use ringmail_proto::policy::Posture;
+use secrecy::SecretString;
 
 /// Ringmail's control plane: certificate authority and discovery for its proxies.
 #[derive(Debug, Parser)]
@@ -152,6 +154,21 @@ pub struct RunFlags {
     #[arg(long, env = "RINGMAIL_JWKS_ALLOW_HTTP", value_parser = BoolishValueParser::new(), num_args = 0..=1,
         default_value = "false", default_missing_value = "true")]
     pub jwks_allow_http: bool,
+    /// A Redis or Valkey that keeps the ledger of rate limits, so that every replica leases from it, in place of the
+    /// leader's memory: redis://, or rediss:// for TLS, [USER][:PASSWORD@]HOST[:PORT][/DATABASE]. The environment is the
+    /// better place for a password.
+    #[arg(long, env = "RINGMAIL_LIMITS_REDIS", hide_env_values = true, value_parser = secret)]
+    pub limits_redis: Option<SecretString>,
+    /// With --limits-redis: what its keys begin with, before the trust domain. Two meshes of one trust domain differ in it.
+    #[arg(long, env = "RINGMAIL_LIMITS_REDIS_PREFIX", default_value = "ringmail")]
+    pub limits_redis_prefix: String,
+    /// Roots (PEM) that may vouch for a rediss:// server.
+    #[arg(
+        long,
+        env = "RINGMAIL_LIMITS_REDIS_ROOT_CERT",
+        default_value = "/etc/ssl/certs/ca-certificates.crt"
+    )]
+    pub limits_redis_root_cert: PathBuf,
     /// How long open streams may finish after SIGTERM.
     #[arg(long, env = "RINGMAIL_DRAIN_TIMEOUT", default_value = "10s", value_parser = duration)]
     pub drain_timeout: Duration,
@@ -200,6 +217,11 @@ pub struct JoinTokenFlags {
 
 fn posture(text: &str) -> Result<Posture, String> {
     crate::source::annotations::posture("default-policy", text).map_err(|e| e.problem)
+}
+
+/// Whatever is wrong with it is said where its text is not.
+fn secret(text: &str) -> Result<SecretString, Infallible> {
+    Ok(text.into())
 }
 
 /// `90s`, `15m`, `24h`, `7d`.

@@ -86,3 +86,63 @@ fn a_cluster_takes_the_place_of_directories() {
     assert!(parse(&["--kubernetes=false"]).is_ok());
     assert!(parse_all([].iter()).is_err());
 }
+
+#[test]
+fn redis_is_where_its_url_says() {
+    use secrecy::ExposeSecret;
+    let rows = [
+        ("redis://cache", ("cache", 6379, None, None, 0, false)),
+        (
+            "redis://cache:6380/2",
+            ("cache", 6380, None, None, 2, false),
+        ),
+        ("redis://[::1]:7", ("[::1]", 7, None, None, 0, false)),
+        (
+            "rediss://:p%40s%3As@cache",
+            ("cache", 6379, None, Some("p@s:s"), 0, true),
+        ),
+        (
+            "valkeys://me:secret@cache/",
+            ("cache", 6379, Some("me"), Some("secret"), 0, true),
+        ),
+    ];
+    for (url, expected) in rows {
+        let flag: &'static str = format!("--limits-redis={url}").leak();
+        let config = parse(&[flag]).expect(url);
+        let redis = config.limits_redis.as_ref().expect("a home");
+        let password = redis
+            .password
+            .as_ref()
+            .map(|password| password.expose_secret());
+        let found = (
+            &*redis.host,
+            redis.port,
+            redis.username.as_deref(),
+            password,
+            redis.database,
+            redis.root_cert.is_some(),
+        );
+        assert_eq!(found, expected, "{url}");
+        assert!(!format!("{config:?}").contains("secret"), "{config:?}");
+    }
+    assert!(parse(&["--limits-redis="]).is_ok_and(|config| config.limits_redis.is_none()));
+    for refused in [
+        "http://a",
+        "cache:6379",
+        "redis://",
+        "redis://:hush@a/b",
+        "redis://:hush%4@a",
+        "redis://:hush@a?b=c",
+        "redis://:hu sh@a",
+    ] {
+        let flag: &'static str = format!("--limits-redis={refused}").leak();
+        let text = parse(&[flag]).expect_err(refused);
+        assert!(
+            text.contains("--limits-redis") && !text.contains("hu"),
+            "{text}"
+        );
+    }
+    for prefix in ["--limits-redis-prefix=", "--limits-redis-prefix=a{b}"] {
+        assert!(parse(&[prefix]).is_err(), "{prefix}");
+    }
+}

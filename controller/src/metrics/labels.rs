@@ -177,6 +177,26 @@ pub struct WriteLabels {
 }
 
 /// How each value is written.
+/// How an exchange with the ledger's home went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ExchangeOutcome {
+    /// All was carried out.
+    Done,
+    /// Nothing came in time.
+    TimedOut,
+    /// An error came, or the connection broke.
+    Failed,
+    /// It has forgotten what was leased, or took us for gone.
+    Forgotten,
+}
+
+/// Labels of an exchange with the ledger's home.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ExchangeLabels {
+    /// How it went.
+    pub outcome: ExchangeOutcome,
+}
+
 macro_rules! label_values {
     ($type:ident, $($variant:ident = $text:literal),+) => {
         impl EncodeLabelValue for $type {
@@ -228,6 +248,13 @@ label_values!(
     Label = "label",
     Event = "event",
     Eviction = "eviction"
+);
+label_values!(
+    ExchangeOutcome,
+    Done = "done",
+    TimedOut = "timed_out",
+    Failed = "failed",
+    Forgotten = "forgotten"
 );
 label_values!(WriteOutcome, Done = "done", Failed = "failed");
 label_values!(

@@ -14,6 +14,8 @@ pub struct Bucket {
     level: f64,
     leased: u64,
     at: Instant,
+    /// What was debited before it opened.
+    told: u64,
 }
 
 impl Bucket {
@@ -24,6 +26,7 @@ impl Bucket {
             level: pace.burst_tokens(),
             leased: 0,
             at: now,
+            told: 0,
         }
     }
 
@@ -55,14 +58,21 @@ impl Bucket {
         leased
     }
 
-    /// No more than this was left: somebody remembers.
+    /// No more than this was left: somebody remembers, and knows nothing of what others told before.
     pub fn cap(&mut self, unspent: f64) {
-        self.level = self.level.min((unspent - tokens(self.leased)).max(0.0));
+        let left = (unspent - tokens(self.leased)).max(0.0) - tokens(self.told);
+        self.level = self.level.min(left);
     }
 
     /// So many were spent that were not leased here. What is owed is bounded: nobody is refused for long because of it.
     pub fn debit(&mut self, pace: Pace, spent: u64) {
         self.level = (self.level - tokens(spent)).max(-pace.burst_tokens());
+        self.told = self.told.saturating_add(spent);
+    }
+
+    /// All who come in time have told.
+    pub fn open(&mut self) {
+        self.told = 0;
     }
 
     /// Tokens that nobody has spent.
@@ -144,6 +154,24 @@ mod tests {
         assert_eq!(bucket.lease(10), 4);
         bucket.take_back(99);
         assert!(bucket.is_full(ten), "no more comes back than was leased");
+    }
+
+    /// Whoever tells last knew the least of what the others spent.
+    #[test]
+    fn memories_count_alike_in_any_order() {
+        let start = Instant::now();
+        let ten = pace(10, 60, 10);
+        let memories = [(9.0, 4), (7.0, 1), (8.0, 0)];
+        for first in 0..memories.len() {
+            let mut bucket = Bucket::full(ten, start);
+            for n in 0..memories.len() {
+                let (unspent, spent) = memories[(first + n) % memories.len()];
+                bucket.cap(unspent);
+                bucket.debit(ten, spent);
+            }
+            bucket.open();
+            assert_eq!(bucket.lease(10), 2, "7 less what the others spent since");
+        }
     }
 
     #[test]

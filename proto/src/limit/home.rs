@@ -23,6 +23,8 @@ pub struct Order {
     pub cap: Option<f64>,
     /// Tokens that were spent and are not debited yet.
     pub debit: u64,
+    /// Sessions that speak of it.
+    pub sharers: u32,
 }
 
 /// What the home answers.
@@ -34,15 +36,27 @@ pub struct Answer {
     pub unspent: f64,
     /// Until the next whole token.
     pub wait: Duration,
+    /// Sessions that speak of it, to whichever controller.
+    pub sharers: u32,
 }
 
 /// Buckets in memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Memory {
     buckets: HashMap<BucketName, Bucket>,
+    opens: Instant,
 }
 
 impl Memory {
+    /// No buckets yet, and nothing is leased from any before it opens: until then it is told of what was before.
+    #[must_use]
+    pub fn new(opens: Instant) -> Self {
+        Self {
+            buckets: HashMap::new(),
+            opens,
+        }
+    }
+
     /// Carries out one order.
     pub fn carry_out(
         &mut self,
@@ -63,11 +77,16 @@ impl Memory {
             bucket.cap(cap);
         }
         bucket.debit(pace, order.debit);
-        let leased = bucket.lease(order.wanted);
+        let is_open = now >= self.opens;
+        if is_open {
+            bucket.open();
+        }
+        let leased = bucket.lease(if is_open { order.wanted } else { 0 });
         Answer {
             leased,
             unspent: bucket.unspent(),
             wait: bucket.wait(pace),
+            sharers: order.sharers,
         }
     }
 

@@ -39,6 +39,16 @@ impl KeyPart {
 }
 
 impl Terms {
+    /// Whether all requests of one proxy's app are of one bucket, and cost a token each.
+    #[must_use]
+    pub fn is_of_caller(&self) -> bool {
+        let is_of_request = |part: &KeyPart| part.needs_http();
+        self.counts == Counts::Requests
+            && self.matches.is_empty()
+            && self.cost_header.is_none()
+            && !self.key.iter().any(is_of_request)
+    }
+
     /// Whether its buckets are those of another version of it.
     #[must_use]
     pub fn is_same_bucket(&self, other: &Self) -> bool {

@@ -109,13 +109,19 @@ impl Ledger {
         }
     }
 
-    /// One whose home has kept what was before.
+    /// One whose home has kept what was before, or says itself when it opens.
     #[must_use]
-    pub fn reopened(now: Instant) -> Self {
+    pub fn reopened(opens: Instant) -> Self {
         Self {
-            opens: now,
-            ..Self::new(now)
+            opens,
+            ..Self::new(opens)
         }
+    }
+
+    /// Whether anybody waits to be told that it was heard.
+    #[must_use]
+    pub fn has_answers(&self) -> bool {
+        !self.answers.is_empty()
     }
 
     /// A session begins.
@@ -373,23 +379,25 @@ impl Ledger {
             }
             self.touched.insert(at);
         }
-        if !is_open {
-            for at in std::mem::take(&mut self.touched) {
-                self.wait(at, self.opens);
-            }
-            return Vec::new();
-        }
         let mut orders = Vec::new();
         for at in std::mem::take(&mut self.touched) {
+            if !is_open {
+                self.wait(at, self.opens);
+            }
             let Some(account) = self.accounts.get_mut(at).and_then(Option::as_mut) else {
                 continue;
             };
-            let wants = wants(&self.sessions, account);
+            let has_told = account.order != Order::default();
             let mut order = std::mem::take(&mut account.order);
             if account.due.is_none() {
+                let wants = wants(&self.sessions, account);
                 order.wanted = wants.iter().fold(0, |sum, want| sum.saturating_add(*want));
             }
-            orders.push((at, account.name.clone(), account.pace, order));
+            order.sharers = u32::try_from(account.holders.len()).unwrap_or(u32::MAX);
+            // What is remembered is told at once: another controller of the same home may open first.
+            if is_open || has_told {
+                orders.push((at, account.name.clone(), account.pace, order));
+            }
         }
         orders
     }
@@ -423,7 +431,7 @@ impl Ledger {
         let told = Told {
             unspent: answer.unspent,
             wait,
-            sharers: u32::try_from(account.holders.len()).unwrap_or(u32::MAX),
+            sharers: answer.sharers,
         };
         for ((id, number), share) in account.holders.iter().zip(shares) {
             let Some(session) = self.sessions.get_mut(id) else {

@@ -173,7 +173,7 @@ impl World {
             sequence: 0,
             network: BTreeMap::new(),
             ledger: Ledger::reopened(start),
-            buckets: Memory::default(),
+            buckets: Memory::new(start),
             clock: ledgers,
             owners: BTreeMap::new(),
             sessions: 0,
@@ -389,7 +389,7 @@ impl World {
     fn restart(&mut self) {
         let now = self.clock.at(self.now);
         self.ledger = Ledger::new(now);
-        self.buckets = Memory::default();
+        self.buckets = Memory::new(now + RESYNC_TIME);
         self.opens = Some(now + RESYNC_TIME);
         self.heard.clear();
         for id in std::mem::take(&mut self.owners).into_keys() {

@@ -225,7 +225,7 @@ fn numbers_of_one_bucket_are_served_alike() {
     };
     let now = Instant::now();
     let mut ledger = ledger::Ledger::reopened(now);
-    let mut memory = home::Memory::default();
+    let mut memory = home::Memory::new(now);
     ledger.open(1, now);
     let named = |number| pb::LeaseKey {
         number,
@@ -277,7 +277,7 @@ fn what_a_closed_session_holds_keeps_its_room() {
     };
     let begun = Instant::now();
     let mut ledger = ledger::Ledger::reopened(begun);
-    let mut memory = home::Memory::default();
+    let mut memory = home::Memory::new(begun);
     let request = pb::LeaseRequest {
         sequence: 1,
         keys: vec![pb::LeaseKey {

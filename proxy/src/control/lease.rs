@@ -173,10 +173,12 @@ impl Leasing<'_> {
         let limits = authorized.iter().flat_map(|one| &one.limits);
         let names: Vec<_> = limits.map(|limit| limit.name.clone()).collect();
         let now = Instant::now();
+        // A session that never was takes nothing: what was there went with the one before.
+        let was_heard = self.session.spend_until().is_some();
         let mut known = Known::new();
         for (number, key) in self.keys {
             let memory = memories.remove(&number);
-            if memory.is_some() {
+            if memory.is_some() && was_heard {
                 key.begin_alone(self.buckets, now);
             }
             if names.contains(&key.limit) {

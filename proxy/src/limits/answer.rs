@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use ringmail_proto::limit::Pace;
 
+use super::exhausted::Exhausted;
 use crate::error::{DecisionId, Error, Reason};
 use crate::http::exchange::Exchange;
-use crate::http::fields::{DECISION, REASON};
+use crate::http::fields::{DECISION, EXHAUSTED, REASON};
 use crate::http::neutral::{Fields, Request, Response, Version, put_field};
 use crate::metrics::{Direction, Metrics};
 use crate::peer::frame::Kind;
@@ -28,6 +29,8 @@ pub(crate) struct Exceeded {
     pub(super) pace: Option<Pace>,
     /// Until it is worth asking again.
     pub(super) wait: Duration,
+    /// Whatever the caller asks there is refused as well.
+    pub(super) is_of_caller: bool,
     pub(crate) reason: Reason,
 }
 
@@ -91,6 +94,9 @@ impl Exceeded {
                 "ratelimit",
                 &format!("\"{}\";r=0;t={}", self.limit, whole(wait)),
             );
+        }
+        if let Some(exhausted) = Exhausted::of(self) {
+            put(EXHAUSTED, &exhausted.to_string());
         }
         put(REASON, self.reason.row().label);
         if let Some(decision) = decision {

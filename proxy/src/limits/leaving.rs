@@ -1,9 +1,13 @@
 //! How often our app may ask others, the third party whose quota it is among them: limits of direction `outbound`. They keep
-//! an app that means well within what it may; who is asked has limits of its own, which nobody gets around.
+//! an app that means well within what it may; who is asked has limits of its own, which nobody gets around. And what is not
+//! asked at all, because a server's limit would refuse it.
+
+use std::time::Instant;
 
 use ringmail_proto::limit::Direction;
 
 use super::answer::is_grpc;
+use super::exhausted::Spell;
 use super::{Exceeded, Subject};
 use crate::error::{Error, Reason};
 use crate::http::neutral::{Fields, Request};
@@ -28,6 +32,22 @@ pub(crate) async fn request(
     let outbound = metrics::Direction::Outbound;
     worker.metrics.refused(outbound, refused.reason);
     Ok(Some(exceeded.head(refused.decision, is_grpc(fields), 0)))
+}
+
+/// What a request is answered whose server has said that it would refuse it.
+pub(crate) fn shed(
+    worker: &Worker,
+    caller: &Caller,
+    head: &[u8],
+    (spell, now): (&Spell, Instant),
+) -> Result<Vec<u8>, Error> {
+    let (request, fields) = Request::decode(head).map_err(|e| Reason::Internal.because(e))?;
+    let exceeded = spell.exceeded(now);
+    let refused = refused(worker, caller, Some((request, fields)), &exceeded);
+    worker
+        .metrics
+        .refused(metrics::Direction::Outbound, refused.reason);
+    Ok(exceeded.head(refused.decision, is_grpc(fields), 0))
 }
 
 /// Whether an opaque connection is.

@@ -13,17 +13,18 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, sleep_until, timeout_at};
 
-use super::Caller;
 use super::endpoint::{Answer, Try};
 use super::health::Cause;
 use super::local::Local;
 use super::mirror;
 use super::retry::{self, Again, Asked, Failure};
-use super::services::{Resolved, Target, Tried};
+use super::services::{Resolved, Tried};
 use crate::error::{Blame, Error, Reason};
 use crate::http::exchange::Exchange;
+use crate::http::fields::EXHAUSTED;
 use crate::http::neutral::{Fields, Request, Response};
 use crate::http::route::{DEFAULT, ResponseEdits};
+use crate::limits::exhausted::Exhausted;
 use crate::metrics::{Protocol, Traffic};
 use crate::peer::frame::Kind;
 use crate::peer::stream::{Reader, Stream};
@@ -83,22 +84,13 @@ pub(crate) struct Outgoing {
 }
 
 impl<'a> Call<'a> {
-    /// Chooses an endpoint and sends it the request's head.
+    /// Chooses an endpoint of the service and sends it the request's head, which was complete when it `begun`.
     pub(super) async fn open(
         worker: &'a Rc<Worker>,
-        caller: &Caller,
-        target: Target<'_>,
+        (service, begun): (Rc<Resolved>, Instant),
         terms: Terms<'a>,
         outgoing: Outgoing,
     ) -> Result<(Self, Stream), Error> {
-        let Worker {
-            services,
-            snapshot,
-            peers,
-            ..
-        } = &**worker;
-        let service = services.resolve(target, caller.source, snapshot, peers);
-        let begun = Instant::now();
         service.budget.earn(begun);
         let patience = [terms.policy.request_timeout, outgoing.patience];
         let patience = patience.into_iter().flatten().min();
@@ -287,6 +279,12 @@ impl<'a> Call<'a> {
                 grpc_status,
             };
             current.answered(answer, &self.worker.metrics, now);
+            if answer.is_limited()
+                && let Some(told) = fields().and_then(|fields| fields.first(EXHAUSTED))
+                && let Some(exhausted) = Exhausted::parse(told)
+            {
+                current.endpoint().exhaust(exhausted.begin(now));
+            }
         }
         let listed = self.terms.policy.retry.as_ref()?.statuses.contains(&status);
         listed.then(|| Failure::Status {

@@ -1,7 +1,7 @@
 //! One pod's port as this worker knows it: the connections to it, how much it has to do, whether it is asked at all.
 //! It outlives changes of the services it belongs to.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use super::health::{Cause, Change, Health};
 use super::load::Load;
 use super::peers::Peer;
 use crate::error::{Blame, Reason};
+use crate::limits::exhausted::Spell;
 use crate::metrics::Metrics;
 
 /// Status of what went wrong behind the server: its health is doubted.
@@ -26,6 +27,8 @@ pub(crate) struct Endpoint {
     pub(crate) port: u16,
     load: Load,
     health: Health,
+    exhausted_until: Cell<Option<Instant>>,
+    exhausted: RefCell<Option<Spell>>,
     /// No service had it when it was last looked at.
     pub(super) is_deserted: Cell<bool>,
 }
@@ -49,11 +52,17 @@ enum Class {
 }
 
 impl Answer {
+    /// Somebody asks too often.
+    pub(super) fn is_limited(self) -> bool {
+        self.status == 429 || self.grpc_status == Some(GRPC_RESOURCE_EXHAUSTED)
+    }
+
     fn class(self) -> Class {
         match (self.status, self.grpc_status) {
             (status, _) if GATEWAY_CLASS.contains(&status) => Class::Failed,
             (_, Some(GRPC_UNAVAILABLE)) => Class::Failed,
-            (429 | 500.., _) | (_, Some(GRPC_RESOURCE_EXHAUSTED)) => Class::Denied,
+            (500.., _) => Class::Denied,
+            _ if self.is_limited() => Class::Denied,
             (_, None | Some(_)) => Class::Good,
         }
     }
@@ -66,14 +75,35 @@ impl Endpoint {
             port,
             load: Load::default(),
             health: Health::default(),
+            exhausted_until: Cell::new(None),
+            exhausted: RefCell::new(None),
             is_deserted: Cell::new(false),
         }
+    }
+
+    /// Its proxy has said that it refuses whatever we ask.
+    pub(super) fn exhaust(&self, spell: Spell) {
+        self.exhausted_until.set(Some(spell.shed_until));
+        self.exhausted.replace(Some(spell));
+    }
+
+    fn exhausted_until(&self, now: Instant) -> Option<Instant> {
+        self.exhausted_until.get().filter(|until| now < *until)
+    }
+
+    /// Why nothing is asked there at `now`.
+    pub(super) fn exhausted(&self, now: Instant) -> Option<Spell> {
+        self.exhausted_until(now)?;
+        self.exhausted.borrow().clone()
     }
 
     pub(super) fn standing(&self, crowding: f64, chance: f64, now: Instant) -> Standing {
         match self.health.ejected_until() {
             None if self.peer.is_leaving(now) => Standing::Out(now),
-            None => Standing::Open(self.load.cost(crowding, chance, now)),
+            None => match self.exhausted_until(now) {
+                None => Standing::Open(self.load.cost(crowding, chance, now)),
+                Some(until) => Standing::Out(until),
+            },
             Some(until) if until <= now => Standing::Due,
             Some(until) => Standing::Out(until),
         }

@@ -21,6 +21,7 @@ use super::balance::{self, Field, Standing};
 use super::budget::Budget;
 use super::endpoint::{Endpoint, Try};
 use super::peers::{Is, Peers};
+use crate::limits::exhausted::Spell;
 use crate::snapshot::Snapshot;
 
 /// Where a request goes: a service, and the snapshot that it is part of.
@@ -203,6 +204,15 @@ impl Resolved {
             timeouts: Timeouts::default(),
             budget: Rc::new(Budget::new(now)),
         })
+    }
+
+    /// Why nobody is asked, if every endpoint has said that it refuses whatever we ask.
+    pub(super) fn exhausted(&self, now: Instant) -> Option<Spell> {
+        let first = self.endpoints.first()?.endpoint.exhausted(now)?;
+        let mut others = self.endpoints[1..].iter();
+        others
+            .all(|one| one.endpoint.exhausted(now).is_some())
+            .then_some(first)
     }
 
     /// Begins a try with one of the endpoints that were not tried; adds it to them.

@@ -6,10 +6,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::call::{Call, Outgoing, Terms};
-use super::{Caller, dialled};
+use super::{dialled, resolve};
 use crate::error::{Error, Reason};
 use crate::http::exchange::{Exchange, both_ways};
 use crate::http::neutral::{Fields, Request, Response, Version, put_field};
@@ -48,18 +48,14 @@ pub(crate) async fn unary(
     if !endpoints.any(|one| one.identity.is_some() && one.address.ip() != source) {
         return Err(Reason::NoEndpoints.rule("no other pod of the mesh serves it"));
     }
-    let caller = Caller {
-        source,
-        destination: asked.address,
-        local: None,
-    };
     let outgoing = Outgoing {
         head: head(&asked),
         end: false,
         protocol: Protocol::Http2,
         patience: None,
     };
-    let (call, stream) = Call::open(worker, &caller, target, Terms::none(), outgoing).await?;
+    let service = (resolve(worker, source, target), Instant::now());
+    let (call, stream) = Call::open(worker, service, Terms::none(), outgoing).await?;
     let mut exchange = Exchange::begin(call.traffic()?, call.begun());
     let message = framed(asked.message);
     let answered = {

@@ -12,7 +12,7 @@ const DIRECTORY_VARIABLE: &str = "RINGMAIL_TOOLS";
 const DIRECTORY: &str = "target/tools";
 
 /// A program that can be run, by name.
-pub(super) fn command(name: &str) -> anyhow::Result<Command> {
+pub(crate) fn command(name: &str) -> anyhow::Result<Command> {
     find(name).map(Command::new)
 }
 

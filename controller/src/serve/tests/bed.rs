@@ -135,6 +135,7 @@ impl Bed {
             leaf_lifetime: Duration::from_secs(3600),
             drain_timeout: Duration::from_secs(2),
             jwks: Default::default(),
+            limits_redis: None,
         };
         let running = ready(&config).await;
         Self {

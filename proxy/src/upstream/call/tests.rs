@@ -28,6 +28,7 @@ use crate::peer::streams::Side;
 use crate::snapshot::Snapshot;
 use crate::tls::identity::Identity;
 use crate::upstream::dialled;
+use crate::upstream::resolve;
 
 const ID: &str = "spiffe://mesh.local/ns/shop/sa/cart";
 const SOURCE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
@@ -197,11 +198,6 @@ fn attach(worker: &Rc<Worker>, mut script: VecDeque<Act>) {
 async fn outcome(policy: &Policy, method: &str, script: &[Act]) -> Result<u16, Reason> {
     let (worker, destination) = (worker(), destination());
     attach(&worker, script.iter().copied().collect());
-    let caller = Caller {
-        local: None,
-        source: SOURCE,
-        destination: destination.address,
-    };
     let outgoing = Outgoing {
         head: head(method),
         end: true,
@@ -214,7 +210,8 @@ async fn outcome(policy: &Policy, method: &str, script: &[Act]) -> Result<u16, R
         response: ResponseEdits::default(),
         mirrors: &[],
     };
-    let opened = Call::open(&worker, &caller, target, terms, outgoing).await;
+    let service = (resolve(&worker, SOURCE, target), Instant::now());
+    let opened = Call::open(&worker, service, terms, outgoing).await;
     let (call, stream) = opened.map_err(|error| error.reason)?;
     let traffic = call.traffic().map_err(|error| error.reason)?;
     let mut exchange = Exchange::begin(traffic, call.begun());
