@@ -84,6 +84,10 @@ const CASES: &[(&str, Run)] = &[
     ("authorize: 100 rules", |m, _| authorized(m, 2)),
     ("authorize: 1 000 rules", |m, _| authorized(m, 3)),
     ("authorize: 10 000 rules", |m, _| authorized(m, 4)),
+    ("limit: none", |m, _| m.unlimited.admit(&m.neutral_request)),
+    ("limit: 1 with tokens", |m, _| {
+        m.limited.admit(&m.neutral_request)
+    }),
     ("balance: pick of 100", |m, _| {
         bench::picked(&m.costs, 0x1234_5678_9abc_def0).map(drop)
     }),

@@ -44,6 +44,9 @@ pub(crate) struct Material {
     pub(crate) costs: Vec<f64>,
     /// Of 1, 10, 100, 1 000 and 10 000 rules.
     pub(crate) authorizers: Vec<Authorizer>,
+    /// With no limit, and with one that has tokens.
+    pub(crate) unlimited: bench::Limited,
+    pub(crate) limited: bench::Limited,
     caller: SpiffeId,
 }
 
@@ -127,6 +130,29 @@ fn authorizer(rules: usize) -> anyhow::Result<Authorizer> {
     Ok(Authorizer::new(wire.try_into()?))
 }
 
+/// So many limits, each with one bucket.
+fn limited(limits: usize) -> anyhow::Result<bench::Limited> {
+    let limit = |n: usize| pb::RateLimit {
+        name: format!("shop/calls/{n}"),
+        mode: pb::PolicyMode::Enforce.into(),
+        counts: pb::LimitCounts::Requests.into(),
+        rate: Some(pb::LimitRate {
+            tokens: 1000,
+            period_seconds: 1,
+            burst: 1000,
+        }),
+        scope: pb::LimitScope::Global.into(),
+        on_unavailable: pb::LimitUnavailable::LocalShare.into(),
+        ..pb::RateLimit::default()
+    };
+    let wire = pb::Authorization {
+        posture: pb::Posture::Deny.into(),
+        limits: (0..limits).map(limit).collect(),
+        ..pb::Authorization::default()
+    };
+    bench::Limited::new(wire).context("limits")
+}
+
 pub(crate) fn make() -> anyhow::Result<Material> {
     let (mut neutral_request, mut neutral_response) = (Vec::new(), Vec::new());
     bench::h1_request(REQUEST.as_bytes(), &mut neutral_request).context("the request")?;
@@ -166,6 +192,8 @@ pub(crate) fn make() -> anyhow::Result<Material> {
             .map(authorizer)
             .into_iter()
             .collect::<Result<_, _>>()?,
+        unlimited: limited(0)?,
+        limited: limited(1)?,
         caller: "spiffe://cluster.local/ns/shop/sa/web".parse()?,
     })
 }

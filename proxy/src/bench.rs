@@ -1,14 +1,29 @@
 //! What `benches/micro` counts the instructions of: decisions and codecs that are private to the proxy, behind names of
 //! their own. Nothing is decided here; what goes wrong is `None` or nothing. Only there with the feature `bench`.
 
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
 use ringmail_proto::destination::Service;
+use ringmail_proto::limit::lease::Session;
+use ringmail_proto::pb;
+use ringmail_proto::policy::Authorizer;
+use ringmail_proto::version::Version as Learnt;
 
 use crate::detect::{self, Verdict};
 use crate::http::h1::{body::Body, parse, write};
 use crate::http::h2::heads::{self, Blocks, Tunnel};
 use crate::http::neutral::{Request, Response, Version};
 use crate::http::route::{Routed, route};
+use crate::limits::buckets::Buckets;
+use crate::limits::{Limits, Subject};
+use crate::metrics::Metrics;
 use crate::peer::frame::{self, Decoder, Kind};
+use crate::policy::{Client, Wanted};
+use crate::snapshot::{Authorized, Snapshot};
 use crate::upstream::balance::{self, Field, Standing};
 
 /// Whether these first bytes are taken for HTTP/1.
@@ -125,4 +140,82 @@ pub fn chunks(mut text: &[u8]) -> Option<usize> {
 pub fn picked(costs: &[f64], random: u64) -> Option<usize> {
     let standing = |index: usize| costs.get(index).copied().map(Standing::Open);
     balance::pick(&Field::even(costs.len()), random, standing).map(|picked| picked.index)
+}
+
+/// The limits of a worker that holds tokens of each.
+#[derive(Debug)]
+pub struct Limited {
+    limits: Limits,
+    client: Client,
+}
+
+/// Tokens, and how long they may be spent.
+const LEASED: u64 = 1 << 50;
+const LEASED_FOR: Duration = Duration::from_secs(3600);
+
+impl Limited {
+    /// By such policy, whose limits have one bucket each.
+    pub fn new(wire: pb::Authorization) -> Option<Self> {
+        let learnt: ringmail_proto::policy::Authorization = wire.try_into().ok()?;
+        let limits = learnt.limits.clone();
+        let (snapshot, _) = Snapshot::new();
+        let (buckets, _) = Buckets::new();
+        let now = Instant::now();
+        buckets.set(true, Some(now + LEASED_FOR));
+        let mut session = Session::new();
+        for limit in &limits {
+            let terms = limit.terms.as_ref().ok()?;
+            let key = buckets.key(&limit.name, b"", terms);
+            let name = (key.limit.clone(), key.name.clone());
+            session.hold(key.lease.clone(), name, key.pace, None, now);
+        }
+        if let Some(request) = session.report(now) {
+            let grant = |key: &pb::LeaseKey| pb::LeaseGrant {
+                number: key.number,
+                granted: LEASED,
+                ..pb::LeaseGrant::default()
+            };
+            let response = pb::LeaseResponse {
+                heard: request.sequence,
+                grants: request.keys.iter().map(grant).collect(),
+                opens_us: 0,
+            };
+            session.receive(&response, now).ok()?;
+        }
+        snapshot.put_authorization(Authorized {
+            authorizer: Authorizer::new(learnt),
+            authentications: Vec::new(),
+            limits,
+            version: Learnt {
+                epoch: 1,
+                sequence: 1,
+            },
+        });
+        Some(Self {
+            limits: Limits::new(snapshot, Arc::new(Metrics::new(1)), buckets),
+            client: Client {
+                svid: None,
+                address: IpAddr::from([10, 1, 2, 3]),
+            },
+        })
+    }
+
+    /// Spends a token of each limit for a request in neutral form, if all are there.
+    pub fn admit(&self, neutral: &[u8]) -> Option<()> {
+        let request = Request::decode(neutral).ok()?;
+        let wanted = Wanted {
+            client: &self.client,
+            port: 8080,
+            request: Some(request),
+            came: None,
+            token: None,
+            asking: &[],
+        };
+        let subject = Subject::from(&wanted);
+        let admitted = pin!(self.limits.admit(&subject));
+        match admitted.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => Some(()),
+            Poll::Ready(Err(_)) | Poll::Pending => None,
+        }
+    }
 }

@@ -19,6 +19,8 @@ const SURGE_MAX: f64 = 0.25;
 const HORIZON_LEAST: f64 = 0.3;
 /// Requests in the last second, from which on a key is one in regular use. One request says nothing of another.
 const REGULAR: f64 = 1.2;
+/// For a request that missed its token to spend the one that came.
+const WAITING: Duration = Duration::from_millis(20);
 /// A key that was not used for so long keeps no token.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -49,6 +51,9 @@ pub(super) struct Demand {
     counted: u64,
     /// Missed by the last look: such a request spends its token once it is there.
     missed: u64,
+    /// Those of the last time that any were, and when that was.
+    waiting: u64,
+    waiting_since: Instant,
     at: Instant,
     pub(super) last_used: Instant,
 }
@@ -66,6 +71,8 @@ pub(super) struct Target {
     pub(super) target: u64,
     /// Of these, as many as there are for every proxy whether it needs them or not.
     pub(super) spare: u64,
+    /// What requests wait for, and is not to be given back before they could spend it.
+    pub(super) waiting: u64,
 }
 
 impl Demand {
@@ -77,6 +84,8 @@ impl Demand {
             lately: 0.0,
             counted: 0,
             missed: 0,
+            waiting: 0,
+            waiting_since: now,
             at: now,
             last_used: now,
         }
@@ -87,6 +96,9 @@ impl Demand {
         let spent_since = spent.saturating_sub(self.counted);
         let used = missed + spent_since.saturating_sub(self.missed);
         (self.counted, self.missed) = (spent, missed);
+        if missed > 0 || now >= self.waiting_since + WAITING {
+            (self.waiting, self.waiting_since) = (missed, now);
+        }
         let passed = now.saturating_duration_since(self.at);
         self.at = now;
         if used > 0 {
@@ -128,6 +140,7 @@ impl Demand {
         Target {
             target: soon.max(perhaps).min(pace.burst.into()),
             spare,
+            waiting: self.waiting,
         }
     }
 }

@@ -509,12 +509,18 @@ impl Holding {
             unspent: told.unspent,
             sharers: told.sharers,
         });
-        let Target { target, spare } = self.demand.target(self.pace, left, now);
+        let Target {
+            target,
+            spare,
+            waiting,
+        } = self.demand.target(self.pace, left, now);
         let held = self.lease.held();
         // What jitters need not be given back, unless others may lack it.
-        let too_many = target * 2 + spare.min(1);
+        let too_many = (target * 2 + spare.min(1)).max(waiting);
         if held > too_many || self.demand.is_idle(now) {
-            self.returned += self.lease.withdraw(held.saturating_sub(target));
+            self.returned += self
+                .lease
+                .withdraw(held.saturating_sub(target.max(waiting)));
         }
         let low = held <= target / 2;
         let wanted = target.max(missed).min(burst).saturating_sub(held);

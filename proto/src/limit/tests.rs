@@ -429,6 +429,12 @@ fn of_what_is_scarce_nothing_is_held_that_is_not_needed() {
     once.request();
     once.after(10);
     assert_eq!(once.lease.held(), 0, "one says nothing of another");
+    // A look at it comes before the request that waited wakes up.
+    once.after(500);
+    once.lease.miss(1);
+    once.after(1);
+    once.after(1);
+    assert!(once.lease.spend(1), "it was given back");
     let mut busy = Alone::new(1000, 50);
     for _ in 0..100 {
         for _ in 0..2 {
