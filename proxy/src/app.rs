@@ -231,7 +231,8 @@ impl Session {
         });
         let mut _admitted = Admitted::default();
         if let Some(wanted) = &wanted {
-            match worker.limits.admit(&wanted.into()).await {
+            let subject = wanted.into();
+            match worker.limits.admit(&subject, exchange.begun()).await {
                 Ok(admitted) => _admitted = admitted,
                 Err(exceeded) => {
                     let refused = worker.policies.exceeds(wanted, &exceeded.limit);
@@ -391,7 +392,7 @@ async fn admit(worker: &Worker, wanted: Option<&Wanted<'_>>) -> Result<Admitted,
         return Ok(Admitted::default());
     };
     worker.policies.judge(wanted)?;
-    let admitted = worker.limits.admit(&wanted.into()).await;
+    let admitted = worker.limits.admit(&wanted.into(), Instant::now()).await;
     admitted.map_err(|exceeded| worker.policies.exceeds(wanted, &exceeded.limit))
 }
 

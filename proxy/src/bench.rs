@@ -147,6 +147,8 @@ pub fn picked(costs: &[f64], random: u64) -> Option<usize> {
 pub struct Limited {
     limits: Limits,
     client: Client,
+    /// Whoever asks has read the clock.
+    now: Instant,
 }
 
 /// Tokens, and how long they may be spent.
@@ -197,6 +199,7 @@ impl Limited {
                 svid: None,
                 address: IpAddr::from([10, 1, 2, 3]),
             },
+            now,
         })
     }
 
@@ -212,9 +215,9 @@ impl Limited {
             asking: &[],
         };
         let subject = Subject::from(&wanted);
-        let admitted = pin!(self.limits.admit(&subject));
+        let admitted = pin!(self.limits.admit(&subject, self.now));
         match admitted.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => Some(()),
+            Poll::Ready(Ok(_)) => Some(()),
             Poll::Ready(Err(_)) | Poll::Pending => None,
         }
     }

@@ -53,8 +53,14 @@ pub(crate) struct Limits {
     metrics: Arc<Metrics>,
     buckets: Arc<Buckets>,
     current: RefCell<Option<Rc<Current>>>,
+    /// For the name of a request's bucket.
     key: RefCell<Vec<u8>>,
+    /// For what a request needs: seldom does any wait, and while it does others make their own.
+    needs: RefCell<Vec<Need>>,
 }
+
+/// A bucket as this worker knows it; how often it does is counted here, and not for all workers.
+type Known = Rc<Arc<Key>>;
 
 /// What is in force.
 #[derive(Debug)]
@@ -66,7 +72,7 @@ struct Current {
 /// One limit's buckets and counters.
 #[derive(Debug, Default)]
 struct InForce {
-    buckets: RefCell<HashMap<Box<[u8]>, Arc<Key>>>,
+    buckets: RefCell<HashMap<Box<[u8]>, Known>>,
     admitted: OnceCell<Counter>,
     refused: OnceCell<Counter>,
 }
@@ -95,7 +101,7 @@ impl<'a> From<&Wanted<'a>> for Subject<'a> {
 pub(crate) struct Admitted(Vec<Taken>);
 
 #[derive(Debug)]
-struct Taken(Arc<Key>);
+struct Taken(Known);
 
 impl Drop for Taken {
     fn drop(&mut self) {
@@ -109,8 +115,21 @@ impl Drop for Taken {
 struct Need {
     /// The limit's place.
     limit: usize,
-    key: Arc<Key>,
+    key: Known,
     cost: u32,
+}
+
+impl Need {
+    /// What comes back once it is spent, if it does.
+    fn taken(&self) -> Option<Taken> {
+        self.key.pace.is_at_once().then(|| Taken(self.key.clone()))
+    }
+}
+
+impl Admitted {
+    fn of(needs: &[Need]) -> Self {
+        Self(needs.iter().filter_map(Need::taken).collect())
+    }
 }
 
 impl Limits {
@@ -125,6 +144,7 @@ impl Limits {
             buckets,
             current: RefCell::default(),
             key: RefCell::default(),
+            needs: RefCell::default(),
         }
     }
 
@@ -148,21 +168,23 @@ impl Limits {
         }));
     }
 
-    /// Whether what policy has allowed is within the limits; spends its tokens if it is.
-    pub(crate) async fn admit(&self, subject: &Subject<'_>) -> Result<Admitted, Exceeded> {
-        let Some(current) = self.current(subject.direction, subject.asked.port) else {
+    /// Whether what policy has allowed, at `now`, is within the limits; spends its tokens if it is.
+    pub(crate) async fn admit(
+        &self,
+        subject: &Subject<'_>,
+        now: Instant,
+    ) -> Result<Admitted, Exceeded> {
+        let Some(current) = self.current() else {
             return Ok(Admitted::default());
         };
-        let needs = self.needs(&current, subject)?;
-        if needs.is_empty() {
-            return Ok(Admitted::default());
-        }
-        let now = Instant::now();
-        // What would be refused is counted.
-        let shadow = self.meet(&current, &needs, Mode::Shadow, now).await;
-        let mut admitted = self.meet(&current, &needs, Mode::Enforce, now).await?;
-        admitted.0.append(&mut shadow.unwrap_or_default().0);
-        Ok(admitted)
+        let mut needs = self.needs(&current, subject)?;
+        let admitted = match self.spend_held(&current, &needs, now) {
+            Some(admitted) => Ok(admitted),
+            None => self.meet_all(&current, &needs, now).await,
+        };
+        needs.clear();
+        self.needs.replace(needs);
+        admitted
     }
 
     /// Whether anything that goes that way may be limited.
@@ -173,14 +195,12 @@ impl Limits {
         all.any(|limit| limit.direction == direction)
     }
 
-    /// None where no limit is for the port.
-    fn current(&self, direction: Direction, port: u16) -> Option<Rc<Current>> {
+    /// None where there are no limits.
+    fn current(&self) -> Option<Rc<Current>> {
         self.adopt_first();
         let current = self.current.borrow();
-        let current = current.as_ref()?;
-        let mut all = current.authorized.limits.iter();
-        all.any(|limit| limit.is_for(direction, port))
-            .then(|| current.clone())
+        let some = current.as_ref().filter(|one| !one.limits.is_empty());
+        some.cloned()
     }
 
     /// Before the first change was heard of.
@@ -192,7 +212,7 @@ impl Limits {
 
     /// The buckets that a request needs tokens of.
     fn needs(&self, current: &Current, subject: &Subject<'_>) -> Result<Vec<Need>, Exceeded> {
-        let (effort, mut needs) = (Effort::default(), Vec::new());
+        let (effort, mut needs) = (Effort::default(), self.needs.take());
         let asked = &subject.asked;
         for (at, limit) in current.authorized.limits.iter().enumerate() {
             if !limit.is_for(subject.direction, asked.port) {
@@ -213,13 +233,7 @@ impl Limits {
     }
 
     /// The bucket of what is asked, among those of the limit at `at`.
-    fn bucket(
-        &self,
-        current: &Current,
-        at: usize,
-        terms: &Terms,
-        subject: &Subject<'_>,
-    ) -> Arc<Key> {
+    fn bucket(&self, current: &Current, at: usize, terms: &Terms, subject: &Subject<'_>) -> Known {
         let mut key = self.key.borrow_mut();
         terms.write_key(&subject.asked, subject.route, &mut key);
         let mut buckets = current.limits[at].buckets.borrow_mut();
@@ -236,12 +250,37 @@ impl Limits {
         }
         let limit = &current.authorized.limits[at];
         let bucket = buckets.entry(key.as_slice().into());
-        let new = || self.buckets.key(&limit.name, &key, terms);
+        let new = || Rc::new(self.buckets.key(&limit.name, &key, terms));
         bucket.or_insert_with(new).clone()
     }
 
-    /// Spends what is needed of limits in such a mode, all or nothing. Limits in shadow mode hold nobody up, so one clock
-    /// reading is for both.
+    /// Spends what is needed where all of it is held, as it mostly is. Who needs one bucket need not look before.
+    fn spend_held(&self, current: &Current, needs: &[Need], now: Instant) -> Option<Admitted> {
+        let holds = |need: &Need| self.buckets.holds(&need.key, need.cost, now);
+        let spend = |need: &Need| self.buckets.spend_held(&need.key, need.cost, now);
+        let is_spent = (needs.len() == 1 || needs.iter().all(holds)) && needs.iter().all(spend);
+        is_spent.then(|| {
+            for need in needs {
+                current.count(need.limit, false, &self.metrics);
+            }
+            Admitted::of(needs)
+        })
+    }
+
+    /// What would be refused is counted as well. Limits in shadow mode hold nobody up, so one clock reading is for both.
+    async fn meet_all(
+        &self,
+        current: &Current,
+        needs: &[Need],
+        now: Instant,
+    ) -> Result<Admitted, Exceeded> {
+        let shadow = self.meet(current, needs, Mode::Shadow, now).await;
+        let mut admitted = self.meet(current, needs, Mode::Enforce, now).await?;
+        admitted.0.append(&mut shadow.unwrap_or_default().0);
+        Ok(admitted)
+    }
+
+    /// Spends what is needed of limits in such a mode, all or nothing.
     async fn meet(
         &self,
         current: &Current,
@@ -306,13 +345,11 @@ impl Limits {
     /// Spends what a look has found. None if it is gone by now: what comes back came back.
     fn spend<'a>(&self, needs: impl Iterator<Item = &'a Need>, now: Instant) -> Option<Admitted> {
         let mut admitted = Admitted::default();
-        for Need { key, cost, .. } in needs {
-            if !self.buckets.spend(key, *cost, now) {
+        for need in needs {
+            if !self.buckets.spend(&need.key, need.cost, now) {
                 return None;
             }
-            if key.pace.is_at_once() {
-                admitted.0.push(Taken(key.clone()));
-            }
+            admitted.0.extend(need.taken());
         }
         Some(admitted)
     }
@@ -320,7 +357,7 @@ impl Limits {
 
 impl Current {
     /// Of a limit that was in force before as it is now.
-    fn buckets(&self, limit: &Limit) -> Option<HashMap<Box<[u8]>, Arc<Key>>> {
+    fn buckets(&self, limit: &Limit) -> Option<HashMap<Box<[u8]>, Known>> {
         let at = self.authorized.limits.iter().position(|old| {
             let same = |old: &Terms, new: &Terms| old.is_same_bucket(new);
             let both = old.terms.as_ref().ok().zip(limit.terms.as_ref().ok());

@@ -39,6 +39,11 @@ impl Exchange {
         }
     }
 
+    /// When the request's head was complete.
+    pub(crate) fn begun(&self) -> Instant {
+        self.begun
+    }
+
     /// The final head of the response is changed so.
     pub(crate) fn edit(&mut self, edits: Edits) {
         self.edits = Some(Box::new(edits)).filter(|edits| !edits.is_empty());

@@ -129,12 +129,26 @@ impl Buckets {
         self.is_up.store(is_up, Relaxed);
     }
 
+    /// Whether so many tokens are leased.
+    pub(super) fn holds(&self, key: &Key, cost: u32, now: Instant) -> bool {
+        key.scope == Scope::Global && self.may_spend(now) && key.lease.held() >= cost.into()
+    }
+
+    /// Spends tokens that are leased, if there are so many.
+    pub(super) fn spend_held(&self, key: &Key, cost: u32, now: Instant) -> bool {
+        let spend = || match key.pace.is_at_once() {
+            true => key.lease.take(),
+            false => key.lease.spend(cost.into()),
+        };
+        key.scope == Scope::Global && self.may_spend(now) && spend()
+    }
+
     /// Whether a request finds so many tokens.
     pub(super) fn look(&self, key: &Arc<Key>, cost: u32, now: Instant) -> Outlook {
         if key.scope == Scope::Local {
             return self.look_alone(key, 1, cost, now);
         }
-        if self.may_spend(now) && key.lease.held() >= cost.into() {
+        if self.holds(key, cost, now) {
             return Outlook::There;
         }
         if self.is_up.load(Relaxed) && self.tell(key) {
@@ -173,11 +187,7 @@ impl Buckets {
         if key.scope == Scope::Local {
             return self.spend_alone(key, 1, cost, now);
         }
-        let spend = || match key.pace.is_at_once() {
-            true => key.lease.take(),
-            false => key.lease.spend(cost.into()),
-        };
-        if self.may_spend(now) && spend() {
+        if self.spend_held(key, cost, now) {
             return true;
         }
         // As it was looked at: a bucket that the ledger has no room to hear of is as without a ledger.
@@ -255,7 +265,8 @@ fn at_once(pace: Pace, sharers: u32) -> u64 {
 }
 
 fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+    let seconds = time.as_secs().saturating_mul(1_000_000);
+    seconds.saturating_add(time.subsec_micros().into())
 }
 
 #[cfg(test)]

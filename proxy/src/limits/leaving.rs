@@ -76,7 +76,7 @@ async fn admit(
         asked: asked_by_us(identity.as_deref(), way, request),
         route,
     };
-    worker.limits.admit(&subject).await
+    worker.limits.admit(&subject, Instant::now()).await
 }
 
 /// As it is told to the audit.

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringmail_proto::workload::{Protocol as Declared, Workload};
 use tokio::net::TcpStream;
@@ -83,7 +83,8 @@ pub(super) async fn serve(
         asking: &[],
     };
     worker.policies.judge(&wanted)?;
-    let admitted = worker.limits.admit(&(&wanted).into()).await;
+    let subject = (&wanted).into();
+    let admitted = worker.limits.admit(&subject, Instant::now()).await;
     let _admitted =
         admitted.map_err(|exceeded| worker.policies.exceeds(&wanted, &exceeded.limit))?;
     let mut to_app = match to_app {
