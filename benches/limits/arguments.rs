@@ -15,6 +15,9 @@ pub(crate) struct Arguments {
     /// The limit of 5000/s as well: up to 50 000 requests a second.
     #[arg(long)]
     pub(crate) large: bool,
+    /// Only traces of this shape: steady, overload, moving, flash.
+    #[arg(long)]
+    shape: Option<String>,
     /// Where all figures go.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench/limits.json"))]
     pub(crate) json: PathBuf,
@@ -27,5 +30,10 @@ impl Arguments {
     /// Whether the part of this name was asked for.
     pub(crate) fn wants(&self, name: &str) -> bool {
         self.parts.is_empty() || self.parts.iter().any(|part| name.contains(part.as_str()))
+    }
+
+    /// Whether a trace of this shape was.
+    pub(crate) fn wants_shape(&self, name: &str) -> bool {
+        self.shape.as_ref().is_none_or(|shape| shape == name)
     }
 }

@@ -1,5 +1,7 @@
 //! What asks: HTTP/2 through the proxy of its pod, each request when it is due, however many are not answered yet.
 
+use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,8 @@ use crate::trace::Arrival;
 
 /// Connections to each pod: one has a hundred streams, and a stall holds up more.
 const CONNECTIONS: usize = 4;
+/// In which a proxy says why it answered itself.
+const REASON: &str = "x-ringmail-reason";
 /// For an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -63,17 +67,17 @@ impl Client {
         };
         for (pod, n) in (0..self.0.len()).flat_map(|pod| (0..CONNECTIONS).map(move |n| (pod, n))) {
             let (connection, request) = self.request(pod, n, &run, true)?;
-            let outcome = ask(connection, request, Instant::now()).await;
+            let (asked, why) = ask(connection, request, Instant::now()).await;
             anyhow::ensure!(
-                outcome.outcome == Outcome::Admitted,
-                "the first request to pod {pod} is {:?}",
-                outcome.outcome
+                asked.outcome == Outcome::Admitted,
+                "the first request to pod {pod} is {:?}: {why:?}",
+                asked.outcome
             );
         }
         Ok(())
     }
 
-    /// Asks as the trace says.
+    /// Asks as the trace says, and says what failed why.
     pub(crate) async fn play(self, run: Run, trace: Vec<Arrival>) -> anyhow::Result<Vec<Asked>> {
         let (mut tasks, mut all) = (JoinSet::new(), Vec::with_capacity(trace.len()));
         let begun = Instant::now();
@@ -83,15 +87,26 @@ impl Client {
             }
             let (connection, request) = self.request(arrival.pod, n, &run, arrival.is_limited)?;
             tasks.spawn(async move {
-                let asked = ask(connection, request, begun).await;
-                Asked {
-                    is_limited: arrival.is_limited,
+                let (asked, why) = ask(connection, request, begun).await;
+                let is_limited = arrival.is_limited;
+                let asked = Asked {
+                    is_limited,
                     ..asked
-                }
+                };
+                (asked, why)
             });
         }
-        while let Some(asked) = tasks.join_next().await {
-            all.push(asked?);
+        let mut failures = BTreeMap::<_, usize>::new();
+        while let Some(joined) = tasks.join_next().await {
+            let (asked, why) = joined?;
+            all.push(asked);
+            if let Some(why) = why {
+                *failures.entry(why).or_default() += 1;
+            }
+        }
+        if !failures.is_empty() {
+            // Nobody may be looking.
+            let _ = writeln!(std::io::stderr(), "{}: failed {failures:?}", run.name);
         }
         Ok(all)
     }
@@ -124,8 +139,12 @@ async fn connect(address: SocketAddr) -> anyhow::Result<SendRequest<Bytes>> {
     Ok(client)
 }
 
-/// One request and its answer. A limit is not for it unless the caller says so.
-async fn ask(connection: SendRequest<Bytes>, request: Request<()>, begun: Instant) -> Asked {
+/// One request and its answer, or why there is none. A limit is not for it unless the caller says so.
+async fn ask(
+    connection: SendRequest<Bytes>,
+    request: Request<()>,
+    begun: Instant,
+) -> (Asked, Option<String>) {
     let mut at = begun.elapsed();
     let exchange = async {
         let mut connection = connection.ready().await?;
@@ -136,18 +155,25 @@ async fn ask(connection: SendRequest<Bytes>, request: Request<()>, begun: Instan
         while let Some(data) = response.body_mut().data().await {
             data?;
         }
-        Ok::<_, h2::Error>(response.status().as_u16())
+        Ok::<_, h2::Error>(response)
     };
-    let status = timeout(PATIENCE, exchange).await;
-    let outcome = match status {
-        Ok(Ok(200)) => Outcome::Admitted,
-        Ok(Ok(429)) => Outcome::Refused,
-        Ok(Ok(_) | Err(_)) | Err(_) => Outcome::Failed,
+    let (outcome, why) = match timeout(PATIENCE, exchange).await {
+        Ok(Ok(response)) => match response.status().as_u16() {
+            200 => (Outcome::Admitted, None),
+            429 => (Outcome::Refused, None),
+            status => {
+                let reason = response.headers().get(REASON);
+                (Outcome::Failed, Some(format!("{status} {reason:?}")))
+            }
+        },
+        Ok(Err(error)) => (Outcome::Failed, Some(error.to_string())),
+        Err(_) => (Outcome::Failed, Some("no answer in time".to_owned())),
     };
-    Asked {
+    let asked = Asked {
         at,
         answered: begun.elapsed(),
         outcome,
         is_limited: false,
-    }
+    };
+    (asked, why)
 }

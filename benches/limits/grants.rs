@@ -1,9 +1,11 @@
-//! How many leases a second one ledger gives: clients with many keys each on real streams to the real controller, which
-//! has one processor. Each says of all its keys that what it held is spent and that it wants more, and again as soon as
-//! all are granted.
+//! How many leases a second one ledger gives, its buckets in memory or in a real Redis: clients with many keys each on real
+//! streams to the real controller, which has one processor; Redis is on the other, as the clients are. Each says of all its
+//! keys that what it held is spent and that it wants more, and again as soon as all are granted.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use ringmail_proto::pb::certify_request::Credential;
 use ringmail_proto::pb::lease_service_client::LeaseServiceClient;
 use ringmail_tests::mesh::{Binaries, CONTROLLER_PORT, Mesh, Settings, TRUST_DOMAIN, Workload};
 use ringmail_tests::netns::{NODE_V4, Node};
+use ringmail_tests::process::Process;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Serialize;
@@ -42,7 +45,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Where a ledger keeps its buckets, as people call it, and how many grants a second are the goal.
-const HOMES: [(&str, f64); 1] = [("memory", 200_000.0)];
+const HOMES: [(&str, f64); 2] = [(MEMORY, 200_000.0), (REDIS, 20_000.0)];
+const MEMORY: &str = "memory";
+const REDIS: &str = "Redis";
+/// Where Redis listens, on the node's loopback.
+const REDIS_PORT: u16 = 16_379;
 
 /// What one ledger gave.
 #[derive(Debug, Serialize)]
@@ -64,9 +71,30 @@ pub(crate) fn measure(
     arguments: &Arguments,
 ) -> anyhow::Result<Vec<Grants>> {
     let homes = HOMES.iter();
+    let is_there = Command::new("redis-server").arg("--version").output();
+    let homes = homes.filter(|(home, _)| *home != REDIS || is_there.is_ok());
     homes
         .map(|(home, goal)| one(node, binaries, arguments, (home, *goal)))
         .collect()
+}
+
+/// What keeps the buckets, where that is not the controller, and what the controller is told of it.
+fn start(node: &Node, home: &str, directory: &Path) -> anyhow::Result<(Option<Process>, Settings)> {
+    let mut settings = Settings::default();
+    if home == MEMORY {
+        return Ok((None, settings));
+    }
+    let mut command = Command::new("redis-server");
+    command
+        .args(["--bind", "127.0.0.1", "--port", &REDIS_PORT.to_string()])
+        .args(["--save", "", "--appendonly", "no", "--dir"])
+        .arg(directory);
+    let redis = node
+        .namespace
+        .start(&command, 0, &directory.join("redis.log"))?;
+    let url = format!("redis://{}:{REDIS_PORT}", Ipv4Addr::LOCALHOST);
+    settings.controller_flags = vec!["--limits-redis".to_owned(), url];
+    Ok((Some(redis), settings))
 }
 
 fn one(
@@ -75,12 +103,17 @@ fn one(
     arguments: &Arguments,
     (home, goal): (&'static str, f64),
 ) -> anyhow::Result<Grants> {
-    let mut mesh = Mesh::start(node, binaries, Settings::default())?;
+    let directory = tempfile::tempdir()?;
+    let (redis, settings) = start(node, home, directory.path())?;
+    let mut mesh = Mesh::start(node, binaries, settings)?;
     mesh.put_namespace(NAMESPACE, true)?;
     mesh.put("bench", &objects())?;
     let process = mesh.controller().context("it runs")?.id();
     processor::pin_all(process, processor::MEASURED)?;
     processor::pin_all(std::process::id(), processor::OTHERS)?;
+    if let Some(redis) = &redis {
+        processor::pin_all(redis.id(), processor::OTHERS)?;
+    }
     let root = mesh.state_directory().join("root.pem");
     let controller = Arc::new(Controller {
         address: SocketAddr::new(NODE_V4.into(), CONTROLLER_PORT),

@@ -139,6 +139,7 @@ fn groups(arguments: &Arguments) -> Vec<Group> {
         .iter()
         .filter(|rate| arguments.large || !rate.is_large);
     let all = rates.flat_map(|rate| SHAPES.map(|(shape, name, _)| (*rate, shape, name)));
+    let all = all.filter(|(.., name)| arguments.wants_shape(name));
     let (slow, fast): (Group, Group) = all.partition(|(rate, ..)| rate.is_slow());
     let fast = fast.into_iter().map(|one| vec![one]);
     fast.chain([slow]).collect()
