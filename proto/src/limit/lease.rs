@@ -17,6 +17,8 @@ use crate::{Invalid, pb};
 
 /// Silence while something is held or wanted, at most.
 const HEARTBEAT: Duration = Duration::from_millis(250);
+/// Between two reports of refusals, while there is nothing else to say of their keys.
+const REFUSALS: Duration = Duration::from_secs(1);
 /// After how long a key's number is given up.
 const FORGOTTEN: Duration = Duration::from_secs(10);
 
@@ -29,6 +31,8 @@ pub struct Lease {
     missed: AtomicU64,
     /// Spent without a lease, and not reported.
     alone: AtomicU64,
+    /// Requests refused, and not reported.
+    refused: AtomicU64,
     /// Whom to tell of either, and by which number.
     session: Mutex<Option<(Arc<Calls>, u32)>>,
 }
@@ -83,6 +87,11 @@ impl Lease {
     /// So many were spent though none were leased: the ledger was away.
     pub fn spend_alone(&self, cost: u64) {
         self.count(&self.alone, cost);
+    }
+
+    /// A request that asked in vain was refused. Nobody is told in haste: whoever missed a token has said so.
+    pub fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The first that counts after a report tells the session.
@@ -144,6 +153,8 @@ pub struct Session {
     /// Requests that were not heard yet, and when they were sent; none of them is older than the last that was heard.
     sent: VecDeque<(u64, Instant)>,
     last_sent: Option<Instant>,
+    /// When something was last said of a key only because requests were refused.
+    refusals_said: Option<Instant>,
     /// When the last request that was heard was sent.
     last_heard: Option<Instant>,
     /// When the ledger leases.
@@ -171,6 +182,8 @@ struct Holding {
     granted: u64,
     returned: u64,
     alone: u64,
+    refused: u64,
+    refused_said: u64,
     /// As the ledger was told.
     said: Said,
     /// What requests said of what was spent, leased or not: the last that was heard, and those since.
@@ -237,6 +250,7 @@ impl Session {
             sequence: 0,
             sent: VecDeque::new(),
             last_sent: None,
+            refusals_said: None,
             last_heard: None,
             opens: None,
             holdings: BTreeMap::new(),
@@ -282,6 +296,8 @@ impl Session {
             granted: in_use,
             returned: 0,
             alone: 0,
+            refused: 0,
+            refused_said: 0,
             said: Said::default(),
             used: VecDeque::from([(0, 0)]),
             told: None,
@@ -357,10 +373,12 @@ impl Session {
     fn usages(&mut self, sequence: u64, now: Instant) -> (Vec<pb::LeaseUsage>, bool) {
         self.in_use.extend(self.calls.take());
         let (mut usages, mut is_alive) = (Vec::new(), false);
+        let is_due = self.refusals_said.is_none_or(|at| now >= at + REFUSALS);
         let Self {
             holdings,
             in_use,
             unused,
+            refusals_said,
             ..
         } = self;
         in_use.retain(|number| {
@@ -368,11 +386,17 @@ impl Session {
             let Some(holding) = holdings.get_mut(number) else {
                 return false;
             };
-            let said = holding.say(now);
-            let is_said = said.is_none();
+            let mut said = holding.say(now);
+            let has_refused = holding.has_refused();
+            let is_said = said.is_none() && !has_refused;
+            if said.is_none() && has_refused && is_due {
+                said = Some(holding.said);
+                *refusals_said = Some(now);
+            }
             if let Some(said) = said {
                 holding.used.push_back((sequence, said.spent + said.alone));
-                usages.push(usage(*number, said));
+                holding.refused_said = holding.refused;
+                usages.push(usage(*number, said, holding.refused));
             }
             let is_held = !holding.lease.is_empty() || holding.said.wanted > 0;
             is_alive |= is_held;
@@ -456,13 +480,14 @@ impl Default for Session {
     }
 }
 
-fn usage(number: u32, said: Said) -> pb::LeaseUsage {
+fn usage(number: u32, said: Said, refused: u64) -> pb::LeaseUsage {
     pb::LeaseUsage {
         number,
         spent: said.spent,
         returned: said.returned,
         wanted: said.wanted,
         alone: said.alone,
+        refused,
     }
 }
 
@@ -536,6 +561,12 @@ impl Holding {
         }
         self.said = said;
         Some(said)
+    }
+
+    /// Whether requests were refused that the ledger was not told of.
+    fn has_refused(&mut self) -> bool {
+        self.refused += self.lease.refused.swap(0, Ordering::Relaxed);
+        self.refused > self.refused_said
     }
 
     /// The same of tokens that come back: as many as are of use soon are held beside those in use.
