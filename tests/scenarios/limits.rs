@@ -38,6 +38,10 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
         who_has_no_more_is_refused_at_home,
     ),
     ("limits::shadow", shadow),
+    (
+        "limits::the_command_line_says_what_is_used",
+        the_command_line_says_what_is_used,
+    ),
     ("limits::without_the_ledger", without_the_ledger),
 ];
 
@@ -134,6 +138,9 @@ fn a_bucket_for_each_key(bed: Bed) -> anyhow::Result<()> {
             let admitted = admitted(shop, 12, &[("x-user", user)])?;
             ensure!((4..=5).contains(&admitted), "{user}: {admitted} of 5");
         }
+        // The first of each, for what the ledger had not heard of before.
+        let waits = "ringmail_rate_limit_wait_duration_seconds_count";
+        ensure!(shop.server_metric(waits, &[]) > 0.0, "nobody waited");
         Ok(())
     })
 }
@@ -299,6 +306,67 @@ fn shadow(bed: Bed) -> anyhow::Result<()> {
     })
 }
 
+/// What `ringmail limits` answers.
+fn shown(shop: &Shop<'_>, output: &str) -> anyhow::Result<String> {
+    let controller = "http://127.0.0.1:15014";
+    let asked = ["limits", "--controller", controller, "--output", output];
+    shop.mesh.ringmail(&asked)
+}
+
+fn the_command_line_says_what_is_used(bed: Bed) -> anyhow::Result<()> {
+    const SECRET: &str = "token-of-ada-5e1f";
+    play(bed, &Plan::default(), |shop| {
+        let by_user =
+            "{requests: 20, per: second, key: [{by: Identity}, {by: Header, name: X-User}]}";
+        let own = "{requests: 1000, per: second, scope: local}";
+        limit(shop, "", &format!("{by_user}, {own}"))?;
+        let mut last = String::new();
+        let is_shown = || -> anyhow::Result<bool> {
+            // More than there is of it, all the time.
+            admitted(shop, 30, &[("x-user", SECRET)])?;
+            last = shown(shop, "json")?;
+            let answer: serde_json::Value = serde_json::from_str(&last)?;
+            let limit = &answer[0]["limits"][0];
+            let (used, top) = (&limit["used"], &limit["top"][0]);
+            let share = used["share"].as_f64().unwrap_or_default();
+            let refused = used["refused"].as_f64().unwrap_or_default();
+            let tokens = top["used"]["tokens"].as_f64().unwrap_or_default();
+            ensure!(share < 1.5 && tokens < 30.0, "more than 20 a second");
+            Ok(share > 0.7 && refused > 1.0 && tokens > 14.0)
+        };
+        let mut is_shown = is_shown;
+        let found = wait::until(LIMIT, || is_shown().unwrap_or(false));
+        found.with_context(|| format!("what is used is not shown: {last}"))?;
+        let answer: serde_json::Value = serde_json::from_str(&last)?;
+        let (limits, limit) = (&answer[0]["limits"], &answer[0]["limits"][0]);
+        ensure!(limit["rate"] == "20/second" && limit["keys"] == 1, "{last}");
+        let key = limit["top"][0]["key"].as_str().context("no key")?;
+        ensure!(key.starts_with("spiffe://") && key.contains(" #"), "{key}");
+        ensure!(!last.contains(SECRET), "a header's value is shown");
+        ensure!(
+            limits[1]["scope"] == "local" && limits[1]["used"].is_null(),
+            "{last}"
+        );
+        ensure!(answer[0]["fallback_active"] == false, "{last}");
+        let table = shown(shop, "table")?;
+        ensure!(
+            table.contains("in memory of http://127.0.0.1:15014"),
+            "{table}"
+        );
+        ensure!(shop.server_metric("ringmail_rate_limit_fallback_active", &[]) == 0.0);
+        let answers = "ringmail_rate_limit_ledger_duration_seconds_count";
+        ensure!(shop.server_metric(answers, &[]) > 0.0);
+        let share = "ringmail_controller_ledger_share_used{limit=\"shop/calls/0\"}";
+        let is_counted = || {
+            let page = shop.mesh.controller_page("/metrics");
+            page.is_ok_and(|page| String::from_utf8_lossy(&page.body).contains(share))
+        };
+        ensure!(is_counted(), "no share among the metrics");
+        shop.mesh.remove("limit")?;
+        wait::until(LIMIT, || !is_counted()).context("the share of a limit that is gone")
+    })
+}
+
 fn without_the_ledger(bed: Bed) -> anyhow::Result<()> {
     // A share of two proxies is a request a second, from when the ledger is away.
     let cases = [("allow", 20..=20), ("deny", 0..=0), ("localShare", 0..=5)];
@@ -316,6 +384,7 @@ fn without_the_ledger(bed: Bed) -> anyhow::Result<()> {
                 let is_admitted = || get(shop, "/", &[]).is_ok_and(|reply| reply.status == 200);
                 wait::until(LIMIT, is_admitted)?;
             }
+            ensure!(shop.server_metric("ringmail_rate_limit_fallback_active", &[]) == 1.0);
             let admitted = admitted(shop, 20, &[])?;
             ensure!(expected.contains(&admitted), "{does}: {admitted} of 20");
             shop.mesh.start_controller()?;
