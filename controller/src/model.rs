@@ -415,14 +415,19 @@ fn revocations(
     newest.sort_by_key(|one| std::cmp::Reverse(one.until));
     for one in newest {
         let is_too_much = all.len() + one.identities.len() + one.serials.len() > REVOKED_MAX;
-        let broken = is_too_much.then(|| {
-            format!("with it more than {REVOKED_MAX} would be revoked; it is NOT in force")
-        });
+        let unread = one.broken.as_ref();
+        let broken = match is_too_much {
+            true => Some(format!(
+                "with it more than {REVOKED_MAX} would be revoked; it is NOT in force"
+            )),
+            false => unread.map(|invalid| format!("{invalid}; the rest of it is in force")),
+        };
         let key = (Kind::IdentityRevocation, &one.metadata);
         let mut report = PolicyReport::of(key, broken);
         if let Some(broken) = &report.broken {
             problems.push(format!("{}: {broken}", report.key));
-        } else {
+        }
+        if !is_too_much {
             report.workloads = everybody.clone();
             let identities = one.identities.iter().cloned();
             identities.for_each(|id| all.add_identity(id, one.until));

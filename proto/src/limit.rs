@@ -225,4 +225,7 @@ impl Pace {
 mod model;
 
 #[cfg(test)]
+mod at_once;
+
+#[cfg(test)]
 mod tests;

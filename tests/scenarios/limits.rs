@@ -1,6 +1,7 @@
 //! How often apps may be asked: limits as apps and operators see them.
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -32,6 +33,7 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
         what_a_header_says_it_costs,
     ),
     ("limits::connections", connections),
+    ("limits::at_once", at_once),
     ("limits::what_leaves", what_leaves),
     (
         "limits::who_has_no_more_is_refused_at_home",
@@ -163,7 +165,9 @@ fn refusals_explain_themselves(bed: Bed) -> anyhow::Result<()> {
         ensure!(header("ratelimit-policy")? == "\"shop/calls/0\";q=2;w=60");
         ensure!(header("ratelimit")?.starts_with("\"shop/calls/0\";r=0;t="));
         let decision = header("x-ringmail-decision")?.to_owned();
-        let log = shop.mesh.proxy_log(&Workload::new("shop", "server"))?;
+        // Whoever's proxy refused it.
+        let log = |pod| shop.mesh.proxy_log(&Workload::new("shop", pod));
+        let log = log("server")? + &log("client")?;
         let line = log.lines().find(|line| line.contains(&decision));
         let line = line.context("no line in the audit")?;
         ensure!(
@@ -224,6 +228,56 @@ fn connections(bed: Bed) -> anyhow::Result<()> {
     })
 }
 
+/// A request whose last byte is not sent; none if it is refused at once.
+fn begun(shop: &Shop<'_>) -> anyhow::Result<Option<TcpStream>> {
+    let mut socket = dial(&shop.client, WEB)?;
+    write!(
+        socket,
+        "POST / HTTP/1.1\r\nhost: {WEB}\r\ncontent-length: 2\r\n\r\nx"
+    )?;
+    socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+    let mut head = [0; 12];
+    match socket.read_exact(&mut head) {
+        Err(_) => Ok(Some(socket)),
+        Ok(()) => {
+            ensure!(&head == b"HTTP/1.1 429", "{:?}", str::from_utf8(&head));
+            Ok(None)
+        }
+    }
+}
+
+/// What is under way holds its place until it is over.
+fn at_once(bed: Bed) -> anyhow::Result<()> {
+    play(bed, &Plan::default(), |shop| {
+        limit(shop, "", "{concurrentRequests: 3}")?;
+        get(shop, "/", &[])?;
+        until_leasing(shop)?;
+        for round in 0..2 {
+            let mut held = Vec::new();
+            // A token may take longer to come than a request waits for it.
+            for _ in 0..50 {
+                if held.len() < 3 {
+                    held.extend(begun(shop)?);
+                }
+            }
+            ensure!(held.len() == 3, "{round}: {} of 3", held.len());
+            for _ in 0..4 {
+                ensure!(begun(shop)?.is_none(), "{round}: a fourth");
+            }
+            let reply = get(shop, "/", &[])?;
+            ensure!(reply.status == 429 && !reply.headers.contains_key("ratelimit"));
+            for mut socket in held {
+                socket.write_all(b"y")?;
+                socket.set_read_timeout(Some(LIMIT))?;
+                let mut head = [0; 12];
+                socket.read_exact(&mut head)?;
+                ensure!(&head == b"HTTP/1.1 200", "{round}: {head:?}");
+            }
+        }
+        Ok(())
+    })
+}
+
 /// The proxy of whoever asks counts, and answers.
 fn what_leaves(bed: Bed) -> anyhow::Result<()> {
     play(bed, &Plan::default(), |shop| {
@@ -267,7 +321,12 @@ fn who_has_no_more_is_refused_at_home(bed: Bed) -> anyhow::Result<()> {
         limit(shop, "", "{requests: 2, per: hour, key: [{by: Identity}]}")?;
         get(shop, "/", &[])?;
         until_leasing(shop)?;
-        let is_over = || get(shop, "/", &[]).is_ok_and(|reply| reply.status == 429);
+        let after = |reply: &Reply| -> Option<u64> {
+            let after = reply.headers.get("retry-after")?;
+            after.to_str().ok()?.parse().ok()
+        };
+        // Before that, another token may come any moment.
+        let is_over = || get(shop, "/", &[]).is_ok_and(|reply| after(&reply) > Some(60));
         wait::until(LIMIT, is_over)?;
         let at_server = || shop.server_metric(DECISIONS, &[("outcome", "refused")]);
         let before = at_server();
@@ -276,8 +335,8 @@ fn who_has_no_more_is_refused_at_home(bed: Bed) -> anyhow::Result<()> {
             ensure!(reply.status == 429, "{n}: {reply:?}");
             ensure!(refusal(&reply) == Some("rate_limited"));
             ensure!(reply.headers.get("x-ringmail-exhausted").is_none());
-            let after = reply.headers.get("retry-after").context("no Retry-After")?;
-            ensure!(after.to_str()?.parse::<u64>()? > 60, "{after:?}");
+            ensure!(after(&reply) > Some(60), "{n}: {reply:?}");
+            ensure!(reply.headers["ratelimit-policy"] == "\"shop/calls/0\";q=2;w=3600");
         }
         let asked = at_server() - before;
         ensure!(

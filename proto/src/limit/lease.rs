@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::demand::{self, Demand, Left, Target};
+use super::demand::{Demand, Left, Target};
 use super::{LEASE_TIME, Pace};
 use crate::{Invalid, pb};
 
@@ -47,7 +47,10 @@ const IN_USE: u64 = 1 << 32;
 impl Lease {
     /// Takes a token that comes back, if there is one that is held.
     pub fn take(&self) -> bool {
-        let take = |tokens: u64| (tokens % IN_USE > 0).then(|| tokens - 1 + IN_USE);
+        let take = |tokens: u64| {
+            let is_held = !tokens.is_multiple_of(IN_USE);
+            is_held.then(|| tokens - 1 + IN_USE)
+        };
         self.tokens
             .try_update(Ordering::Relaxed, Ordering::Relaxed, take)
             .is_ok()
@@ -440,6 +443,10 @@ impl Session {
             };
             let more = grant.granted.saturating_sub(holding.granted);
             holding.granted += more;
+            // Nothing else tells the ledger of the next one that is wanted: none is ever spent.
+            if holding.pace.is_at_once() {
+                holding.said.wanted = holding.said.wanted.saturating_sub(more);
+            }
             if more > 0 {
                 holding.lease.add(more);
                 self.in_use.insert(grant.number);
@@ -573,19 +580,19 @@ impl Holding {
     fn say_at_once(&mut self, missed: u64, now: Instant) -> Option<Said> {
         let tokens = self.lease.tokens.load(Ordering::Relaxed);
         let (held, in_use) = (tokens % IN_USE, tokens / IN_USE);
-        self.demand.count(0, missed, now);
-        if in_use > 0 {
-            self.demand.last_used = now;
-        }
+        self.demand.count_at_once(in_use, missed, now);
         // Taken while the ledger was away, and brought back since: they are nobody's.
         let extra = (held + in_use).saturating_sub(self.granted - self.returned);
         let held = held - self.lease.withdraw(extra);
-        let left = self.told.map(|told| told.unspent / f64::from(told.sharers));
-        let target = match self.demand.is_idle(now) {
-            true => 0,
-            false => demand::at_once(in_use, left),
-        };
-        if held > target.saturating_mul(2) {
+        let left = self.told.map(|told| Left {
+            unspent: told.unspent,
+            sharers: told.sharers,
+        });
+        let target = self.demand.target_at_once(in_use, left, now);
+        // What jitters need not be given back, unless others lack it.
+        let is_scarce = left.is_some_and(|left| left.unspent < 1.0);
+        let too_many = if is_scarce { target } else { target * 2 };
+        if held > too_many {
             self.returned += self.lease.withdraw(held - target);
         }
         let wanted = target.max(missed).min(self.pace.burst.into());

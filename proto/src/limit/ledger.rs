@@ -478,7 +478,10 @@ impl Ledger {
             let Some(holding) = session.holdings.get_mut(number) else {
                 continue;
             };
-            if holding.wanted == 0 {
+            // Who holds some that are not in use can give them back.
+            let is_short = unmet > 0 && account.pace.is_at_once() && holding.leased() > 0;
+            let is_news = is_short && holding.told.unspent >= 1.0;
+            if holding.wanted == 0 && !is_news {
                 continue;
             }
             holding.granted += share;
