@@ -1,4 +1,4 @@
-//! `/metrics`, `/ready`, `/live`, `/status`, `/workloads`: for people, probes and scrapers; `/applied`: for the replica
+//! `/metrics`, `/ready`, `/live`, `/status`, `/limits`, `/workloads`: for people, probes and scrapers; `/applied`: for the replica
 //! that leads; never for proxies. Nothing here changes anything.
 //!
 //! Limits: pages that sum something up are made one at a time, aside; who asks waits [`BUSY_MAX`] for its turn.
@@ -26,10 +26,16 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use crate::applied::{self, PolicyState, Proxies};
+use crate::ledger::shown::Shown;
 use crate::model::RouteStatus;
 use crate::publish::Snapshots;
 use crate::source;
 use crate::stop::Stop;
+
+/// `/limits`.
+pub(crate) mod limits;
+
+use limits::{Fingerprints, LedgerHome};
 
 /// For the pages that others asked for before.
 const BUSY_MAX: Duration = Duration::from_secs(5);
@@ -43,6 +49,9 @@ pub(crate) struct Pages {
     pub(crate) source: watch::Receiver<Option<Arc<source::State>>>,
     pub(crate) snapshots: Snapshots,
     pub(crate) proxies: Arc<Proxies>,
+    pub(crate) ledger: watch::Receiver<Shown>,
+    pub(crate) ledger_home: LedgerHome,
+    pub(crate) fingerprints: Fingerprints,
     /// Whose turn it is.
     pub(crate) turn: Semaphore,
 }
@@ -69,6 +78,7 @@ pub(crate) async fn serve(listener: TcpListener, pages: Arc<Pages>, mut stop: St
         .route("/ready", get(ready))
         .route("/live", get(|| async { "live\n" }))
         .route("/status", get(status))
+        .route("/limits", get(limits))
         .route("/applied", get(applied))
         .route("/workloads/{namespace}/{name}", get(workload))
         .with_state(pages);
@@ -193,6 +203,13 @@ fn summed(pages: &Pages) -> Response {
         Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
+}
+
+async fn limits(State(pages): State<Arc<Pages>>) -> Response {
+    made(pages, |pages| {
+        axum::Json(limits::page(pages)).into_response()
+    })
+    .await
 }
 
 async fn applied(State(pages): State<Arc<Pages>>) -> Response {

@@ -19,6 +19,9 @@ mod report;
 /// Sidecars, asked through the API server.
 mod fleet;
 
+/// The controller's pages.
+mod controller;
+
 /// `ringmail check`.
 mod check;
 
@@ -33,6 +36,9 @@ mod proxies;
 
 /// `ringmail why`.
 mod why;
+
+/// `ringmail limits`.
+mod limits;
 
 /// `ringmail inject`.
 mod inject;
@@ -84,6 +90,8 @@ enum Command {
     Proxies(Where),
     /// Would this be allowed, and by which rule? Or: what was this refusal?
     Why(Box<why::Question>),
+    /// How much is used of each rate limit, by whom, and who is refused?
+    Limits(limits::Question),
     /// Put sidecars into files, as the webhook would.
     Inject {
         /// A file of YAML, or - for standard input.
@@ -139,6 +147,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Identity { pod, namespace } => identity::run(format, &namespace, &pod).await?,
         Command::Proxies(asked) => proxies::run(format, asked.namespace).await?,
         Command::Why(question) => why::run(format, system, *question).await?,
+        Command::Limits(question) => limits::run(format, system, &question).await?,
         Command::Inject {
             filename,
             trust_domain,

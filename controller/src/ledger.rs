@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use ringmail_proto::identity::WorkloadName;
 use ringmail_proto::limit::home::{Answer, Memory};
 use ringmail_proto::limit::ledger::{Ledger, SessionId};
-use ringmail_proto::limit::{Pace, RESYNC_TIME, Scope};
+use ringmail_proto::limit::{Limit, Pace, RESYNC_TIME, Scope};
 use ringmail_proto::pb;
 use tokio::sync::{mpsc, watch};
+use tokio::task::yield_now;
 use tokio::time::{interval, sleep_until};
 use tonic::Status;
 use tracing::warn;
@@ -30,9 +31,13 @@ mod home;
 /// Buckets in a server that controllers share.
 mod redis;
 
+/// What people are shown of it.
+pub(crate) mod shown;
+
 use home::{Asked, Home};
 use redis::Lost;
 pub(crate) use redis::Server;
+use shown::{Shown, Surveyor};
 
 /// Events that were not heard yet; whoever has more to say waits.
 const EVENTS_MAX: usize = 4096;
@@ -42,6 +47,8 @@ pub(crate) const RESPONSES_MAX: usize = 256;
 const LOOK: Duration = Duration::from_millis(100);
 /// How often buckets that are full again are forgotten.
 const SWEEP: Duration = Duration::from_secs(10);
+/// How often it is looked up what is used of each limit.
+const SURVEY: Duration = Duration::from_secs(1);
 
 /// Responses to one session, or why it is over.
 pub(crate) type Out = mpsc::Sender<Result<pb::LeaseResponse, Status>>;
@@ -66,6 +73,7 @@ pub(crate) struct Keeper {
     events: mpsc::Receiver<Event>,
     snapshots: Snapshots,
     place: Place,
+    surveyor: Surveyor,
     metrics: Arc<Metrics>,
 }
 
@@ -82,6 +90,7 @@ pub(crate) enum Place {
 struct Kept {
     ledger: Ledger,
     home: Home,
+    opens: Instant,
     sessions: HashMap<SessionId, (WorkloadName, Out)>,
     metrics: Arc<Metrics>,
 }
@@ -127,12 +136,18 @@ async fn until(leads: &mut watch::Receiver<bool>, expected: bool) {
 }
 
 impl Keeper {
-    pub(crate) fn new(snapshots: Snapshots, place: Place, metrics: Arc<Metrics>) -> (Self, Events) {
+    pub(crate) fn new(
+        snapshots: Snapshots,
+        place: Place,
+        shown: watch::Sender<Shown>,
+        metrics: Arc<Metrics>,
+    ) -> (Self, Events) {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let keeper = Self {
             events,
             snapshots,
             place,
+            surveyor: Surveyor::new(shown, metrics.clone()),
             metrics,
         };
         (keeper, sender)
@@ -145,6 +160,7 @@ impl Keeper {
                 self.metrics.ledger_home_up.set(1);
                 let served = self.serve(&mut kept).await;
                 self.metrics.ledger_home_up.set(0);
+                self.surveyor.end();
                 kept.end_all(&self.place.away());
                 if served.is_none() {
                     return;
@@ -178,7 +194,7 @@ impl Keeper {
     /// Serves sessions until the home is lost. None: nobody is left to say anything.
     async fn serve(&mut self, kept: &mut Kept) -> Option<()> {
         let mut events = Vec::new();
-        let (mut look, mut sweep) = (interval(LOOK), interval(SWEEP));
+        let (mut look, mut sweep, mut survey) = (interval(LOOK), interval(SWEEP), interval(SURVEY));
         loop {
             kept.home.rest().await;
             let due = kept.ledger.next_due();
@@ -190,6 +206,9 @@ impl Keeper {
                 },
                 () = sleep_until(due.unwrap_or(far).into()) => {}
                 _ = look.tick() => kept.end_silent(Instant::now()),
+                _ = survey.tick() => self.surveyor.begin(),
+                // A long one goes on below, after whoever has something to say.
+                () = yield_now(), if self.surveyor.is_looking() => {}
                 _ = sweep.tick() => kept.home.sweep(Instant::now(), &self.snapshots.borrow().mesh),
             }
             let mesh = self.snapshots.borrow().mesh.clone();
@@ -201,6 +220,7 @@ impl Keeper {
                 warn!("the home of the ledger is lost: {lost}");
                 return Some(());
             }
+            self.surveyor.look(kept, mesh.limits(), now);
         }
     }
 }
@@ -210,6 +230,7 @@ impl Kept {
         Self {
             ledger: Ledger::reopened(opens),
             home,
+            opens,
             sessions: HashMap::new(),
             metrics,
         }
@@ -227,7 +248,7 @@ impl Kept {
                     return;
                 };
                 let own = mesh.authorization(workload);
-                let pace = |limit: &str| pace(own.as_deref()?, limit);
+                let pace = |limit: &str| pace_of(own.as_deref()?, limit);
                 if let Err(invalid) = self.ledger.hear(id, &request, pace, now) {
                     self.end(id, Some(Status::invalid_argument(invalid.to_string())));
                 }
@@ -299,8 +320,12 @@ impl Kept {
 }
 
 /// Of a limit that is for a workload.
-fn pace(own: &ringmail_proto::policy::Authorization, limit: &str) -> Option<Pace> {
-    let found = own.limits.iter().find(|one| &*one.name == limit)?;
-    let terms = found.terms.as_ref().ok()?;
+fn pace_of(own: &ringmail_proto::policy::Authorization, limit: &str) -> Option<Pace> {
+    pace(own.limits.iter().find(|one| &*one.name == limit)?)
+}
+
+/// Of a limit that holds for all proxies together.
+fn pace(limit: &Limit) -> Option<Pace> {
+    let terms = limit.terms.as_ref().ok()?;
     (terms.scope == Scope::Global).then_some(terms.pace)
 }

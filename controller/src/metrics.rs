@@ -13,8 +13,8 @@ mod labels;
 
 pub use labels::{
     Certified, CertifyLabels, Credential, ExchangeLabels, ExchangeOutcome, HandshakeLabels,
-    HandshakeOutcome, Reviewed, StreamEnd, StreamLabels, WatchLabels, Webhook, WebhookLabels,
-    WriteLabels, WriteOutcome, Written,
+    HandshakeOutcome, LimitLabels, Reviewed, StreamEnd, StreamLabels, WatchLabels, Webhook,
+    WebhookLabels, WriteLabels, WriteOutcome, Written,
 };
 
 /// Upper bounds of the buckets of an exchange's seconds: a call of a server nearby, to more than it may take.
@@ -63,6 +63,8 @@ pub struct Metrics {
     pub ledger_leased: Counter,
     /// `ledger_tokens_returned_total`: of those, given back unspent.
     pub ledger_returned: Counter,
+    /// `ledger_share_used`: of each limit, by its busiest key.
+    pub ledger_share_used: Family<LimitLabels, Gauge<f64, AtomicU64>>,
     /// `ledger_home_up`: whether the ledger is kept here.
     pub ledger_home_up: Gauge,
     /// `ledger_exchanges_total`: with the ledger's home, where that is a server.
@@ -113,6 +115,7 @@ impl Default for Metrics {
             ledger_sessions: Default::default(),
             ledger_leased: Default::default(),
             ledger_returned: Default::default(),
+            ledger_share_used: Default::default(),
             ledger_home_up: Default::default(),
             ledger_exchanges: Default::default(),
             ledger_exchange_seconds: Histogram::new(EXCHANGE_SECONDS),
@@ -280,6 +283,11 @@ impl Metrics {
             self.ledger_returned.clone(),
         );
         r.register(
+            "ledger_share_used",
+            "The part of what a rate limit lets through that its busiest key used of late",
+            self.ledger_share_used.clone(),
+        );
+        r.register(
             "ledger_home_up",
             "Whether the ledger of rate limits is kept here",
             self.ledger_home_up.clone(),
@@ -341,6 +349,12 @@ mod tests {
                 outcome: Reviewed::Allowed,
             })
             .inc();
+        metrics
+            .ledger_share_used
+            .get_or_create(&LimitLabels {
+                limit: "shop/calls/0".into(),
+            })
+            .set(0.0);
         metrics
             .ledger_exchanges
             .get_or_create(&ExchangeLabels {

@@ -3,7 +3,7 @@
 //! Fail closed: an endpoint that names a pod which does not exist, or no longer has that address, is left out rather
 //! than reached in plaintext.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::iter;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
@@ -14,7 +14,7 @@ use ringmail_proto::destination::{
     Destination, DestinationKind, Endpoint, Service, Timeouts, WEIGHT_DEFAULT,
 };
 use ringmail_proto::identity::{TrustDomain, WorkloadName};
-use ringmail_proto::limit::Pace;
+use ringmail_proto::limit::Limit;
 use ringmail_proto::policy::{Authorization, Posture};
 use ringmail_proto::revocation::{REVOKED_MAX, Revocations};
 use ringmail_proto::route::Routes;
@@ -88,8 +88,8 @@ pub struct Mesh {
     workloads: HashMap<WorkloadName, Arc<Workload>>,
     authorizations: HashMap<WorkloadName, Arc<Authorization>>,
     policies: Vec<PolicyReport>,
-    /// Limits that hold for all proxies together, by name.
-    limits: Arc<HashMap<Arc<str>, Pace>>,
+    /// Rate limits, by name.
+    limits: Arc<BTreeMap<Arc<str>, Limit>>,
     revocations: Arc<Revocations>,
     /// What `services` and `consumers` are made of.
     plain: services::Plain,
@@ -193,9 +193,9 @@ impl Mesh {
         &self.policies
     }
 
-    /// Limits that hold for all proxies together, by name.
+    /// All rate limits, by name.
     #[must_use]
-    pub fn limits(&self) -> &HashMap<Arc<str>, Pace> {
+    pub fn limits(&self) -> &Arc<BTreeMap<Arc<str>, Limit>> {
         &self.limits
     }
 
@@ -415,14 +415,19 @@ fn revocations(
     newest.sort_by_key(|one| std::cmp::Reverse(one.until));
     for one in newest {
         let is_too_much = all.len() + one.identities.len() + one.serials.len() > REVOKED_MAX;
-        let broken = is_too_much.then(|| {
-            format!("with it more than {REVOKED_MAX} would be revoked; it is NOT in force")
-        });
+        let unread = one.broken.as_ref();
+        let broken = match is_too_much {
+            true => Some(format!(
+                "with it more than {REVOKED_MAX} would be revoked; it is NOT in force"
+            )),
+            false => unread.map(|invalid| format!("{invalid}; the rest of it is in force")),
+        };
         let key = (Kind::IdentityRevocation, &one.metadata);
         let mut report = PolicyReport::of(key, broken);
         if let Some(broken) = &report.broken {
             problems.push(format!("{}: {broken}", report.key));
-        } else {
+        }
+        if !is_too_much {
             report.workloads = everybody.clone();
             let identities = one.identities.iter().cloned();
             identities.for_each(|id| all.add_identity(id, one.until));

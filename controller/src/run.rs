@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use crate::admin::limits::{Fingerprints, LedgerHome};
 use crate::admin::{self, Pages};
 use crate::applied::Proxies;
 use crate::attest::Attestor;
@@ -22,6 +23,7 @@ use crate::authority::Authority;
 use crate::config::{Config, DirectoryHome, Home};
 use crate::jwks::Keeper;
 use crate::ledger;
+use crate::ledger::shown::Shown;
 use crate::metrics::Metrics;
 use crate::model::Defaults;
 use crate::publish::Publisher;
@@ -89,6 +91,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let (states, source) = watch::channel(None);
     let (stopper, stop) = stop::pair();
     let proxies = Arc::new(Proxies::default());
+    let (shown, ledger) = watch::channel(Shown::default());
     let pages = Arc::new(Pages {
         trust_domain: config.trust_domain.clone(),
         registry: metrics.registry(),
@@ -96,6 +99,12 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         source: source.clone(),
         snapshots: snapshots.clone(),
         proxies: proxies.clone(),
+        ledger,
+        ledger_home: match config.limits_redis {
+            Some(_) => LedgerHome::Redis,
+            None => LedgerHome::Memory,
+        },
+        fingerprints: Fingerprints::new()?,
         turn: Semaphore::new(1),
     });
     let upkeep = Upkeep {
@@ -108,7 +117,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     // Who is alone leads.
     let (alone, leads) = watch::channel(matches!(opened.surroundings, Surroundings::Directory(_)));
     let place = ledger_place(&config, leads, &metrics)?;
-    let (ledger, events) = ledger::Keeper::new(snapshots.clone(), place, metrics.clone());
+    let (ledger, events) = ledger::Keeper::new(snapshots.clone(), place, shown, metrics.clone());
     let credentials = (authority.clone(), opened.attestor.clone());
     let routes = routes(&pages, credentials, &metrics, events, &stop);
     let front = Arc::new(Front {

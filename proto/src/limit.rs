@@ -28,6 +28,8 @@ mod wire;
 /// Which bucket a request is for, and what it costs.
 mod key;
 
+pub use key::{OVERFLOW, Said};
+
 /// One key's tokens.
 pub mod bucket;
 
@@ -36,6 +38,9 @@ pub mod home;
 
 /// Who gets what of what is scarce.
 mod share;
+
+/// How much of a key's was used of late.
+mod recent;
 
 /// All keys, and the sessions of the proxies.
 pub mod ledger;
@@ -218,6 +223,9 @@ impl Pace {
 
 #[cfg(test)]
 mod model;
+
+#[cfg(test)]
+mod at_once;
 
 #[cfg(test)]
 mod tests;

@@ -155,5 +155,30 @@ mod tests {
         for text in ["", "0", "x", "-1", &"f".repeat(41)] {
             assert!(Serial::parse(text).is_err(), "{text}");
         }
+        assert!(Serial::parse(&"f".repeat(40)).is_ok(), "the longest");
+        let mut one = Revocations::default();
+        one.add_identity(id, 1);
+        assert!(!one.is_empty());
+        let mut one = Revocations::default();
+        one.add_serial(Serial::parse("1").expect("a serial"), 1);
+        assert!(!one.is_empty());
+    }
+
+    #[test]
+    fn so_many_are_taken_and_no_more() {
+        let revoked = |count: usize| {
+            let all = (1..=count).map(|n| pb::Revoked {
+                until: 1,
+                kind: Some(pb::revoked::Kind::Serial(format!("{n:x}"))),
+            });
+            Revocations::try_from(pb::Revocations {
+                revoked: all.collect(),
+            })
+        };
+        assert_eq!(
+            revoked(REVOKED_MAX).expect("as many as there may be").len(),
+            REVOKED_MAX
+        );
+        assert!(revoked(REVOKED_MAX + 1).is_err());
     }
 }

@@ -24,7 +24,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringmail_proto::limit::{Direction, Limit, Terms};
+use ringmail_proto::limit::{Direction, Limit, OVERFLOW, Terms};
 use ringmail_proto::policy::{Asked, Effort, Mode};
 use tokio::time::timeout;
 
@@ -41,8 +41,6 @@ use buckets::{Buckets, Key, Outlook};
 const WAIT_MAX: Duration = Duration::from_millis(5);
 /// Buckets of one limit that a worker knows.
 const KEYS_MAX: usize = 10_000;
-/// What those beyond are called; no value of a key is.
-const OVERFLOW: &[u8] = b"\0overflow";
 /// What a limit refuses that this version cannot act on.
 const UNREADABLE_WAIT: Duration = Duration::from_secs(60);
 
@@ -290,7 +288,7 @@ impl Limits {
     ) -> Result<Admitted, Exceeded> {
         let limits = &current.authorized.limits;
         let own = || needs.iter().filter(|need| limits[need.limit].mode == mode);
-        let until = now + WAIT_MAX;
+        let (begun, until, mut has_waited) = (now, now + WAIT_MAX, false);
         let (mut outcome, mut is_first) = (Ok(Admitted::default()), true);
         loop {
             let lacking =
@@ -320,6 +318,7 @@ impl Limits {
                     let granted = need.key.granted.notified();
                     // Whether it came or not is looked at again.
                     let _ = timeout(soon, granted).await;
+                    has_waited = true;
                     now = Instant::now();
                     continue;
                 }
@@ -338,6 +337,12 @@ impl Limits {
             if refused.is_none() || is_refused {
                 current.count(need.limit, is_refused, &self.metrics);
             }
+            if is_refused {
+                need.key.lease.refuse();
+            }
+        }
+        if has_waited {
+            self.metrics.rate_limit_waits.observe(now - begun);
         }
         outcome.map_err(|(limit, wait)| Exceeded::new(&limits[limit], wait))
     }

@@ -148,6 +148,12 @@ pub(crate) struct Metrics {
     /// 1 while a control stream is up.
     pub(crate) control_connected: Gauge,
     pub(crate) ledger_up: Gauge,
+    /// 1 while limits that are in use do as their `onUnavailable` says.
+    pub(crate) rate_limit_fallback: Gauge,
+    /// How long requests waited for tokens, those that did.
+    pub(crate) rate_limit_waits: Histogram,
+    /// From a request to the ledger to its answer.
+    pub(crate) rate_limit_lag: Histogram,
     /// Seconds since the Unix epoch at which the controller last confirmed what is in force.
     pub(crate) control_heard: Gauge,
     updates: Counters<ResultLabels>,
@@ -249,6 +255,23 @@ impl Metrics {
             "rate_limit_ledger_up",
             "1 while the ledger of rate limits leases; 0 also while no limit needs it"
         );
+        let rate_limit_fallback = register!(
+            Gauge::default(),
+            "rate_limit_fallback_active",
+            "1 while the ledger is away and rate limits in use do as their onUnavailable says"
+        );
+        let rate_limit_waits = register!(
+            MetricConstructor::<Histogram>::new_metric(&shards),
+            "rate_limit_wait_duration",
+            Seconds,
+            "How long requests waited for tokens of rate limits, those that did"
+        );
+        let rate_limit_lag = register!(
+            MetricConstructor::<Histogram>::new_metric(&shards),
+            "rate_limit_ledger_duration",
+            Seconds,
+            "What the ledger of rate limits took to answer"
+        );
         let control_heard = register!(
             Gauge::default(),
             "control_heard_timestamp",
@@ -291,6 +314,9 @@ impl Metrics {
             renewals,
             control_connected,
             ledger_up,
+            rate_limit_fallback,
+            rate_limit_waits,
+            rate_limit_lag,
             control_heard,
             updates,
             capture_in_force,

@@ -1,6 +1,7 @@
 //! How often apps may be asked: limits as apps and operators see them.
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -32,12 +33,17 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
         what_a_header_says_it_costs,
     ),
     ("limits::connections", connections),
+    ("limits::at_once", at_once),
     ("limits::what_leaves", what_leaves),
     (
         "limits::who_has_no_more_is_refused_at_home",
         who_has_no_more_is_refused_at_home,
     ),
     ("limits::shadow", shadow),
+    (
+        "limits::the_command_line_says_what_is_used",
+        the_command_line_says_what_is_used,
+    ),
     ("limits::without_the_ledger", without_the_ledger),
 ];
 
@@ -134,6 +140,9 @@ fn a_bucket_for_each_key(bed: Bed) -> anyhow::Result<()> {
             let admitted = admitted(shop, 12, &[("x-user", user)])?;
             ensure!((4..=5).contains(&admitted), "{user}: {admitted} of 5");
         }
+        // The first of each, for what the ledger had not heard of before.
+        let waits = "ringmail_rate_limit_wait_duration_seconds_count";
+        ensure!(shop.server_metric(waits, &[]) > 0.0, "nobody waited");
         Ok(())
     })
 }
@@ -156,7 +165,9 @@ fn refusals_explain_themselves(bed: Bed) -> anyhow::Result<()> {
         ensure!(header("ratelimit-policy")? == "\"shop/calls/0\";q=2;w=60");
         ensure!(header("ratelimit")?.starts_with("\"shop/calls/0\";r=0;t="));
         let decision = header("x-ringmail-decision")?.to_owned();
-        let log = shop.mesh.proxy_log(&Workload::new("shop", "server"))?;
+        // Whoever's proxy refused it.
+        let log = |pod| shop.mesh.proxy_log(&Workload::new("shop", pod));
+        let log = log("server")? + &log("client")?;
         let line = log.lines().find(|line| line.contains(&decision));
         let line = line.context("no line in the audit")?;
         ensure!(
@@ -217,6 +228,56 @@ fn connections(bed: Bed) -> anyhow::Result<()> {
     })
 }
 
+/// A request whose last byte is not sent; none if it is refused at once.
+fn begun(shop: &Shop<'_>) -> anyhow::Result<Option<TcpStream>> {
+    let mut socket = dial(&shop.client, WEB)?;
+    write!(
+        socket,
+        "POST / HTTP/1.1\r\nhost: {WEB}\r\ncontent-length: 2\r\n\r\nx"
+    )?;
+    socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+    let mut head = [0; 12];
+    match socket.read_exact(&mut head) {
+        Err(_) => Ok(Some(socket)),
+        Ok(()) => {
+            ensure!(&head == b"HTTP/1.1 429", "{:?}", str::from_utf8(&head));
+            Ok(None)
+        }
+    }
+}
+
+/// What is under way holds its place until it is over.
+fn at_once(bed: Bed) -> anyhow::Result<()> {
+    play(bed, &Plan::default(), |shop| {
+        limit(shop, "", "{concurrentRequests: 3}")?;
+        get(shop, "/", &[])?;
+        until_leasing(shop)?;
+        for round in 0..2 {
+            let mut held = Vec::new();
+            // A token may take longer to come than a request waits for it.
+            for _ in 0..50 {
+                if held.len() < 3 {
+                    held.extend(begun(shop)?);
+                }
+            }
+            ensure!(held.len() == 3, "{round}: {} of 3", held.len());
+            for _ in 0..4 {
+                ensure!(begun(shop)?.is_none(), "{round}: a fourth");
+            }
+            let reply = get(shop, "/", &[])?;
+            ensure!(reply.status == 429 && !reply.headers.contains_key("ratelimit"));
+            for mut socket in held {
+                socket.write_all(b"y")?;
+                socket.set_read_timeout(Some(LIMIT))?;
+                let mut head = [0; 12];
+                socket.read_exact(&mut head)?;
+                ensure!(&head == b"HTTP/1.1 200", "{round}: {head:?}");
+            }
+        }
+        Ok(())
+    })
+}
+
 /// The proxy of whoever asks counts, and answers.
 fn what_leaves(bed: Bed) -> anyhow::Result<()> {
     play(bed, &Plan::default(), |shop| {
@@ -260,7 +321,12 @@ fn who_has_no_more_is_refused_at_home(bed: Bed) -> anyhow::Result<()> {
         limit(shop, "", "{requests: 2, per: hour, key: [{by: Identity}]}")?;
         get(shop, "/", &[])?;
         until_leasing(shop)?;
-        let is_over = || get(shop, "/", &[]).is_ok_and(|reply| reply.status == 429);
+        let after = |reply: &Reply| -> Option<u64> {
+            let after = reply.headers.get("retry-after")?;
+            after.to_str().ok()?.parse().ok()
+        };
+        // Before that, another token may come any moment.
+        let is_over = || get(shop, "/", &[]).is_ok_and(|reply| after(&reply) > Some(60));
         wait::until(LIMIT, is_over)?;
         let at_server = || shop.server_metric(DECISIONS, &[("outcome", "refused")]);
         let before = at_server();
@@ -269,8 +335,8 @@ fn who_has_no_more_is_refused_at_home(bed: Bed) -> anyhow::Result<()> {
             ensure!(reply.status == 429, "{n}: {reply:?}");
             ensure!(refusal(&reply) == Some("rate_limited"));
             ensure!(reply.headers.get("x-ringmail-exhausted").is_none());
-            let after = reply.headers.get("retry-after").context("no Retry-After")?;
-            ensure!(after.to_str()?.parse::<u64>()? > 60, "{after:?}");
+            ensure!(after(&reply) > Some(60), "{n}: {reply:?}");
+            ensure!(reply.headers["ratelimit-policy"] == "\"shop/calls/0\";q=2;w=3600");
         }
         let asked = at_server() - before;
         ensure!(
@@ -299,6 +365,67 @@ fn shadow(bed: Bed) -> anyhow::Result<()> {
     })
 }
 
+/// What `ringmail limits` answers.
+fn shown(shop: &Shop<'_>, output: &str) -> anyhow::Result<String> {
+    let controller = "http://127.0.0.1:15014";
+    let asked = ["limits", "--controller", controller, "--output", output];
+    shop.mesh.ringmail(&asked)
+}
+
+fn the_command_line_says_what_is_used(bed: Bed) -> anyhow::Result<()> {
+    const SECRET: &str = "token-of-ada-5e1f";
+    play(bed, &Plan::default(), |shop| {
+        let by_user =
+            "{requests: 20, per: second, key: [{by: Identity}, {by: Header, name: X-User}]}";
+        let own = "{requests: 1000, per: second, scope: local}";
+        limit(shop, "", &format!("{by_user}, {own}"))?;
+        let mut last = String::new();
+        let is_shown = || -> anyhow::Result<bool> {
+            // More than there is of it, all the time.
+            admitted(shop, 30, &[("x-user", SECRET)])?;
+            last = shown(shop, "json")?;
+            let answer: serde_json::Value = serde_json::from_str(&last)?;
+            let limit = &answer[0]["limits"][0];
+            let (used, top) = (&limit["used"], &limit["top"][0]);
+            let share = used["share"].as_f64().unwrap_or_default();
+            let refused = used["refused"].as_f64().unwrap_or_default();
+            let tokens = top["used"]["tokens"].as_f64().unwrap_or_default();
+            ensure!(share < 1.5 && tokens < 30.0, "more than 20 a second");
+            Ok(share > 0.7 && refused > 1.0 && tokens > 14.0)
+        };
+        let mut is_shown = is_shown;
+        let found = wait::until(LIMIT, || is_shown().unwrap_or(false));
+        found.with_context(|| format!("what is used is not shown: {last}"))?;
+        let answer: serde_json::Value = serde_json::from_str(&last)?;
+        let (limits, limit) = (&answer[0]["limits"], &answer[0]["limits"][0]);
+        ensure!(limit["rate"] == "20/second" && limit["keys"] == 1, "{last}");
+        let key = limit["top"][0]["key"].as_str().context("no key")?;
+        ensure!(key.starts_with("spiffe://") && key.contains(" #"), "{key}");
+        ensure!(!last.contains(SECRET), "a header's value is shown");
+        ensure!(
+            limits[1]["scope"] == "local" && limits[1]["used"].is_null(),
+            "{last}"
+        );
+        ensure!(answer[0]["fallback_active"] == false, "{last}");
+        let table = shown(shop, "table")?;
+        ensure!(
+            table.contains("in memory of http://127.0.0.1:15014"),
+            "{table}"
+        );
+        ensure!(shop.server_metric("ringmail_rate_limit_fallback_active", &[]) == 0.0);
+        let answers = "ringmail_rate_limit_ledger_duration_seconds_count";
+        ensure!(shop.server_metric(answers, &[]) > 0.0);
+        let share = "ringmail_controller_ledger_share_used{limit=\"shop/calls/0\"}";
+        let is_counted = || {
+            let page = shop.mesh.controller_page("/metrics");
+            page.is_ok_and(|page| String::from_utf8_lossy(&page.body).contains(share))
+        };
+        ensure!(is_counted(), "no share among the metrics");
+        shop.mesh.remove("limit")?;
+        wait::until(LIMIT, || !is_counted()).context("the share of a limit that is gone")
+    })
+}
+
 fn without_the_ledger(bed: Bed) -> anyhow::Result<()> {
     // A share of two proxies is a request a second, from when the ledger is away.
     let cases = [("allow", 20..=20), ("deny", 0..=0), ("localShare", 0..=5)];
@@ -316,6 +443,7 @@ fn without_the_ledger(bed: Bed) -> anyhow::Result<()> {
                 let is_admitted = || get(shop, "/", &[]).is_ok_and(|reply| reply.status == 200);
                 wait::until(LIMIT, is_admitted)?;
             }
+            ensure!(shop.server_metric("ringmail_rate_limit_fallback_active", &[]) == 1.0);
             let admitted = admitted(shop, 20, &[])?;
             ensure!(expected.contains(&admitted), "{does}: {admitted} of 20");
             shop.mesh.start_controller()?;

@@ -7,6 +7,7 @@ use ringmail_proto::limit::Pace;
 use ringmail_proto::limit::home::{Answer, BucketName, Memory, Order};
 use tokio::time::sleep_until;
 
+use super::pace;
 use super::redis::{Lost, Redis};
 use crate::model::Mesh;
 
@@ -58,7 +59,7 @@ impl Home {
     pub(super) fn sweep(&mut self, now: Instant, mesh: &Mesh) {
         if let Self::Memory(memory) = self {
             let limits = mesh.limits();
-            memory.sweep(now, |limit| limits.get(limit).copied());
+            memory.sweep(now, |limit| pace(limits.get(limit)?));
         }
     }
 }

@@ -100,6 +100,13 @@ pub struct WatchLabels {
     pub kind: String,
 }
 
+/// Labels of a rate limit.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LimitLabels {
+    /// One that there is, by its name.
+    pub limit: String,
+}
+
 /// What the API server calls us for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Webhook {

@@ -4,7 +4,7 @@
 //! policy weaker in silence: where there are more than a proxy takes, everything is denied.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use prost::Message;
 use ringmail_proto::identity::WorkloadName;
-use ringmail_proto::limit::{LIMITS_MAX, Limit, Pace, Scope, Terms};
+use ringmail_proto::limit::{LIMITS_MAX, Limit, Terms};
 use ringmail_proto::policy::authentication::{Authentication, Issuer};
 use ringmail_proto::policy::{
     AUTHENTICATIONS_MAX, AUTHORIZATION_BYTES_MAX, Action, Authorization, Mode, POLICIES_MAX,
@@ -60,8 +60,8 @@ pub struct PolicyReport {
 pub(super) struct Authorizations {
     pub(super) by_workload: HashMap<WorkloadName, Arc<Authorization>>,
     pub(super) reports: Vec<PolicyReport>,
-    /// What the ledger keeps, by name.
-    pub(super) limits: HashMap<Arc<str>, Pace>,
+    /// By name.
+    pub(super) limits: BTreeMap<Arc<str>, Limit>,
 }
 
 /// Ports of a pod that a policy is for.
@@ -170,7 +170,11 @@ pub(super) fn apply(
     Authorizations {
         by_workload,
         reports,
-        limits: all.limits.iter().filter_map(global).collect(),
+        limits: all
+            .limits
+            .into_iter()
+            .map(|limit| (limit.name.clone(), limit))
+            .collect(),
     }
 }
 
@@ -246,12 +250,6 @@ fn authentications<'a>(
         });
     }
     (all, applied)
-}
-
-/// What the ledger keeps of a limit.
-fn global(limit: &Limit) -> Option<(Arc<str>, Pace)> {
-    let terms = limit.terms.as_ref().ok()?;
-    (terms.scope == Scope::Global).then(|| (limit.name.clone(), terms.pace))
 }
 
 /// Pods that have a proxy, by name.

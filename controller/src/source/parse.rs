@@ -217,6 +217,12 @@ fn one(
         (POLICIES, "IdentityRevocation") => {
             let revoked = revocation::meant(read(document)?);
             let revoked = revoked.map_err(|e| invalid(document, &e))?;
+            if let Some(broken) = &revoked.broken {
+                let line = document.line;
+                warnings.push(format!(
+                    "line {line}: a revocation is in force but for what cannot be read: {broken}"
+                ));
+            }
             (
                 Kind::IdentityRevocation,
                 Object::Revocation(Arc::new(revoked)),

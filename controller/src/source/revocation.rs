@@ -60,9 +60,11 @@ pub struct Revoked {
     pub serials: Vec<Serial>,
     /// Seconds since the Unix epoch.
     pub until: i64,
+    /// What of it cannot be read; the rest is in force.
+    pub broken: Option<Invalid>,
 }
 
-/// What is written, meant.
+/// What is written, meant. When it ends has to be right; of the rest what can be read is meant.
 pub(crate) fn meant(written: IdentityRevocation) -> Result<Revoked, Invalid> {
     let spec = written.spec;
     let inside = |field: &'static str| move |e: Invalid| e.inside(field);
@@ -70,13 +72,46 @@ pub(crate) fn meant(written: IdentityRevocation) -> Result<Revoked, Invalid> {
         .until
         .parse()
         .map_err(|_| Invalid::new("spec.until", "is no time in RFC 3339"))?;
-    let identities = spec.identities.iter().map(|id| id.parse());
-    let identities: Result<_, Invalid> = identities.collect();
-    let serials: Result<_, Invalid> = spec.serials.iter().map(|one| Serial::parse(one)).collect();
+    let mut broken = None;
+    let mut unread = |e: Invalid| {
+        broken.get_or_insert(e);
+    };
+    let identities = spec.identities.iter().map(|id| id.parse::<SpiffeId>());
+    let identities = identities.filter_map(|id| {
+        let id = id.map_err(inside("spec.identities"));
+        id.map_err(&mut unread).ok()
+    });
+    let identities = identities.collect();
+    let serials = spec.serials.iter().filter_map(|one| {
+        let serial = Serial::parse(one).map_err(inside("spec.serials"));
+        serial.map_err(&mut unread).ok()
+    });
+    let serials = serials.collect();
     Ok(Revoked {
         metadata: written.metadata,
-        identities: identities.map_err(inside("spec.identities"))?,
-        serials: serials.map_err(inside("spec.serials"))?,
+        identities,
+        serials,
         until: until.as_second(),
+        broken,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A restart, or a version that checks more, opens nothing that was closed.
+    #[test]
+    fn what_cannot_be_read_keeps_nothing_else_from_being_revoked() {
+        let spec = serde_json::json!({
+            "identities": ["spiffe://mesh/ns/a/sa/b", "nobody"],
+            "serials": ["x", "07"],
+            "until": "2040-01-01T00:00:00Z",
+        });
+        let spec: IdentityRevocationSpec = serde_json::from_value(spec).expect("a spec");
+        let one = meant(IdentityRevocation::new("r", spec)).expect("some of it");
+        assert_eq!((one.identities.len(), one.serials.len()), (1, 1));
+        let broken = one.broken.expect("the first").to_string();
+        assert!(broken.starts_with("spec.identities"), "{broken}");
+    }
 }

@@ -54,6 +54,7 @@ fn ours(question: &Question) -> Answer {
             invalid.map(ToString::to_string)
         }
         Some(Ok(Object::Limits(policy))) => policy.broken().map(ToString::to_string),
+        Some(Ok(Object::Revocation(one))) => one.broken.as_ref().map(ToString::to_string),
         Some(Ok(_)) => None,
     };
     match refused {

@@ -24,19 +24,8 @@ const WAITING: Duration = Duration::from_millis(20);
 /// A key that was not used for so long keeps no token.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// Of tokens that come back, the part of those in use that is held for more.
-const MORE_AT_ONCE: u64 = 8;
-
-/// Of tokens that come back, how many it is good to hold beside those in use; of what nobody has each proxy has a share.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "saturates; a share is not below zero"
-)]
-pub(super) fn at_once(in_use: u64, share: Option<f64>) -> u64 {
-    let spare = share.map_or(1, |share| (share * IN_ADVANCE) as u64);
-    (in_use / MORE_AT_ONCE).max(1).min(spare)
-}
+/// Of tokens that come back, what is held beside the most that were in use of late.
+const BESIDE: f64 = 0.125;
 
 /// How much is spent, or would be.
 #[derive(Debug, Clone, Copy)]
@@ -112,6 +101,34 @@ impl Demand {
         // Less than this between two looks says nothing of the pace.
         let passed = passed.max(HORIZON / 10);
         self.surge = (self.surge * faded).max(used * HORIZON.div_duration_f64(passed));
+    }
+
+    /// Tokens that are in use now and come back, and that were missed since this was asked last.
+    pub(super) fn count_at_once(&mut self, in_use: u64, missed: u64, now: Instant) {
+        let passed = now.saturating_duration_since(self.at);
+        self.at = now;
+        if in_use + missed > 0 {
+            self.last_used = now;
+        }
+        let faded = (-passed.as_secs_f64() / IDLE.as_secs_f64()).exp();
+        self.surge = (self.surge * faded).max(tokens(in_use + missed));
+    }
+
+    /// Of those, how many it is good to hold beside the ones in use: as many as were in use at once of late, as far as
+    /// nobody else lacks them.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "saturates; tokens that are less than none are none"
+    )]
+    pub(super) fn target_at_once(&self, in_use: u64, left: Option<Left>, now: Instant) -> u64 {
+        if self.is_idle(now) {
+            return 0;
+        }
+        let spare = |left: Left| (left.unspent * IN_ADVANCE / f64::from(left.sharers)) as u64;
+        let perhaps = (self.surge * (1.0 + BESIDE) + 1.0) as u64 - in_use;
+        // Before the ledger has said anything, one.
+        perhaps.min(left.map_or(1, spare))
     }
 
     /// Whether it was not used for so long that nothing is held for it.

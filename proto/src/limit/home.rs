@@ -79,7 +79,9 @@ impl Memory {
         if let Some(cap) = order.cap {
             bucket.cap(cap);
         }
-        bucket.debit(pace, order.debit);
+        if order.debit > 0 {
+            bucket.debit(pace, order.debit);
+        }
         let is_open = now >= self.opens;
         if is_open {
             bucket.open();

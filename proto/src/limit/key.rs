@@ -14,6 +14,22 @@ const BETWEEN: u8 = 0;
 /// The key of all that are too long.
 const TOO_LONG: &[u8] = b"\0\0";
 
+/// The key of all that are more than a worker keeps apart.
+pub const OVERFLOW: &[u8] = b"\0overflow";
+
+/// What a key says, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said<'a> {
+    /// A value for each part.
+    Values(Vec<&'a [u8]>),
+    /// It is that of all that are too long.
+    TooLong,
+    /// It is that of all that are too many.
+    TooMany,
+    /// It is no key of these parts.
+    Unknown,
+}
+
 impl Limit {
     /// Whether it is for what goes that way, to such a port.
     #[must_use]
@@ -24,6 +40,22 @@ impl Limit {
 }
 
 impl KeyPart {
+    /// Whether its values may be what nobody but its sender should know.
+    #[must_use]
+    pub fn is_secret(&self) -> bool {
+        match self {
+            Self::Header(_) | Self::Claim(_) => true,
+            Self::Identity
+            | Self::Namespace
+            | Self::ServiceAccount
+            | Self::Network { .. }
+            | Self::Method
+            | Self::Host
+            | Self::Paths(_)
+            | Self::Route => false,
+        }
+    }
+
     /// Whether it can only be told of an HTTP request.
     pub(super) fn needs_http(&self) -> bool {
         match self {
@@ -94,6 +126,21 @@ impl Terms {
                 key.extend_from_slice(TOO_LONG);
                 return;
             }
+        }
+    }
+
+    /// What was written.
+    #[must_use]
+    pub fn read_key<'a>(&self, key: &'a [u8]) -> Said<'a> {
+        let values: Vec<_> = match self.key.is_empty() {
+            true if key.is_empty() => Vec::new(),
+            _ => key.split(|byte| *byte == BETWEEN).collect(),
+        };
+        match key {
+            OVERFLOW => Said::TooMany,
+            TOO_LONG => Said::TooLong,
+            _ if values.len() == self.key.len() => Said::Values(values),
+            _ => Said::Unknown,
         }
     }
 

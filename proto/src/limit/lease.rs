@@ -11,12 +11,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::demand::{self, Demand, Left, Target};
+use super::demand::{Demand, Left, Target};
 use super::{LEASE_TIME, Pace};
 use crate::{Invalid, pb};
 
 /// Silence while something is held or wanted, at most.
 const HEARTBEAT: Duration = Duration::from_millis(250);
+/// Between two reports of refusals, while there is nothing else to say of their keys.
+const REFUSALS: Duration = Duration::from_secs(1);
 /// After how long a key's number is given up.
 const FORGOTTEN: Duration = Duration::from_secs(10);
 
@@ -29,6 +31,8 @@ pub struct Lease {
     missed: AtomicU64,
     /// Spent without a lease, and not reported.
     alone: AtomicU64,
+    /// Requests refused, and not reported.
+    refused: AtomicU64,
     /// Whom to tell of either, and by which number.
     session: Mutex<Option<(Arc<Calls>, u32)>>,
 }
@@ -43,7 +47,10 @@ const IN_USE: u64 = 1 << 32;
 impl Lease {
     /// Takes a token that comes back, if there is one that is held.
     pub fn take(&self) -> bool {
-        let take = |tokens: u64| (tokens % IN_USE > 0).then(|| tokens - 1 + IN_USE);
+        let take = |tokens: u64| {
+            let is_held = !tokens.is_multiple_of(IN_USE);
+            is_held.then(|| tokens - 1 + IN_USE)
+        };
         self.tokens
             .try_update(Ordering::Relaxed, Ordering::Relaxed, take)
             .is_ok()
@@ -83,6 +90,11 @@ impl Lease {
     /// So many were spent though none were leased: the ledger was away.
     pub fn spend_alone(&self, cost: u64) {
         self.count(&self.alone, cost);
+    }
+
+    /// A request that asked in vain was refused. Nobody is told in haste: whoever missed a token has said so.
+    pub fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The first that counts after a report tells the session.
@@ -144,6 +156,8 @@ pub struct Session {
     /// Requests that were not heard yet, and when they were sent; none of them is older than the last that was heard.
     sent: VecDeque<(u64, Instant)>,
     last_sent: Option<Instant>,
+    /// When something was last said of a key only because requests were refused.
+    refusals_said: Option<Instant>,
     /// When the last request that was heard was sent.
     last_heard: Option<Instant>,
     /// When the ledger leases.
@@ -171,6 +185,8 @@ struct Holding {
     granted: u64,
     returned: u64,
     alone: u64,
+    refused: u64,
+    refused_said: u64,
     /// As the ledger was told.
     said: Said,
     /// What requests said of what was spent, leased or not: the last that was heard, and those since.
@@ -237,6 +253,7 @@ impl Session {
             sequence: 0,
             sent: VecDeque::new(),
             last_sent: None,
+            refusals_said: None,
             last_heard: None,
             opens: None,
             holdings: BTreeMap::new(),
@@ -282,6 +299,8 @@ impl Session {
             granted: in_use,
             returned: 0,
             alone: 0,
+            refused: 0,
+            refused_said: 0,
             said: Said::default(),
             used: VecDeque::from([(0, 0)]),
             told: None,
@@ -357,10 +376,12 @@ impl Session {
     fn usages(&mut self, sequence: u64, now: Instant) -> (Vec<pb::LeaseUsage>, bool) {
         self.in_use.extend(self.calls.take());
         let (mut usages, mut is_alive) = (Vec::new(), false);
+        let is_due = self.refusals_said.is_none_or(|at| now >= at + REFUSALS);
         let Self {
             holdings,
             in_use,
             unused,
+            refusals_said,
             ..
         } = self;
         in_use.retain(|number| {
@@ -368,11 +389,17 @@ impl Session {
             let Some(holding) = holdings.get_mut(number) else {
                 return false;
             };
-            let said = holding.say(now);
-            let is_said = said.is_none();
+            let mut said = holding.say(now);
+            let has_refused = holding.has_refused();
+            let is_said = said.is_none() && !has_refused;
+            if said.is_none() && has_refused && is_due {
+                said = Some(holding.said);
+                *refusals_said = Some(now);
+            }
             if let Some(said) = said {
                 holding.used.push_back((sequence, said.spent + said.alone));
-                usages.push(usage(*number, said));
+                holding.refused_said = holding.refused;
+                usages.push(usage(*number, said, holding.refused));
             }
             let is_held = !holding.lease.is_empty() || holding.said.wanted > 0;
             is_alive |= is_held;
@@ -416,6 +443,10 @@ impl Session {
             };
             let more = grant.granted.saturating_sub(holding.granted);
             holding.granted += more;
+            // Nothing else tells the ledger of the next one that is wanted: none is ever spent.
+            if holding.pace.is_at_once() {
+                holding.said.wanted = holding.said.wanted.saturating_sub(more);
+            }
             if more > 0 {
                 holding.lease.add(more);
                 self.in_use.insert(grant.number);
@@ -456,13 +487,14 @@ impl Default for Session {
     }
 }
 
-fn usage(number: u32, said: Said) -> pb::LeaseUsage {
+fn usage(number: u32, said: Said, refused: u64) -> pb::LeaseUsage {
     pb::LeaseUsage {
         number,
         spent: said.spent,
         returned: said.returned,
         wanted: said.wanted,
         alone: said.alone,
+        refused,
     }
 }
 
@@ -538,23 +570,29 @@ impl Holding {
         Some(said)
     }
 
+    /// Whether requests were refused that the ledger was not told of.
+    fn has_refused(&mut self) -> bool {
+        self.refused += self.lease.refused.swap(0, Ordering::Relaxed);
+        self.refused > self.refused_said
+    }
+
     /// The same of tokens that come back: as many as are of use soon are held beside those in use.
     fn say_at_once(&mut self, missed: u64, now: Instant) -> Option<Said> {
         let tokens = self.lease.tokens.load(Ordering::Relaxed);
         let (held, in_use) = (tokens % IN_USE, tokens / IN_USE);
-        self.demand.count(0, missed, now);
-        if in_use > 0 {
-            self.demand.last_used = now;
-        }
+        self.demand.count_at_once(in_use, missed, now);
         // Taken while the ledger was away, and brought back since: they are nobody's.
         let extra = (held + in_use).saturating_sub(self.granted - self.returned);
         let held = held - self.lease.withdraw(extra);
-        let left = self.told.map(|told| told.unspent / f64::from(told.sharers));
-        let target = match self.demand.is_idle(now) {
-            true => 0,
-            false => demand::at_once(in_use, left),
-        };
-        if held > target.saturating_mul(2) {
+        let left = self.told.map(|told| Left {
+            unspent: told.unspent,
+            sharers: told.sharers,
+        });
+        let target = self.demand.target_at_once(in_use, left, now);
+        // What jitters need not be given back, unless others lack it.
+        let is_scarce = left.is_some_and(|left| left.unspent < 1.0);
+        let too_many = if is_scarce { target } else { target * 2 };
+        if held > too_many {
             self.returned += self.lease.withdraw(held - target);
         }
         let wanted = target.max(missed).min(self.pace.burst.into());

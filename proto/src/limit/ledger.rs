@@ -10,9 +10,15 @@ use std::time::{Duration, Instant};
 
 use super::bucket::tokens;
 use super::home::{Answer, BucketName, Order};
+use super::recent::Recent;
 use super::share::share;
 use super::{KEY_BYTES_MAX, LEDGER_TIME, Pace, RESYNC_TIME};
 use crate::{Invalid, pb};
+
+/// What of it people see.
+mod survey;
+
+pub use survey::{KeyUse, LimitUse, Survey};
 
 /// Keys that are spoken of, of all limits.
 pub const KEYS_MAX: usize = 200_000;
@@ -55,6 +61,7 @@ struct Account {
     due: Option<Instant>,
     /// Who is first when something does not divide.
     turn: usize,
+    recent: Recent,
 }
 
 #[derive(Debug)]
@@ -76,6 +83,7 @@ struct Holding {
     returned: u64,
     wanted: u64,
     alone: u64,
+    refused: u64,
     told: Told,
 }
 
@@ -184,7 +192,7 @@ impl Ledger {
         session.heard_at = now;
         self.answers.insert(id);
         for key in &request.keys {
-            self.name(id, key, &pace)?;
+            self.name(id, key, &pace, now)?;
         }
         for usage in &request.usages {
             self.usage(id, usage, now)?;
@@ -200,6 +208,7 @@ impl Ledger {
         id: SessionId,
         key: &pb::LeaseKey,
         pace: impl Fn(&str) -> Option<Pace>,
+        now: Instant,
     ) -> Result<(), Invalid> {
         let refuse =
             |field: &str, problem: &str| Err(Invalid::new(format!("keys.{field}"), problem));
@@ -219,7 +228,7 @@ impl Ledger {
             return refuse("number", "is in use");
         }
         let name: BucketName = (key.limit.as_str().into(), key.key.as_slice().into());
-        let Some(at) = self.account(name, pace) else {
+        let Some(at) = self.account(name, pace, now) else {
             return refuse("number", "is of one key more than the ledger keeps");
         };
         let claimed = match pace.is_at_once() {
@@ -233,6 +242,7 @@ impl Ledger {
             returned: 0,
             wanted: 0,
             alone: 0,
+            refused: 0,
             told: Told::default(),
         };
         if let Some(session) = self.sessions.get_mut(&id) {
@@ -255,7 +265,7 @@ impl Ledger {
         Ok(())
     }
 
-    fn account(&mut self, name: BucketName, pace: Pace) -> Option<usize> {
+    fn account(&mut self, name: BucketName, pace: Pace, now: Instant) -> Option<usize> {
         if let Some(at) = self.names.get(&name) {
             return Some(*at);
         }
@@ -269,6 +279,7 @@ impl Ledger {
             holders: Vec::new(),
             due: None,
             turn: 0,
+            recent: Recent::new(now),
         };
         let at = match self.free.pop() {
             Some(at) => {
@@ -307,7 +318,10 @@ impl Ledger {
         let spent = usage.spent.checked_sub(holding.spent);
         let returned = usage.returned.checked_sub(holding.returned);
         let alone = usage.alone.checked_sub(holding.alone);
-        let (Some(spent), Some(returned), Some(alone)) = (spent, returned, alone) else {
+        let refused = usage.refused.checked_sub(holding.refused);
+        let (Some(spent), Some(returned), Some(alone), Some(refused)) =
+            (spent, returned, alone, refused)
+        else {
             return refuse("spent", "is less than it was");
         };
         if account.pace.is_at_once() && spent + alone > 0 {
@@ -320,10 +334,13 @@ impl Ledger {
         holding.spent = usage.spent;
         holding.returned = usage.returned;
         holding.alone = usage.alone;
+        holding.refused = usage.refused;
         holding.wanted = usage.wanted.min(account.pace.burst.into());
         account.order.spent += spent;
         account.order.returned += returned;
         account.order.debit = account.order.debit.saturating_add(alone);
+        let used = spent.saturating_add(alone);
+        account.recent.count(account.pace, used, refused, now);
         // What came back need not be waited for.
         if returned > 0
             && let Some(due) = account.due.take()
@@ -439,6 +456,7 @@ impl Ledger {
         let mut shares = wants(&self.sessions, account);
         let wanted: u64 = shares.iter().fold(0, |sum, want| sum.saturating_add(*want));
         account.turn += 1;
+        account.recent.learn(account.pace, answer.unspent, now);
         share(&mut shares, answer.leased, account.turn);
         let dealt: u64 = shares.iter().sum();
         // Those who wanted it do no more.
@@ -460,7 +478,10 @@ impl Ledger {
             let Some(holding) = session.holdings.get_mut(number) else {
                 continue;
             };
-            if holding.wanted == 0 {
+            // Who holds some that are not in use can give them back.
+            let is_short = unmet > 0 && account.pace.is_at_once() && holding.leased() > 0;
+            let is_news = is_short && holding.told.unspent >= 1.0;
+            if holding.wanted == 0 && !is_news {
                 continue;
             }
             holding.granted += share;

@@ -43,10 +43,10 @@ struct Case {
 
 /// SplitMix64: a run is its seed's.
 #[derive(Debug)]
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, end: u64) -> u64 {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -54,7 +54,7 @@ impl Random {
         (z ^ (z >> 31)) % end.max(1)
     }
 
-    fn hits(&mut self, hundredths: u64) -> bool {
+    pub(super) fn hits(&mut self, hundredths: u64) -> bool {
         self.below(100) < hundredths
     }
 }

@@ -445,3 +445,30 @@ fn of_what_is_scarce_nothing_is_held_that_is_not_needed() {
     let held = busy.lease.held();
     assert!((10..=40).contains(&held), "a tenth of a second's: {held}");
 }
+
+/// Whoever is refused has cost a message by asking in vain, and costs no other of his own but one a second.
+#[test]
+fn refusals_are_said_with_what_else_there_is_to_say_or_once_a_second() {
+    let mut alone = Alone::new(1000, 4);
+    alone.request();
+    alone.after(10);
+    while alone.after(10).is_some() {}
+    let (mut said, mut requests) = (0, 0);
+    for n in 0..300 {
+        for _ in 0..3 {
+            alone.lease.refuse();
+        }
+        if n % 50 == 0 {
+            // It stays in use.
+            alone.lease.miss(0);
+        }
+        for usage in alone.after(10).into_iter().flat_map(|one| one.usages) {
+            requests += 1;
+            said = usage.refused;
+        }
+    }
+    assert!((600..=900).contains(&said), "{said} of 900");
+    assert!(requests <= 40, "{requests} messages in three seconds");
+    alone.after(1010);
+    assert_eq!(alone.after(1010).map_or(0, |one| one.usages.len()), 0);
+}

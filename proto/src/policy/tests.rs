@@ -1,3 +1,4 @@
+use super::effort::REMEMBERED_MAX;
 use super::*;
 use crate::pb;
 
@@ -366,6 +367,116 @@ fn shadow_policies_are_told_and_decide_nothing() {
     assert_eq!(decision.shadow.map(|one| one.verdict), Some(Verdict::Allow));
     let all = authorizer(pb::Posture::Open, vec![policy("shadow deny@81", &[])]);
     assert_eq!(decide(&all, said, &Vec::new()).shadow, None);
+    // With it, the first of all decides.
+    for (policies, by) in [(["deny", "shadow deny"], 0), (["shadow deny", "deny"], 0)] {
+        let policies = policies.map(|one| policy(one, &["namespace=b"]));
+        let all = authorizer(pb::Posture::Open, policies.into());
+        let shadow = decide(&all, said, &Vec::new()).shadow.expect("one");
+        let first = By::Rule {
+            policy: by,
+            rule: 0,
+        };
+        assert_eq!((shadow.verdict, shadow.by), (Verdict::Deny, first));
+    }
+}
+
+#[test]
+fn the_first_rule_is_named_wherever_it_is_filed() {
+    let said = "b/b - 80 GET /a";
+    let rules = [
+        "template=/{x}",
+        "namespace=b",
+        "identity=spiffe://mesh/*",
+        "",
+    ];
+    for first in 0..rules.len() {
+        let mut rules = rules.map(|rule| match rule.starts_with("template") {
+            true => format!(" > {rule}"),
+            false => rule.to_owned(),
+        });
+        rules.rotate_left(first);
+        let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
+        let all = authorizer(pb::Posture::Open, vec![policy("deny", &rules)]);
+        assert_eq!(all.posture(), Posture::Open);
+        let found = decide(&all, said, &Vec::new()).enforced;
+        let by = By::Rule { policy: 0, rule: 0 };
+        assert_eq!((found.verdict, found.by), (Verdict::Deny, by), "{rules:?}");
+    }
+}
+
+#[test]
+fn only_rules_about_http_require_it() {
+    let requires = |rule: &str| {
+        let all = authorizer(pb::Posture::Open, vec![policy("deny@80", &[rule])]);
+        (all.requires_http(80), all.requires_http(81))
+    };
+    for said in [
+        "namespace=a",
+        "identity=a*",
+        "account=a/b",
+        "network=10.0.0.0/8",
+    ] {
+        assert_eq!(requires(said), (false, false), "{said}");
+    }
+    for said in ["method=GET", "path=/a", "host=a", "header:x-a=b"] {
+        assert_eq!(requires(&format!(" > {said}")), (true, false), "{said}");
+    }
+}
+
+#[test]
+fn names_are_as_long_as_they_may_be() {
+    use super::wire::{claim_name, short};
+    let of = |length: usize| "a".repeat(length);
+    assert!(claim_name(&of(TEXT_BYTES_MAX)).is_ok());
+    assert!(claim_name(&of(TEXT_BYTES_MAX + 1)).is_err());
+    assert!(short("name", of(TEXT_BYTES_MAX)).is_ok());
+    assert!(short("name", of(TEXT_BYTES_MAX + 1)).is_err());
+}
+
+#[test]
+fn hosts_with_and_without_ports() {
+    use super::condition::without_port;
+    for (host, expected) in [
+        ("shop", "shop"),
+        ("shop:80", "shop"),
+        ("[::1]", "[::1]"),
+        ("[::1]:80", "[::1]"),
+    ] {
+        assert_eq!(without_port(host), expected);
+    }
+    let all = authorizer(
+        pb::Posture::Open,
+        vec![policy("deny", &[" > host=*.shop.example"])],
+    );
+    let denied = |host: &str| !may(&all, &format!("b/b - 80 GET / {host}"));
+    assert!(denied("a.shop.example") && denied("a.b.shop.example:80"));
+    assert!(!denied("shop.example") && !denied(".shop.example") && !denied("a.shop.exampleX"));
+}
+
+#[test]
+fn what_was_found_out_is_not_looked_for_again() {
+    let effort = Effort::default();
+    let looks = std::cell::Cell::new(0);
+    let look = |number, says| {
+        effort.once(number, || {
+            looks.set(looks.get() + 1);
+            says
+        })
+    };
+    for number in 0..REMEMBERED_MAX {
+        assert_eq!(look(Some(number), number % 3 == 0), number % 3 == 0);
+    }
+    for number in 0..REMEMBERED_MAX {
+        assert_eq!(look(Some(number), number % 3 != 0), number % 3 == 0);
+    }
+    assert_eq!(looks.get(), u32::from(REMEMBERED_MAX));
+    // Those without a number are looked for each time.
+    for number in [None, Some(REMEMBERED_MAX)] {
+        assert!(look(number, true) && !look(number, false));
+    }
+    assert_eq!(looks.get(), u32::from(REMEMBERED_MAX) + 4);
+    assert!(effort.spend(effort::COST_MAX).is_ok());
+    assert!(effort.spend(1).is_err());
 }
 
 #[test]
@@ -383,6 +494,9 @@ fn explanations_name_what_does_not_hold() {
             ),
             policy("deny", &[]),
             policy("allow@81", &[""]),
+            policy("allow", &[]),
+            policy("external", &[]),
+            policy("deny", &[" > method=A,B,C,D", " > method=A,B,C,D,E,F"]),
         ],
     );
     let identity = "spiffe://mesh/ns/a/sa/b".parse().expect("an identity");
@@ -417,6 +531,10 @@ fn explanations_name_what_does_not_hold() {
         (0, Some(1), false, "from: none of 2"),
         (0, Some(2), false, "when: claim groups z"),
         (1, None, true, "has no rules, and denies everything"),
+        (3, None, false, "has no rules, and allows nothing"),
+        (4, None, true, "has no rules, and asks about everything"),
+        (5, Some(0), false, "to: methods A, B, C, D"),
+        (5, Some(1), false, "to: methods A, B, C, D and 2 more"),
     ];
     let expected =
         expected.map(|(policy, rule, holds, because)| (policy, rule, holds, because.to_owned()));

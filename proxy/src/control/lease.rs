@@ -45,6 +45,7 @@ pub(super) async fn run(control: &Control, buckets: &Buckets, mut news: mpsc::Re
             known.push((first, None));
         }
         let begun = Instant::now();
+        control.metrics.rate_limit_fallback.set(1);
         let mut leasing = Leasing {
             buckets,
             session: Session::new(),
@@ -52,6 +53,8 @@ pub(super) async fn run(control: &Control, buckets: &Buckets, mut news: mpsc::Re
         };
         let ended = leasing.run(control, known, &mut news).await;
         known = leasing.end(control);
+        let is_needed = !known.is_empty();
+        control.metrics.rate_limit_fallback.set(is_needed.into());
         tracing::warn!(error = ?ended, "lease stream ended; until there is another, limits do as their onUnavailable says");
         if begun.elapsed() > WORKED {
             backoff = Backoff::new();
@@ -99,6 +102,8 @@ impl Leasing<'_> {
             let is_up = self.session.is_open(now) && silence <= Some(LEASE_TIME);
             self.buckets.set(is_up, self.session.spend_until());
             control.metrics.ledger_up.set(is_up.into());
+            let is_alone = !is_up && !self.keys.is_empty();
+            control.metrics.rate_limit_fallback.set(is_alone.into());
             let is_due = now >= last_sent + TICK;
             if (is_due || is_urgent && silent.is_none())
                 && let Some(request) = self.session.report(now)
@@ -110,7 +115,7 @@ impl Leasing<'_> {
             tokio::select! {
                 response = responses.message() => {
                     let response = response.map_err(away)?;
-                    self.receive(&response.ok_or(Reason::UnknownDestination)?)?;
+                    self.receive(&response.ok_or(Reason::UnknownDestination)?, control)?;
                 }
                 Some(key) = news.recv() => {
                     self.hold(key, None);
@@ -132,13 +137,20 @@ impl Leasing<'_> {
         self.keys.insert(number, key);
     }
 
-    fn receive(&mut self, response: &pb::LeaseResponse) -> Result<(), Error> {
+    fn receive(&mut self, response: &pb::LeaseResponse, control: &Control) -> Result<(), Error> {
         let now = Instant::now();
+        let before = self.session.spend_until();
         let received = self.session.receive(response, now);
         received.map_err(|invalid| Reason::UnknownDestination.because(invalid))?;
         // First of all: what was granted may be spent.
         let is_open = self.session.is_open(now);
         self.buckets.set(is_open, self.session.spend_until());
+        let until = self.session.spend_until();
+        if let Some(until) = until.filter(|_| until != before) {
+            // Leases hold from when the request was sent that is answered.
+            let lag = LEASE_TIME.saturating_sub(until.saturating_duration_since(now));
+            control.metrics.rate_limit_lag.observe(lag);
+        }
         for grant in &response.grants {
             let outlook = self.session.outlook(grant.number);
             if let (Some(key), Some(outlook)) = (self.keys.get(&grant.number), outlook) {

@@ -30,7 +30,7 @@ pub(crate) const MESH_PREFIX: &str = "x-ringmail-";
 pub(crate) const REASON: &str = "x-ringmail-reason";
 /// The refusal's name.
 pub(crate) const DECISION: &str = "x-ringmail-decision";
-/// From a server's proxy to its client's: for so many milliseconds whatever it asks there is refused, and by which limit.
+/// From a server's proxy to its client's: for how long whatever it asks there is refused, and by which limit.
 pub(crate) const EXHAUSTED: &str = "x-ringmail-exhausted";
 
 /// Who reads a head.

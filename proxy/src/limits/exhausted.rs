@@ -8,6 +8,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ringmail_proto::limit::Pace;
+
 use super::Exceeded;
 use crate::error::Reason;
 
@@ -18,10 +20,11 @@ const SHED_MAX: Duration = Duration::from_secs(1);
 /// Bytes of a limit's name.
 const NAME_BYTES_MAX: usize = 512;
 
-/// As it is told: milliseconds, and the limit.
+/// As it is told: milliseconds, how many in how many seconds, and the limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Exhausted {
     wait: Duration,
+    pace: Pace,
     limit: Arc<str>,
 }
 
@@ -31,6 +34,7 @@ pub(crate) struct Spell {
     /// Until the server is asked again.
     pub(crate) shed_until: Instant,
     until: Instant,
+    pace: Pace,
     limit: Arc<str>,
 }
 
@@ -38,18 +42,30 @@ impl Exhausted {
     /// None where the client's proxy could not tell what else is refused.
     pub(super) fn of(exceeded: &Exceeded) -> Option<Self> {
         let is_worth_it = exceeded.is_of_caller && exceeded.wait >= WAIT_MIN;
-        is_worth_it.then(|| Self {
+        let pace = exceeded.pace.filter(|_| is_worth_it)?;
+        Some(Self {
             wait: exceeded.wait,
+            pace,
             limit: exceeded.limit.clone(),
         })
     }
 
     /// None where it is not understood: then the server is asked.
     pub(crate) fn parse(field: &[u8]) -> Option<Self> {
-        let (wait, limit) = std::str::from_utf8(field).ok()?.split_once(' ')?;
-        let wait = Duration::from_millis(wait.parse().ok()?);
-        (limit.len() <= NAME_BYTES_MAX).then(|| Self {
+        let mut parts = str::from_utf8(field).ok()?.splitn(4, ' ');
+        let mut number = || parts.next()?.parse::<u64>().ok();
+        let wait = Duration::from_millis(number()?);
+        let tokens = u32::try_from(number()?).ok()?;
+        let period = Duration::from_secs(number()?);
+        let limit = parts.next().filter(|limit| limit.len() <= NAME_BYTES_MAX)?;
+        let pace = Pace {
+            tokens,
+            period,
+            burst: tokens,
+        };
+        Some(Self {
             wait,
+            pace,
             limit: limit.into(),
         })
     }
@@ -59,6 +75,7 @@ impl Exhausted {
         Spell {
             shed_until: now + self.wait.min(SHED_MAX),
             until: now.checked_add(self.wait).unwrap_or(now),
+            pace: self.pace,
             limit: self.limit,
         }
     }
@@ -66,7 +83,8 @@ impl Exhausted {
 
 impl fmt::Display for Exhausted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.wait.as_millis(), self.limit)
+        let (wait, period) = (self.wait.as_millis(), self.pace.period.as_secs());
+        write!(f, "{wait} {} {period} {}", self.pace.tokens, self.limit)
     }
 }
 
@@ -75,7 +93,7 @@ impl Spell {
     pub(super) fn exceeded(&self, now: Instant) -> Exceeded {
         Exceeded {
             limit: self.limit.clone(),
-            pace: None,
+            pace: Some(self.pace),
             wait: self.until.saturating_duration_since(now),
             is_of_caller: false,
             reason: Reason::RateLimited,
@@ -87,36 +105,37 @@ impl Spell {
 mod tests {
     use super::*;
 
+    const TEN: Pace = Pace {
+        tokens: 10,
+        period: Duration::from_secs(60),
+        burst: 10,
+    };
+
     #[test]
     fn what_is_told_is_read_and_nothing_else() {
         let told = Exhausted {
             wait: Duration::from_millis(5980),
+            pace: TEN,
             limit: "shop/calls/0".into(),
         };
-        assert_eq!(told.to_string(), "5980 shop/calls/0");
+        assert_eq!(told.to_string(), "5980 10 60 shop/calls/0");
         assert_eq!(
             Exhausted::parse(told.to_string().as_bytes()),
             Some(told.clone())
         );
-        let long = format!("1 {}", "a".repeat(NAME_BYTES_MAX + 1));
-        for bad in [
-            "",
-            "7",
-            "x shop",
-            "-1 shop",
-            "99999999999999999999 shop",
-            &long,
-        ] {
+        let long = format!("1 1 1 {}", "a".repeat(NAME_BYTES_MAX + 1));
+        let huge = "99999999999999999999 1 1 shop";
+        for bad in ["", "7", "7 1 1", "x 1 1 shop", "-1 1 1 shop", huge, &long] {
             assert_eq!(Exhausted::parse(bad.as_bytes()), None, "{bad}");
         }
-        assert_eq!(Exhausted::parse(b"1 \xff"), None);
+        assert_eq!(Exhausted::parse(b"1 1 1 \xff"), None);
 
         let now = Instant::now();
         let spell = told.begin(now);
         assert_eq!(spell.shed_until, now + SHED_MAX, "then it is asked again");
         let later = now + Duration::from_millis(980);
         assert_eq!(spell.exceeded(later).wait, Duration::from_secs(5));
-        let endless = Exhausted::parse(b"18446744073709551615 shop").expect("read");
+        let endless = Exhausted::parse(b"18446744073709551615 1 1 shop").expect("read");
         assert_eq!(endless.begin(now).shed_until, now + SHED_MAX);
     }
 
@@ -124,7 +143,7 @@ mod tests {
     fn it_is_told_where_nothing_else_could_be_let_through() {
         let exceeded = |is_of_caller, wait| Exceeded {
             limit: "shop/calls/0".into(),
-            pace: None,
+            pace: Some(TEN),
             wait,
             is_of_caller,
             reason: Reason::RateLimited,

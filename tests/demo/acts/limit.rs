@@ -48,6 +48,14 @@ pub(super) fn is_shared(stage: &mut Stage<'_>) -> anyhow::Result<String> {
         }
     }
     let window = begun.elapsed().as_secs_f64();
+    let controller = ["--controller", "http://127.0.0.1:15014"];
+    let table = stage
+        .mesh
+        .ringmail(&[&["limits"][..], &controller].concat())?;
+    for line in table.lines().filter(|line| !line.is_empty()) {
+        stage.teller.say(format_args!("ringmail limits: {line}"));
+    }
+    ensure!(table.contains("shop/shared/0"), "{table}");
     stage.mesh.remove("limit")?;
 
     let allowed = f64::from(RATE) * window;

@@ -1,47 +1,22 @@
 //! What both sides are told: from the objects of a directory, or from the controller, which tells it as it tells proxies.
 
-use std::time::Duration;
-
 use anyhow::{Context, bail};
-use bytes::Bytes;
-use http::Uri;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::rt::TokioExecutor;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::ListParams;
-use kube::{Api, Client};
 use prost::Message;
 use ringmail_proto::identity::{SpiffeId, TrustDomain, WorkloadName};
 use ringmail_proto::pb;
-use ringmail_proto::policy::{AUTHORIZATION_BYTES_MAX, Authorization};
+use ringmail_proto::policy::Authorization;
 use serde::Deserialize;
-use tokio::time::timeout;
 
 use super::Question;
-use crate::cli::fleet;
-use crate::cluster::client;
+use crate::cli::controller::Controller;
 use crate::model::{Defaults, Mesh};
 use crate::source;
-
-/// The label of the controller's pods, and where they tell of themselves.
-const CONTROLLER_PODS: &str =
-    "app.kubernetes.io/name=ringmail,app.kubernetes.io/component=controller";
-const CONTROLLER_PORT: u16 = 15014;
-/// For a page of the controller's.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
-/// All that one workload is told, as text.
-const PAGE_BYTES_MAX: usize = 2 * AUTHORIZATION_BYTES_MAX;
 
 /// Who is asked.
 pub(super) enum Known {
     Objects(Box<Mesh>, TrustDomain),
-    Page(Uri),
-    Cluster {
-        client: Client,
-        system: String,
-        pod: String,
-    },
+    Controller(Controller),
 }
 
 /// A workload that something is asked of.
@@ -80,21 +55,8 @@ impl Known {
             let mesh = Mesh::build(&state.objects, &defaults);
             return Ok(Self::Objects(Box::new(mesh), defaults.trust_domain));
         }
-        if let Some(controller) = &question.controller {
-            return Ok(Self::Page(controller.clone()));
-        }
-        let client = client::infer().await?;
-        let api = Api::<Pod>::namespaced(client.clone(), system);
-        let pods = api
-            .list(&ListParams::default().labels(CONTROLLER_PODS))
-            .await;
-        let pods = pods.context("cannot list the controller's pods")?;
-        let name = pods.items.into_iter().find_map(|pod| pod.metadata.name);
-        Ok(Self::Cluster {
-            client,
-            system: system.to_owned(),
-            pod: name.with_context(|| format!("no controller runs in namespace {system}"))?,
-        })
+        let controller = Controller::find(question.controller.as_ref(), system).await?;
+        Ok(Self::Controller(controller))
     }
 
     /// `namespace/name:port` of a pod, or of a Service.
@@ -137,41 +99,10 @@ impl Known {
         let path = format!("workloads/{name}?port={port}");
         let page = match self {
             Self::Objects(..) => bail!("there is no controller"),
-            Self::Page(at) => {
-                let at = at.to_string();
-                let url = format!("{}/{path}", at.trim_end_matches('/')).parse()?;
-                get(url).await?
-            }
-            Self::Cluster {
-                client,
-                system,
-                pod,
-            } => {
-                let page = fleet::page(client, system, pod, CONTROLLER_PORT, &path).await;
-                page.map_err(|problem| anyhow::anyhow!("the controller says: {problem}"))?
-            }
+            Self::Controller(controller) => controller.page(&path).await?,
         };
         serde_json::from_str(&page).context("the answer is none of a controller")
     }
-}
-
-/// A page over plain HTTP.
-async fn get(url: Uri) -> anyhow::Result<String> {
-    let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-        .build_http::<Empty<Bytes>>();
-    let exchange = async {
-        let response = client.get(url).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), PAGE_BYTES_MAX);
-        let body = body.collect().await.map_err(|e| anyhow::anyhow!(e))?;
-        let text = String::from_utf8(body.to_bytes().to_vec())?;
-        match status.is_success() {
-            true => Ok(text),
-            false => bail!("the controller answers {status}: {}", text.trim_end()),
-        }
-    };
-    let answered = timeout(PAGE_TIMEOUT, exchange).await;
-    answered.context("the controller does not answer")?
 }
 
 fn unknown(name: &WorkloadName) -> String {

@@ -160,7 +160,9 @@ for order = 0, #KEYS - 3 do
     local left = math.max(cap - (bucket.mine + bucket.leased), 0) - bucket.told
     bucket.level = math.min(bucket.level, left)
   end
-  bucket.level = math.max(bucket.level - debit, -burst)
+  if debit > 0 then
+    bucket.level = math.max(bucket.level - debit, -burst)
+  end
   bucket.told = opens > now and bucket.told + debit or 0
   local leased = 0
   if opens <= now and wanted > 0 then

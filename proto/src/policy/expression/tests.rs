@@ -111,6 +111,31 @@ fn means_what_cel_means() {
     check("claims.other == 'x' && true", None);
     check("request.method", None);
     check("'a'", None);
+    check("claims.sub.startsWith('j')", Some(true));
+    check("'a\\n\\tb\\\\' == 'a\n\tb\\\\'", Some(true));
+    check("'\\n' == 'n' || '\\t' == 't'", Some(false));
+    check("has(claims._x1)", Some(false));
+}
+
+#[test]
+fn as_large_as_it_may_be() {
+    let nested = |depth: usize| format!("{}true{}", "(".repeat(depth), ")".repeat(depth));
+    // The outermost is one as well.
+    assert!(Expression::new(&nested(DEPTH_MAX - 1)).is_ok());
+    assert!(Expression::new(&nested(DEPTH_MAX)).is_err());
+    // Side by side is not inside each other.
+    assert!(Expression::new(&[&*nested(20); 3].join("&&")).is_ok());
+    // So many literals, and one part less between them.
+    let joined = |count: usize| vec!["true"; count].join("||");
+    assert!(Expression::new(&joined(NODES_MAX / 2)).is_ok());
+    assert!(Expression::new(&joined(NODES_MAX / 2 + 1)).is_err());
+}
+
+#[test]
+fn what_is_wrong_is_said_with_its_place() {
+    let problem = |text| Expression::new(text).expect_err(text).to_string();
+    assert!(problem("true && '\\x'").contains("escape that is not known"));
+    assert_ne!(problem("true && '\\x'"), problem("'\\x'"));
 }
 
 #[test]

@@ -106,3 +106,20 @@ fn so_many_at_most() {
     check(EXTERNALS_MAX, Verdict::Allow);
     check(EXTERNALS_MAX + 1, Verdict::Deny);
 }
+
+#[test]
+fn questions_and_answers_travel() {
+    use crate::ext_authz::{CheckRequest, CheckResponse};
+    let asked = CheckRequest {
+        attributes: Some(Default::default()),
+    };
+    let travelled = CheckRequest::decode(question(&asked).as_slice()).expect("one");
+    assert_eq!(travelled, asked);
+    assert!(!question(&asked).is_empty());
+    let said = CheckResponse {
+        status: Some(Default::default()),
+        ..CheckResponse::default()
+    };
+    assert_eq!(answer(&said.encode_to_vec()), Some(said));
+    assert_eq!(answer(b"\xff"), None);
+}
