@@ -273,6 +273,7 @@ fn micros(time: Duration) -> u64 {
 mod tests {
     use super::*;
     use ringmail_proto::limit::Limit;
+    use ringmail_proto::limit::lease::Session;
     use ringmail_proto::pb;
 
     fn terms(unavailable: pb::LimitUnavailable) -> Terms {
@@ -290,6 +291,47 @@ mod tests {
             ..pb::RateLimit::default()
         });
         limit.expect("named").terms.expect("understood")
+    }
+
+    /// As a ledger does.
+    fn lease(key: &Key, tokens: u64, now: Instant) {
+        let mut session = Session::new();
+        let name = (key.limit.clone(), key.name.clone());
+        let number = session.hold(key.lease.clone(), name, key.pace, None, now);
+        let request = session.report(now).expect("a key is new");
+        let grant = pb::LeaseGrant {
+            number,
+            granted: tokens,
+            ..pb::LeaseGrant::default()
+        };
+        let response = pb::LeaseResponse {
+            heard: request.sequence,
+            grants: vec![grant],
+            ..pb::LeaseResponse::default()
+        };
+        session.receive(&response, now).expect("it was asked");
+    }
+
+    #[test]
+    fn what_is_leased_is_spent_without_a_look() {
+        let (buckets, _told) = Buckets::new();
+        let (limit, now): (Arc<str>, _) = ("shop/calls/0".into(), Instant::now());
+        let over = now + Duration::from_secs(1);
+        let mut terms = terms(pb::LimitUnavailable::Allow);
+        let key = buckets.key(&limit, b"", &terms);
+        lease(&key, 3, now);
+        buckets.set(true, Some(over));
+        assert!(!buckets.spend_held(&key, 4, now), "there are fewer");
+        assert!(buckets.holds(&key, 3, now));
+        assert!(buckets.spend_held(&key, 2, now));
+        assert!(!buckets.holds(&key, 2, now), "one is left");
+        assert!(!buckets.spend_held(&key, 1, over), "its time is over");
+        assert!(buckets.spend_held(&key, 1, now));
+        assert!(!buckets.spend_held(&key, 1, now), "none is left");
+        terms.scope = Scope::Local;
+        let own = buckets.key(&limit, b"own", &terms);
+        lease(&own, 1, now);
+        assert!(!buckets.spend_held(&own, 1, now), "it is never leased");
     }
 
     /// What is looked at and what is spent agree, or a request would look for ever.
