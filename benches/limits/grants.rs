@@ -220,9 +220,8 @@ fn more(held: &[u64], sequence: u64) -> pb::LeaseRequest {
     let usage = |(number, spent): (u32, &u64)| pb::LeaseUsage {
         number,
         spent: *spent,
-        returned: 0,
         wanted: WANTED,
-        alone: 0,
+        ..pb::LeaseUsage::default()
     };
     pb::LeaseRequest {
         sequence,
