@@ -51,6 +51,12 @@ mod demand;
 /// What a proxy holds.
 pub mod lease;
 
+/// What it says to the ledger.
+pub mod session;
+
+/// What it says of one key.
+mod holding;
+
 /// A bucket of one proxy's own.
 pub mod local;
 

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use ringmail_proto::destination::Service;
-use ringmail_proto::limit::lease::Session;
+use ringmail_proto::limit::session::Session;
 use ringmail_proto::pb;
 use ringmail_proto::policy::Authorizer;
 use ringmail_proto::version::Version as Learnt;

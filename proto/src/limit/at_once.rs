@@ -11,9 +11,10 @@ use proptest::prelude::*;
 
 use super::Pace;
 use super::home::Memory;
-use super::lease::{Lease, Session};
+use super::lease::Lease;
 use super::ledger::{Ledger, SessionId};
 use super::model::Random;
+use super::session::Session;
 use crate::pb;
 
 const LIMIT: &str = "shop/calls/0";

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::home::Memory;
-use super::lease::{Lease, Session};
+use super::lease::Lease;
 use super::ledger::{Ledger, SessionId};
-use super::{LEASE_TIME, Pace, RESYNC_TIME, lease};
+use super::session::{self, Session};
+use super::{LEASE_TIME, Pace, RESYNC_TIME};
 use crate::pb;
 
 const LIMIT: &str = "shop/calls/0";
@@ -77,7 +78,7 @@ struct Proxy {
     clock: Clock,
     lease: Arc<Lease>,
     session: Option<(SessionId, Session)>,
-    remembered: Option<lease::Memory>,
+    remembered: Option<session::Memory>,
     /// Until when what the last session left may be spent.
     lingers: Option<Instant>,
     /// When it dials again.

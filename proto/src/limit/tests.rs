@@ -324,7 +324,7 @@ fn what_a_closed_session_holds_keeps_its_room() {
 
 /// A ledger as one proxy's session sees it: what it says goes with every grant.
 struct Alone {
-    session: lease::Session,
+    session: session::Session,
     lease: Arc<lease::Lease>,
     now: Instant,
     granted: u64,
@@ -339,7 +339,7 @@ impl Alone {
             burst,
         };
         let (now, lease) = (Instant::now(), Arc::default());
-        let mut session = lease::Session::new();
+        let mut session = session::Session::new();
         let name = ("shop/calls/0".into(), Box::default());
         session.hold(Arc::clone(&lease), name, pace, None, now);
         Self {

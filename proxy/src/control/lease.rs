@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use ringmail_proto::limit::LEASE_TIME;
-use ringmail_proto::limit::lease::{Memory, Session};
+use ringmail_proto::limit::session::{Memory, Session};
 use ringmail_proto::pb;
 use ringmail_proto::pb::lease_service_client::LeaseServiceClient;
 use tokio::sync::mpsc;
