@@ -273,7 +273,7 @@ fn micros(time: Duration) -> u64 {
 mod tests {
     use super::*;
     use ringmail_proto::limit::Limit;
-    use ringmail_proto::limit::lease::Session;
+    use ringmail_proto::limit::session::Session;
     use ringmail_proto::pb;
 
     fn terms(unavailable: pb::LimitUnavailable) -> Terms {
