@@ -158,3 +158,78 @@ fn labels(limit: &str) -> LimitLabels {
         limit: limit.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ringmail_proto::limit::{Counts, Direction, Pace, Scope, Terms, Unavailable};
+    use ringmail_proto::policy::Mode;
+
+    use super::*;
+
+    type Limits = BTreeMap<Arc<str>, Limit>;
+
+    fn by(key: &[KeyPart], scope: Scope) -> Limits {
+        let terms = Terms {
+            counts: Counts::Requests,
+            matches: Vec::new(),
+            pace: Pace::at_once(5),
+            key: key.to_vec(),
+            cost: 1,
+            cost_header: None,
+            scope,
+            unavailable: Unavailable::Deny,
+            proxies: 1,
+        };
+        let limit = Limit {
+            name: "shop/calls/0".into(),
+            mode: Mode::Enforce,
+            direction: Direction::Inbound,
+            ports: Vec::new(),
+            terms: Ok(terms),
+        };
+        BTreeMap::from([(limit.name.clone(), limit)])
+    }
+
+    fn surveyor() -> Surveyor {
+        Surveyor::new(watch::channel(Shown::default()).0, Arc::default())
+    }
+
+    /// A key of before may be among those of now.
+    #[test]
+    fn a_value_that_may_have_been_a_secret_is_none_that_is_sure() {
+        let user = || KeyPart::Header("x-user".to_owned());
+        let rows = [
+            (KeyPart::Identity, KeyPart::Namespace, false),
+            (user(), KeyPart::Identity, true),
+            (KeyPart::Identity, user(), true),
+            (user(), user(), false),
+        ];
+        for (before, after, expected) in rows {
+            let (mut surveyor, none) = (surveyor(), BTreeMap::new());
+            surveyor.remember(&none, &by(&[before], Scope::Global));
+            let after = by(&[after], Scope::Global);
+            surveyor.remember(&none, &after);
+            surveyor.remember(&none, &after);
+            assert_eq!(surveyor.parts["shop/calls/0"].is_mixed, expected);
+            // Gone for the authors, and not for the proxies.
+            let found = BTreeMap::from([("shop/calls/0".into(), LimitUse::default())]);
+            surveyor.remember(&found, &Limits::new());
+            assert_eq!(surveyor.parts.len(), 1);
+            surveyor.remember(&none, &Limits::new());
+            assert!(surveyor.parts.is_empty(), "nobody speaks of it");
+        }
+    }
+
+    #[test]
+    fn a_share_is_counted_of_what_the_ledger_keeps_as_long_as_it_does() {
+        let (mut surveyor, none) = (surveyor(), BTreeMap::new());
+        let mut count = |limits: &Limits| {
+            surveyor.count(&none, limits);
+            surveyor.counted.len()
+        };
+        assert_eq!(count(&by(&[], Scope::Global)), 1);
+        assert_eq!(count(&by(&[], Scope::Local)), 0);
+        assert_eq!(count(&by(&[], Scope::Global)), 1);
+        assert_eq!(count(&BTreeMap::new()), 0);
+    }
+}

@@ -136,6 +136,15 @@ pub(super) fn authorizer(
 /// A request as `identity address port method path host`, then header fields; `-` for what is not there. Without a method
 /// the connection is opaque.
 fn decide(authorizer: &Authorizer, said: &str, fields: &Fields) -> Decision {
+    decided(said, fields, |asked| authorizer.decide(asked))
+}
+
+/// What `decide` makes of it.
+fn decided<T>(
+    said: &str,
+    fields: &Fields,
+    decide: impl for<'a> FnOnce(&Asked<'a, AllFields<'a>>) -> T,
+) -> T {
     let mut parts = said.split(' ');
     let mut next = || parts.next().filter(|part| *part != "-");
     let identity: Option<SpiffeId> = next().map(|id| {
@@ -153,7 +162,7 @@ fn decide(authorizer: &Authorizer, said: &str, fields: &Fields) -> Decision {
         fields: fields.iter().copied(),
         claims: claims.as_object(),
     });
-    authorizer.decide(&Asked {
+    decide(&Asked {
         caller: Caller {
             identity: identity.as_ref(),
             address,
@@ -162,6 +171,8 @@ fn decide(authorizer: &Authorizer, said: &str, fields: &Fields) -> Decision {
         http,
     })
 }
+
+type AllFields<'a> = std::iter::Copied<std::slice::Iter<'a, (&'static [u8], &'static [u8])>>;
 
 fn may(authorizer: &Authorizer, said: &str) -> bool {
     decide(authorizer, said, &Vec::new()).enforced.verdict == Verdict::Allow
@@ -401,6 +412,71 @@ fn the_first_rule_is_named_wherever_it_is_filed() {
         let found = decide(&all, said, &Vec::new()).enforced;
         let by = By::Rule { policy: 0, rule: 0 };
         assert_eq!((found.verdict, found.by), (Verdict::Deny, by), "{rules:?}");
+    }
+}
+
+/// However many rules there are, few are looked at.
+#[test]
+fn a_decision_looks_at_few_rules() {
+    const RULES: usize = 300;
+    type Make = fn(usize) -> String;
+    let kinds: [(&str, Make, &str); 8] = [
+        (
+            "identity",
+            |n| format!("identity=spiffe://mesh/ns/n{n}/sa/b"),
+            "n7/b - 80 GET /",
+        ),
+        ("account", |n| format!("account=n{n}/b"), "n7/b - 80 GET /"),
+        (
+            "namespace",
+            |n| format!("namespace=n{n}"),
+            "n7/b - 80 GET /",
+        ),
+        (
+            "port",
+            |n| format!(" > port={}", 1000 + n),
+            "a/b - 1007 GET /",
+        ),
+        (
+            "path",
+            |n| format!(" > path=/p{n}"),
+            "a/b - 80 GET /p7 shop",
+        ),
+        (
+            "prefix",
+            |n| format!(" > prefix=/p{n}"),
+            "a/b - 80 GET /p7/x shop",
+        ),
+        (
+            "template",
+            |n| format!(" > template=/p{n}/{{x}}"),
+            "a/b - 80 GET /p7/x shop",
+        ),
+        (
+            "host",
+            |n| format!(" > host=h{n}.shop"),
+            "a/b - 80 GET / h7.shop",
+        ),
+    ];
+    for (kind, make, said) in kinds {
+        let rules: Vec<String> = (0..RULES).map(make).collect();
+        let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
+        let all = authorizer(pb::Posture::Open, vec![policy("deny", &rules)]);
+        let mut looked_at = 0;
+        let found = decided(said, &Vec::new(), |asked| {
+            all.candidates(asked, |_, _| looked_at += 1);
+            all.decide(asked)
+        });
+        let by = By::Rule { policy: 0, rule: 7 };
+        assert_eq!(
+            (found.enforced.verdict, found.enforced.by),
+            (Verdict::Deny, by),
+            "{kind}"
+        );
+        assert!(
+            (1..=4).contains(&looked_at),
+            "{kind}: {looked_at} of {RULES}"
+        );
     }
 }
 

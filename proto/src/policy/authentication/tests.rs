@@ -429,3 +429,18 @@ fn awaited_keys_are_those_known_from_the_same_place() {
     let issuers = now[0].issuers.as_ref().expect("valid");
     assert_eq!(issuers[0].keys, from("", false, &[&newer]).keys);
 }
+
+#[test]
+fn key_sets_are_as_large_as_they_may_be() {
+    use super::keys::{JWKS_BYTES_MAX, KEYS_MAX};
+    let key = pair(Algorithm::ES256, None);
+    let set = |count: usize| json!({"keys": vec![&key.listed; count]}).to_string();
+    assert!(Keys::parse(set(KEYS_MAX).as_bytes()).is_ok());
+    assert!(Keys::parse(set(KEYS_MAX + 1).as_bytes()).is_err());
+    let padded = |bytes: usize| {
+        let set = set(1);
+        format!("{set}{}", " ".repeat(bytes - set.len()))
+    };
+    assert!(Keys::parse(padded(JWKS_BYTES_MAX).as_bytes()).is_ok());
+    assert!(Keys::parse(padded(JWKS_BYTES_MAX + 1).as_bytes()).is_err());
+}

@@ -115,6 +115,15 @@ fn means_what_cel_means() {
     check("'a\\n\\tb\\\\' == 'a\n\tb\\\\'", Some(true));
     check("'\\n' == 'n' || '\\t' == 't'", Some(false));
     check("has(claims._x1)", Some(false));
+    check("'sub' in claims && !('x' in claims)", Some(true));
+    check("'ok' in claims.realm && !('x' in claims.realm)", Some(true));
+    check("true == true", Some(true));
+    check("true == false || claims.realm.ok == false", Some(false));
+    check("claims == claims", None);
+    check("[1] == 1", None);
+    check("'a' < 'b' && 'b' > 'a' && !('b' < 'a')", Some(true));
+    check("claims.realm.size() == 1", Some(true));
+    check("claims.size() == 5", Some(true));
 }
 
 #[test]
