@@ -155,8 +155,8 @@ pub struct RunFlags {
         default_value = "false", default_missing_value = "true")]
     pub jwks_allow_http: bool,
     /// A Redis or Valkey that keeps the ledger of rate limits, so that every replica leases from it, in place of the
-    /// leader's memory: redis://, or rediss:// for TLS, [USER][:PASSWORD@]HOST[:PORT][/DATABASE]. The environment is the
-    /// better place for a password.
+    /// leader's memory: redis://, or rediss:// for TLS, then USER:PASSWORD@HOST:PORT/DATABASE, of which only the host is a
+    /// must. The environment is the better place for a password.
     #[arg(long, env = "RINGMAIL_LIMITS_REDIS", hide_env_values = true, value_parser = secret)]
     pub limits_redis: Option<SecretString>,
     /// With --limits-redis: what its keys begin with, before the trust domain. Two meshes of one trust domain differ in it.
