@@ -444,3 +444,48 @@ fn key_sets_are_as_large_as_they_may_be() {
     assert!(Keys::parse(padded(JWKS_BYTES_MAX).as_bytes()).is_ok());
     assert!(Keys::parse(padded(JWKS_BYTES_MAX + 1).as_bytes()).is_err());
 }
+
+#[test]
+fn of_a_key_set_what_can_verify_is_used() {
+    let own = |kind: &str, more: Value| {
+        let mut key = json!({"kty": kind});
+        let object = key.as_object_mut().expect("an object");
+        object.extend(more.as_object().expect("an object").clone());
+        Keys::parse(json!({ "keys": [key] }).to_string().as_bytes())
+    };
+    let coordinate = "A".repeat(43);
+    let curve = |curve: &str| {
+        own(
+            "EC",
+            json!({"crv": curve, "x": coordinate, "y": coordinate}),
+        )
+    };
+    let point = |curve: &str| own("OKP", json!({"crv": curve, "x": coordinate}));
+    let modulus = |chars: usize| own("RSA", json!({"n": "A".repeat(chars), "e": "AQAB"}));
+    assert!(curve("P-256").is_ok() && curve("P-384").is_ok() && curve("P-521").is_err());
+    assert!(point("Ed25519").is_ok() && point("P-256").is_err());
+    assert!(modulus(342).is_ok() && modulus(341).is_err());
+    let purpose = |more: Value| {
+        let mut all = json!({"crv": "Ed25519", "x": coordinate, "kid": "a"});
+        let object = all.as_object_mut().expect("an object");
+        object.extend(more.as_object().expect("an object").clone());
+        own("OKP", all)
+    };
+    assert!(purpose(json!({"use": "sig", "key_ops": ["verify"]})).is_ok());
+    assert!(purpose(json!({"use": "enc"})).is_err());
+    assert!(purpose(json!({"use": "sig", "key_ops": ["sign"]})).is_err());
+    let named = |id: &str| purpose(json!({"kid": id})).expect("usable");
+    assert_eq!(named("a"), named("a"));
+    assert_ne!(named("a"), named("b"));
+    assert_eq!(format!("{:?}", named("a")), "[Some(\"a\")]");
+}
+
+#[test]
+fn a_token_is_as_long_as_it_may_be() {
+    let why = |bytes: usize| {
+        let verified = verify(std::iter::empty(), &"a".repeat(bytes), NOW);
+        verified.expect_err("none").0
+    };
+    assert_eq!(why(TOKEN_BYTES_MAX), "is no signed JSON web token");
+    assert_eq!(why(TOKEN_BYTES_MAX + 1), "is larger than 16384 bytes");
+}
