@@ -19,7 +19,7 @@ mod key;
 use key::{ANY, Hashed, OPAQUE, Part, Shapes, key};
 
 /// Keys of all entries together.
-const FILINGS_MAX: usize = 262_144;
+pub(super) const FILINGS_MAX: usize = 262_144;
 
 /// Decides for one workload.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub struct Authorizer {
     policies: Vec<Policy>,
     entries: Vec<Entry>,
     filed: HashMap<u64, Vec<u32>, BuildHasherDefault<Hashed>>,
-    filings: usize,
+    pub(super) filings: usize,
     shapes: Shapes,
     /// Elements of the longest prefix that anything is filed under: longer ones need no look-up.
     depth: usize,

@@ -153,8 +153,7 @@ fn decided<T>(
     });
     let address = next().unwrap_or("10.1.1.1").parse().expect("an address");
     let port = next().unwrap_or("80").parse().expect("a port");
-    let claims =
-        serde_json::json!({"iss": "me", "groups": ["a", "b"], "n": 7, "realm": {"role": "x"}});
+    let claims = serde_json::json!({"iss": "me", "groups": ["a", "b"], "n": 7, "realm": {"role": "x"}, "on": true});
     let http = next().map(|method| Http {
         method,
         path: next().unwrap_or("/"),
@@ -415,6 +414,48 @@ fn the_first_rule_is_named_wherever_it_is_filed() {
     }
 }
 
+#[test]
+fn a_claim_that_is_true_is_no_other() {
+    for (said, expected) in [
+        ("claim:on=true", true),
+        ("claim:on", true),
+        ("claim:on=false", false),
+    ] {
+        let rule = format!("? {said}");
+        let all = authorizer(pb::Posture::Deny, vec![policy("allow", &[&rule])]);
+        assert_eq!(may(&all, "b/b - 80 GET /"), expected, "{said}");
+    }
+}
+
+/// A few large rules do not fill the memory of every proxy, and mean what they say.
+#[test]
+fn the_index_is_as_large_as_it_may_be() {
+    let some = |count: u16, name: &str, prefix: &str| -> String {
+        let all: Vec<String> = (0..count).map(|n| format!("{prefix}{n}")).collect();
+        format!("{name}={}", all.join(","))
+    };
+    let rule = |n: usize| {
+        let (port, path) = (some(64, "port", "1"), some(63, "path", &format!("/r{n}/")));
+        format!(
+            "{} > {port} {path}",
+            some(64, "identity", "spiffe://mesh/ns/a/sa/b")
+        )
+    };
+    let rules: Vec<String> = (0..8).map(rule).collect();
+    let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
+    let all = authorizer(pb::Posture::Open, vec![policy("deny", &rules)]);
+    // The first is as large as all may be, with what has no path, and those behind it have a place each.
+    let most = index::FILINGS_MAX..=index::FILINGS_MAX + rules.len();
+    assert!(most.contains(&all.filings), "{}", all.filings);
+    for n in 0..8 {
+        let denied = !may(&all, &format!("a/b7 - 17 GET /r{n}/7 shop"));
+        assert!(
+            denied && may(&all, &format!("a/b7 - 17 GET /r{n}/77 shop")),
+            "{n}"
+        );
+    }
+}
+
 /// However many rules there are, few are looked at.
 #[test]
 fn a_decision_looks_at_few_rules() {
@@ -517,6 +558,8 @@ fn hosts_with_and_without_ports() {
         ("shop:80", "shop"),
         ("[::1]", "[::1]"),
         ("[::1]:80", "[::1]"),
+        ("[::]", "[::]"),
+        ("[::]:80", "[::]"),
     ] {
         assert_eq!(without_port(host), expected);
     }

@@ -108,6 +108,20 @@ fn so_many_at_most() {
 }
 
 #[test]
+fn as_much_as_may_be_asked() {
+    let mut largest = said();
+    let one = largest.external.as_mut().expect("one");
+    one.timeout_ms = 10_000;
+    one.body_bytes_max = 32_768;
+    let all = authorizer(pb::Posture::Open, vec![largest]);
+    assert!(
+        all.policies()[0].rules.is_ok(),
+        "{:?}",
+        all.policies()[0].rules
+    );
+}
+
+#[test]
 fn questions_and_answers_travel() {
     use crate::ext_authz::{CheckRequest, CheckResponse};
     let asked = CheckRequest {
