@@ -26,7 +26,7 @@ use crate::listen::Party;
 use crate::metrics::{Direction, NO_IDENTITY, Outcome, Protocol, Tls, Traffic};
 use crate::peer::open::{Kind, Open};
 use crate::peer::stream::{Reader, Stream};
-use crate::policy::{Authenticated, Client, Wanted};
+use crate::policy::{Authenticated, Client, Ground, Wanted};
 use crate::tcp;
 use crate::worker::Worker;
 use external::{Check, Checked};
@@ -229,18 +229,18 @@ impl Session {
             asking: &asking,
             ..wanted
         });
-        let mut _admitted = Admitted::default();
-        if let Some(wanted) = &wanted {
-            let subject = wanted.into();
-            match worker.limits.admit(&subject, exchange.begun()).await {
-                Ok(admitted) => _admitted = admitted,
+        let _admitted = match &wanted {
+            None => Admitted::default(),
+            Some(wanted) => match worker.limits.admit(&wanted.into(), exchange.begun()).await {
+                Ok(admitted) => admitted,
                 Err(exceeded) => {
-                    let refused = worker.policies.exceeds(wanted, &exceeded.limit);
+                    let ground = Ground::Limit(&exceeded.limit);
+                    let refused = worker.policies.exceeds(wanted, ground);
                     let refused = (&refused, &*worker.metrics);
                     return exceeded.tell(refused, head, stream, exchange).await;
                 }
-            }
-        }
+            },
+        };
         let forward = pin!(async {
             let changed = match &wanted {
                 Some(wanted) if !asking.is_empty() => {
@@ -393,7 +393,11 @@ async fn admit(worker: &Worker, wanted: Option<&Wanted<'_>>) -> Result<Admitted,
     };
     worker.policies.judge(wanted)?;
     let admitted = worker.limits.admit(&wanted.into(), Instant::now()).await;
-    admitted.map_err(|exceeded| worker.policies.exceeds(wanted, &exceeded.limit))
+    admitted.map_err(|exceeded| {
+        worker
+            .policies
+            .exceeds(wanted, Ground::Limit(&exceeded.limit))
+    })
 }
 
 /// Runs an exchange with the app, which was judged, for as long as it is allowed; what nobody asks leave for is.

@@ -1,4 +1,5 @@
-//! How often our app may be asked, and ask others (`leaving`): each request needs a token of every limit that is for it, after policy has allowed it.
+//! How often our app may be asked, and ask others (`leaving`): each request needs a token of every limit that is for it,
+//! after policy has allowed it.
 //!
 //! Tokens are held here already, leased from the controller's ledger ahead of need ([`buckets`]): a request spends one with
 //! one atomic operation. One that finds none waits at most [`WAIT_MAX`] for more, unless it is known that none comes so
@@ -28,7 +29,6 @@ use ringmail_proto::limit::{Direction, Limit, OVERFLOW, Terms};
 use ringmail_proto::policy::{Asked, Effort, Mode};
 use tokio::time::timeout;
 
-use crate::error::Reason;
 use crate::http::neutral::Fields;
 use crate::metrics::Metrics;
 use crate::metrics::sharded::Counter;
@@ -117,16 +117,22 @@ struct Need {
     cost: u32,
 }
 
-impl Need {
-    /// What comes back once it is spent, if it does.
-    fn taken(&self) -> Option<Taken> {
-        self.key.pace.is_at_once().then(|| Taken(self.key.clone()))
-    }
-}
-
 impl Admitted {
-    fn of(needs: &[Need]) -> Self {
-        Self(needs.iter().filter_map(Need::taken).collect())
+    /// Spends what is needed. None if it is gone by now: what comes back came back.
+    fn spend<'a>(
+        needs: impl Iterator<Item = &'a Need>,
+        spend: impl Fn(&Need) -> bool,
+    ) -> Option<Self> {
+        let mut admitted = Self::default();
+        for need in needs {
+            if !spend(need) {
+                return None;
+            }
+            if need.key.pace.is_at_once() {
+                admitted.0.push(Taken(need.key.clone()));
+            }
+        }
+        Some(admitted)
     }
 }
 
@@ -256,13 +262,14 @@ impl Limits {
     fn spend_held(&self, current: &Current, needs: &[Need], now: Instant) -> Option<Admitted> {
         let holds = |need: &Need| self.buckets.holds(&need.key, need.cost, now);
         let spend = |need: &Need| self.buckets.spend_held(&need.key, need.cost, now);
-        let is_spent = (needs.len() == 1 || needs.iter().all(holds)) && needs.iter().all(spend);
-        is_spent.then(|| {
-            for need in needs {
-                current.count(need.limit, false, &self.metrics);
-            }
-            Admitted::of(needs)
-        })
+        if needs.len() > 1 && !needs.iter().all(holds) {
+            return None;
+        }
+        let admitted = Admitted::spend(needs.iter(), spend)?;
+        for need in needs {
+            current.count(need.limit, false, &self.metrics);
+        }
+        Some(admitted)
     }
 
     /// What would be refused is counted as well. Limits in shadow mode hold nobody up, so one clock reading is for both.
@@ -290,14 +297,16 @@ impl Limits {
         let own = || needs.iter().filter(|need| limits[need.limit].mode == mode);
         let (begun, until, mut has_waited) = (now, now + WAIT_MAX, false);
         let (mut outcome, mut is_first) = (Ok(Admitted::default()), true);
-        loop {
+        let spend =
+            |now| Admitted::spend(own(), |need| self.buckets.spend(&need.key, need.cost, now));
+        while let Some(first) = own().next() {
             let lacking =
                 own().find_map(|need| match self.buckets.look(&need.key, need.cost, now) {
                     Outlook::There => None,
                     lacking => Some((need, lacking)),
                 });
             let Some((need, lacking)) = lacking else {
-                if let Some(admitted) = self.spend(own(), now) {
+                if let Some(admitted) = spend(now) {
                     outcome = Ok(admitted);
                     break;
                 }
@@ -306,7 +315,7 @@ impl Limits {
                     now = Instant::now();
                     continue;
                 }
-                outcome = Err((needs[0].limit, WAIT_MAX));
+                outcome = Err((first.limit, WAIT_MAX));
                 break;
             };
             if std::mem::take(&mut is_first) {
@@ -346,18 +355,6 @@ impl Limits {
         }
         outcome.map_err(|(limit, wait)| Exceeded::new(&limits[limit], wait))
     }
-
-    /// Spends what a look has found. None if it is gone by now: what comes back came back.
-    fn spend<'a>(&self, needs: impl Iterator<Item = &'a Need>, now: Instant) -> Option<Admitted> {
-        let mut admitted = Admitted::default();
-        for need in needs {
-            if !self.buckets.spend(&need.key, need.cost, now) {
-                return None;
-            }
-            admitted.0.extend(need.taken());
-        }
-        Some(admitted)
-    }
 }
 
 impl Current {
@@ -392,7 +389,45 @@ impl Exceeded {
                 .filter(|pace| !pace.is_at_once()),
             is_of_caller: terms.is_some_and(Terms::is_of_caller),
             wait,
-            reason: Reason::RateLimited,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringmail_proto::limit::{Counts, Pace, Scope, Unavailable};
+
+    /// Another thread may be faster between two of them.
+    #[test]
+    fn what_comes_back_does_so_where_not_all_is_there() {
+        let (buckets, _told) = Buckets::new();
+        let terms = Terms {
+            counts: Counts::Requests,
+            matches: Vec::new(),
+            pace: Pace::at_once(1),
+            key: Vec::new(),
+            cost: 1,
+            cost_header: None,
+            scope: Scope::Local,
+            unavailable: Unavailable::Deny,
+            proxies: 1,
+        };
+        let now = Instant::now();
+        let need = |name: &str| Need {
+            limit: 0,
+            key: Rc::new(buckets.key(&"shop/calls/0".into(), name.as_bytes(), &terms)),
+            cost: 1,
+        };
+        let (both, other) = ([need("a"), need("b")], [need("b")]);
+        let spend = |need: &Need| buckets.spend(&need.key, need.cost, now);
+        let held = Admitted::spend(other.iter(), spend).expect("one");
+        assert!(Admitted::spend(both.iter(), spend).is_none());
+        assert_eq!(both.each_ref().map(|one| one.key.lease.in_use()), [0, 1]);
+        drop(held);
+        let held = Admitted::spend(both.iter(), spend).expect("both");
+        assert_eq!(both.each_ref().map(|one| one.key.lease.in_use()), [1, 1]);
+        drop(held);
+        assert_eq!(both.each_ref().map(|one| one.key.lease.in_use()), [0, 0]);
     }
 }

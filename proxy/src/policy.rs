@@ -35,7 +35,8 @@ use crate::metrics::Metrics;
 use crate::peer::streams::Streams;
 use crate::snapshot::{Authorized, Snapshot};
 use crate::tls::identity::{Identity, unix_now};
-use audit::{Ground, Pace};
+pub(crate) use audit::Ground;
+use audit::Pace;
 use current::Current;
 use external::Asking;
 pub(crate) use token::Authenticated;
@@ -293,29 +294,14 @@ impl Policies {
         }
     }
 
-    /// What policy has allowed is more than a limit does.
-    pub(crate) fn exceeds(&self, wanted: &Wanted<'_>, limit: &str) -> Error {
+    /// What policy has allowed is more than a limit does, which is the ground.
+    pub(crate) fn exceeds(&self, wanted: &Wanted<'_>, limit: Ground<'_>) -> Error {
         self.adopt_first();
         let current = self.current.borrow();
         let Some(current) = current.as_ref() else {
             return Reason::PolicyNotLoaded.into();
         };
-        self.refuse(current, wanted, Ground::Limit(limit), Reason::RateLimited)
-    }
-
-    /// What our app wants of somebody else is more than a limit allows it.
-    pub(crate) fn exceeds_own(&self, wanted: &Wanted<'_>, limit: &str) -> Error {
-        self.adopt_first();
-        let current = self.current.borrow();
-        let Some(current) = current.as_ref() else {
-            return Reason::PolicyNotLoaded.into();
-        };
-        self.refuse(
-            current,
-            wanted,
-            Ground::OwnLimit(limit),
-            Reason::RateLimited,
-        )
+        self.refuse(current, wanted, limit, Reason::RateLimited)
     }
 
     /// A refusal is told to the audit, and has a name by which it is found there.

@@ -170,7 +170,6 @@ pub(crate) async fn begin_http<'a>(
         policy: forward.policy,
         response: forward.response,
         mirrors: forward.mirrors,
-        _admitted: admitted,
     };
     let service = resolve(worker, caller.source, target);
     let now = Instant::now();
@@ -178,7 +177,8 @@ pub(crate) async fn begin_http<'a>(
         let answer = leaving::shed(worker, caller, &outgoing.head, (&spell, now))?;
         return Ok(Begun::Answered(answer));
     }
-    let (call, stream) = Call::open(worker, (service, now), terms, outgoing).await?;
+    let (mut call, stream) = Call::open(worker, (service, now), terms, outgoing).await?;
+    call.hold(admitted);
     Ok(Begun::Sent(call, stream))
 }
 

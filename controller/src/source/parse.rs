@@ -111,7 +111,8 @@ impl Parsed {
     fn take(&mut self, text: &str, line: u64) -> Result<(), Refusal> {
         let document = Document::read(text, line)?;
         let found = one(&document, &mut self.warnings);
-        if let (true, Some(instead)) = (found.is_err(), cautious(&document))
+        if found.is_err()
+            && let Some(instead) = cautious(&document)
             && self.objects.iter().all(|(key, _)| *key != instead.0)
         {
             self.objects.push(instead);

@@ -126,7 +126,11 @@ impl Lease {
     }
 
     pub(super) fn add(&self, granted: u64) {
-        self.tokens.fetch_add(granted, Ordering::Relaxed);
+        // However many a ledger grants, those in use are counted beside them.
+        let add = |tokens: u64| Some(tokens + granted.min(IN_USE - 1 - tokens % IN_USE));
+        let _ = self
+            .tokens
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 
     /// Takes out as many as are there, of those.

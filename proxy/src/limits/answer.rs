@@ -31,7 +31,6 @@ pub(crate) struct Exceeded {
     pub(super) wait: Duration,
     /// Whatever the caller asks there is refused as well.
     pub(super) is_of_caller: bool,
-    pub(crate) reason: Reason,
 }
 
 impl Exceeded {
@@ -47,7 +46,11 @@ impl Exceeded {
         // To a client of gRPC all is said in the head.
         let body = match is_grpc {
             true => String::new(),
-            false => format!("{}: {}\n", self.reason.row().explanation, self.limit),
+            false => format!(
+                "{}: {}\n",
+                Reason::RateLimited.row().explanation,
+                self.limit
+            ),
         };
         let head = self.head(refused.decision, is_grpc, body.len());
         let end = body.is_empty() || request.method == "HEAD";
@@ -76,7 +79,7 @@ impl Exceeded {
             status: if is_grpc {
                 200
             } else {
-                self.reason.row().status
+                Reason::RateLimited.row().status
             },
             phrase: b"",
         }
@@ -98,13 +101,16 @@ impl Exceeded {
         if let Some(exhausted) = Exhausted::of(self) {
             put(EXHAUSTED, &exhausted.to_string());
         }
-        put(REASON, self.reason.row().label);
+        put(REASON, Reason::RateLimited.row().label);
         if let Some(decision) = decision {
             put(DECISION, &decision.to_string());
         }
         if is_grpc {
             put("content-type", "application/grpc");
-            put("grpc-status", &self.reason.row().grpc_status.to_string());
+            put(
+                "grpc-status",
+                &Reason::RateLimited.row().grpc_status.to_string(),
+            );
             put("grpc-message", &format!("rate limit {}", self.limit));
             put("grpc-retry-pushback-ms", &whole(wait * 1000.0).to_string());
         } else {

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use ringmail_proto::limit::Pace;
 
 use super::Exceeded;
-use crate::error::Reason;
 
 /// The shortest wait that is told.
 const WAIT_MIN: Duration = Duration::from_millis(100);
@@ -96,7 +95,6 @@ impl Spell {
             pace: Some(self.pace),
             wait: self.until.saturating_duration_since(now),
             is_of_caller: false,
-            reason: Reason::RateLimited,
         }
     }
 }
@@ -146,7 +144,6 @@ mod tests {
             pace: Some(TEN),
             wait,
             is_of_caller,
-            reason: Reason::RateLimited,
         };
         let rows = [
             (true, WAIT_MIN, true),

@@ -12,7 +12,7 @@ use super::{Admitted, Exceeded, Subject};
 use crate::error::{Error, Reason};
 use crate::http::neutral::{Fields, Request};
 use crate::metrics;
-use crate::policy::{Client, Wanted, asked_by_us};
+use crate::policy::{Client, Ground, Wanted, asked_by_us};
 use crate::upstream::Caller;
 use crate::worker::Worker;
 
@@ -29,10 +29,16 @@ pub(crate) async fn request(
         Ok(admitted) => return Ok(Ok(admitted)),
         Err(exceeded) => exceeded,
     };
-    let refused = refused(worker, caller, Some((request, fields)), &exceeded);
-    let outbound = metrics::Direction::Outbound;
-    worker.metrics.refused(outbound, refused.reason);
-    Ok(Err(exceeded.head(refused.decision, is_grpc(fields), 0)))
+    Ok(Err(answer(worker, caller, (request, fields), &exceeded)))
+}
+
+/// Whether an opaque connection is.
+pub(crate) async fn connection(worker: &Worker, caller: &Caller) -> Result<Admitted, Error> {
+    if !worker.limits.has(Direction::Outbound) {
+        return Ok(Admitted::default());
+    }
+    let admitted = admit(worker, caller, "", None).await;
+    admitted.map_err(|exceeded| refused(worker, caller, None, &exceeded))
 }
 
 /// What a request is answered whose server has said that it would refuse it.
@@ -42,22 +48,21 @@ pub(crate) fn shed(
     head: &[u8],
     (spell, now): (&Spell, Instant),
 ) -> Result<Vec<u8>, Error> {
-    let (request, fields) = Request::decode(head).map_err(|e| Reason::Internal.because(e))?;
-    let exceeded = spell.exceeded(now);
-    let refused = refused(worker, caller, Some((request, fields)), &exceeded);
-    worker
-        .metrics
-        .refused(metrics::Direction::Outbound, refused.reason);
-    Ok(exceeded.head(refused.decision, is_grpc(fields), 0))
+    let asking = Request::decode(head).map_err(|e| Reason::Internal.because(e))?;
+    Ok(answer(worker, caller, asking, &spell.exceeded(now)))
 }
 
-/// The same of an opaque connection.
-pub(crate) async fn connection(worker: &Worker, caller: &Caller) -> Result<Admitted, Error> {
-    if !worker.limits.has(Direction::Outbound) {
-        return Ok(Admitted::default());
-    }
-    let admitted = admit(worker, caller, "", None).await;
-    admitted.map_err(|exceeded| refused(worker, caller, None, &exceeded))
+/// The head of what is said to a request that is more than a limit allows.
+fn answer(
+    worker: &Worker,
+    caller: &Caller,
+    (request, fields): (Request<'_>, Fields<'_>),
+    exceeded: &Exceeded,
+) -> Vec<u8> {
+    let refused = refused(worker, caller, Some((request, fields)), exceeded);
+    let outbound = metrics::Direction::Outbound;
+    worker.metrics.refused(outbound, refused.reason);
+    exceeded.head(refused.decision, is_grpc(fields), 0)
 }
 
 /// None: an opaque connection.
@@ -94,5 +99,6 @@ fn refused(worker: &Worker, caller: &Caller, request: Asking<'_>, exceeded: &Exc
         token: None,
         asking: &[],
     };
-    worker.policies.exceeds_own(&wanted, &exceeded.limit)
+    let ground = Ground::OwnLimit(&exceeded.limit);
+    worker.policies.exceeds(&wanted, ground)
 }

@@ -52,7 +52,7 @@ pub(super) struct Refusal<'a> {
 
 /// Why.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Ground<'a> {
+pub(crate) enum Ground<'a> {
     /// Of what was found in the policies.
     Policy(Finding),
     /// Of the request's token, which is not told.

@@ -51,6 +51,8 @@ pub(crate) struct Call<'a> {
     deadline: Cell<Option<(Instant, Reason)>>,
     /// It goes to our own app, once.
     local: Option<Rc<Local>>,
+    /// What comes back once it is over.
+    _admitted: Admitted,
 }
 
 /// What a route says of a request.
@@ -59,8 +61,6 @@ pub(super) struct Terms<'a> {
     pub(super) policy: &'a Policy,
     pub(super) response: ResponseEdits<'a>,
     pub(super) mirrors: &'a [Mirror],
-    /// Until the request is over.
-    pub(super) _admitted: Admitted,
 }
 
 impl Terms<'_> {
@@ -70,7 +70,6 @@ impl Terms<'_> {
             policy: &DEFAULT,
             response: ResponseEdits::default(),
             mirrors: &[],
-            _admitted: Admitted::default(),
         }
     }
 }
@@ -111,6 +110,7 @@ impl<'a> Call<'a> {
             is_mirrored: Cell::new(false),
             deadline: Cell::new(deadline.map(|at| (at, Reason::RequestTimeout))),
             local: None,
+            _admitted: Admitted::default(),
         };
         let stream = Stream::request(outgoing.head, outgoing.end);
         call.in_time(pin!(call.place(&stream, begun))).await?;
@@ -137,10 +137,16 @@ impl<'a> Call<'a> {
             is_mirrored: Cell::new(false),
             deadline: Cell::default(),
             local: Some(local.clone()),
+            _admitted: Admitted::default(),
         };
         let stream = Stream::request(outgoing.head, outgoing.end);
         local.place(&stream)?;
         Ok((call, stream))
+    }
+
+    /// Keeps what was taken for it until it is over.
+    pub(super) fn hold(&mut self, admitted: Admitted) {
+        self._admitted = admitted;
     }
 
     /// A head of the response, with what the route changes in it.

@@ -22,7 +22,7 @@ use crate::listen::Party;
 use crate::metrics::Traffic;
 use crate::peer::local;
 use crate::peer::streams::{Side, Streams};
-use crate::policy::{Client, Wanted};
+use crate::policy::{Client, Ground, Wanted};
 use crate::tcp;
 use crate::upstream::Caller;
 use crate::upstream::local::Local;
@@ -85,8 +85,11 @@ pub(super) async fn serve(
     worker.policies.judge(&wanted)?;
     let subject = (&wanted).into();
     let admitted = worker.limits.admit(&subject, Instant::now()).await;
-    let _admitted =
-        admitted.map_err(|exceeded| worker.policies.exceeds(&wanted, &exceeded.limit))?;
+    let _admitted = admitted.map_err(|exceeded| {
+        worker
+            .policies
+            .exceeds(&wanted, Ground::Limit(&exceeded.limit))
+    })?;
     let mut to_app = match to_app {
         Some(to_app) => to_app,
         None => connect(worker, app, Party::App).await?,

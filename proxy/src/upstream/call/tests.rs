@@ -209,7 +209,6 @@ async fn outcome(policy: &Policy, method: &str, script: &[Act]) -> Result<u16, R
         policy,
         response: ResponseEdits::default(),
         mirrors: &[],
-        _admitted: Admitted::default(),
     };
     let service = (resolve(&worker, SOURCE, target), Instant::now());
     let opened = Call::open(&worker, service, terms, outgoing).await;
