@@ -39,6 +39,9 @@ pub mod svid;
 /// TLS 1.3 as both sides speak it.
 pub mod tls;
 
+/// Lists of what is counted.
+pub mod catalogue;
+
 /// Doors for fuzzers.
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
