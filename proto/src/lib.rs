@@ -42,6 +42,9 @@ pub mod tls;
 /// Lists of what is counted.
 pub mod catalogue;
 
+/// What is recorded of traffic.
+pub mod records;
+
 /// Doors for fuzzers.
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]

@@ -18,13 +18,14 @@ use crate::capture::{Plan, probe};
 use crate::config::{
     ADMIN_PORT, Config, Explicit, INBOUND_PORT, OUTBOUND_PORT, PEER_PORT, STATUS_PORT,
 };
-use crate::drain::{Drain, Drainer, drain};
+use crate::drain::{Drainer, drain};
 use crate::error::{Blamed, Error, Reason};
 use crate::limits::buckets::Buckets;
 use crate::listen::Party;
 use crate::metrics::{Metrics, enter_shard};
+use crate::records::{Counts, Scribes};
 use crate::snapshot::Snapshot;
-use crate::worker::Worker;
+use crate::worker::{Shared, Worker};
 use crate::{control, inbound, listen, outbound, policy};
 
 /// How often a worker closes what has been idle too long.
@@ -51,18 +52,22 @@ pub fn run(config: Config) -> io::Result<()> {
         .filter(IpAddr::is_loopback)
         .unwrap_or(Ipv4Addr::LOCALHOST.into());
     let local = listen::bind(Some(loopback), ADMIN_PORT, Party::App)?;
+    let counts = Arc::new(Counts::default());
+    let scribes = Scribes::start(&config.records, &snapshot, &counts)?;
+    let shared = Shared {
+        config: config.clone(),
+        snapshot: snapshot.clone(),
+        metrics: metrics.clone(),
+        drain: drain.clone(),
+        buckets: buckets.clone(),
+        hands: scribes.hands(counts),
+    };
     for n in 1..=config.workers.get() {
         let listeners = Listeners::bind(&config)?;
-        let (config, snapshot, metrics, drain, buckets) = (
-            config.clone(),
-            snapshot.clone(),
-            metrics.clone(),
-            drain.clone(),
-            buckets.clone(),
-        );
+        let shared = shared.clone();
         let run_worker = move || {
             enter_shard(n);
-            worker(listeners, config, snapshot, metrics, drain, buckets)
+            worker(listeners, shared)
         };
         std::thread::Builder::new()
             .name(format!("worker-{n}"))
@@ -105,6 +110,7 @@ pub fn run(config: Config) -> io::Result<()> {
             outcome = told => outcome?,
         }
         finish(&drainer, &config).await;
+        scribes.finish().await;
         Ok(())
     })
 }
@@ -178,19 +184,14 @@ impl Listeners {
 }
 
 /// One worker's life: a single-threaded runtime on which everything of its connections stays.
-fn worker(
-    listeners: Listeners,
-    config: Arc<Config>,
-    snapshot: Arc<Snapshot>,
-    metrics: Arc<Metrics>,
-    drain: Drain,
-    buckets: Arc<Buckets>,
-) -> io::Result<()> {
+fn worker(listeners: Listeners, shared: Shared) -> io::Result<()> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())?;
     runtime.block_on(async {
-        let worker = Worker::new(config, snapshot, metrics, drain, buckets);
+        let worker = Worker::new(shared);
+        let recording = worker.clone();
+        spawn_local(async move { recording.records.hand_over().await });
         for listener in listeners.outbound {
             spawn_local(listen::accept(
                 worker.clone(),

@@ -14,6 +14,7 @@ use crate::limits::Limits;
 use crate::limits::buckets::Buckets;
 use crate::metrics::Metrics;
 use crate::policy::Policies;
+use crate::records::{Hands, Records};
 use crate::snapshot::Snapshot;
 use crate::strangers::Strangers;
 use crate::upstream::mirror::Mirroring;
@@ -27,6 +28,8 @@ pub(crate) struct Worker {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) drain: Drain,
+    /// What is recorded of traffic.
+    pub(crate) records: Records,
     /// Who may ask our app for what.
     pub(crate) policies: Policies,
     /// How often they may.
@@ -53,15 +56,30 @@ pub(crate) struct Worker {
     pub(crate) plaintext: Strangers,
 }
 
+/// What all workers share.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    pub(crate) config: Arc<Config>,
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) drain: Drain,
+    pub(crate) buckets: Arc<Buckets>,
+    /// Whoever takes records.
+    pub(crate) hands: Hands,
+}
+
 impl Worker {
-    pub(crate) fn new(
-        config: Arc<Config>,
-        snapshot: Arc<Snapshot>,
-        metrics: Arc<Metrics>,
-        drain: Drain,
-        buckets: Arc<Buckets>,
-    ) -> Rc<Self> {
+    pub(crate) fn new(shared: Shared) -> Rc<Self> {
+        let Shared {
+            config,
+            snapshot,
+            metrics,
+            drain,
+            buckets,
+            hands,
+        } = shared;
         Rc::new(Self {
+            records: Records::new(&config, hands),
             policies: Policies::new(snapshot.clone(), metrics.clone()),
             limits: Limits::new(snapshot.clone(), metrics.clone(), buckets),
             config,

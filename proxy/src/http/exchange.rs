@@ -7,10 +7,13 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
 
-use crate::error::{Error, Reason};
+use crate::error::Error;
+#[cfg(test)]
+use crate::error::Reason;
 use crate::http::edits::Edits;
 use crate::metrics::{Outcome, Traffic};
 use crate::peer::stream::Stream;
+use crate::records::Record;
 
 /// A request on its way. Dropping it before [`Self::finish`] or [`Self::fail`] counts it as broken.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub(crate) struct Exchange {
     outcome: Outcome,
     /// Somebody wants the response's head changed.
     edits: Option<Box<Edits>>,
+    /// Somebody wants to be told of it.
+    record: Option<Record>,
 }
 
 impl Exchange {
@@ -36,7 +41,19 @@ impl Exchange {
             received: 0,
             outcome: Outcome::Broken,
             edits: None,
+            record: None,
         }
+    }
+
+    /// The same, which is told of in `record`.
+    pub(crate) fn recorded(mut self, record: Option<Record>) -> Self {
+        self.record = record;
+        self
+    }
+
+    /// What is told of it, if somebody wants that.
+    pub(crate) fn record(&mut self) -> Option<&mut Record> {
+        self.record.as_mut()
     }
 
     /// When the request's head was complete.
@@ -68,6 +85,9 @@ impl Exchange {
             self.status = Some(status);
             let after = now.saturating_duration_since(self.begun);
             self.traffic.answered(after);
+            if let Some(record) = &mut self.record {
+                record.answered(status, after);
+            }
         }
     }
 
@@ -86,6 +106,13 @@ impl Exchange {
         self.received += bytes as u64;
     }
 
+    /// Bytes passed that were counted, on a connection that became something else.
+    pub(crate) fn tunnelled(&mut self, (sent, received): (u64, u64)) {
+        if let Some(record) = &mut self.record {
+            record.moved(sent, received);
+        }
+    }
+
     /// The handles it is counted with.
     pub(crate) fn traffic(&self) -> &Traffic {
         &self.traffic
@@ -97,8 +124,11 @@ impl Exchange {
     }
 
     /// It ended for a reason.
-    pub(crate) fn fail(mut self, reason: Reason) {
-        self.outcome = Outcome::of_reason(reason);
+    pub(crate) fn fail(mut self, error: &Error) {
+        self.outcome = Outcome::of_reason(error.reason);
+        if let Some(record) = &mut self.record {
+            record.refused(error);
+        }
     }
 }
 
@@ -110,6 +140,9 @@ impl Drop for Exchange {
         }
         if self.received > 0 {
             self.traffic.received.add(self.received);
+        }
+        if let Some(record) = &mut self.record {
+            record.moved(self.sent, self.received);
         }
     }
 }

@@ -1,0 +1,92 @@
+//! Records of one worker between their end and whoever writes or sends them: gathered without a lock, handed over in
+//! batches of [`BATCH_MAX`], or after [`TICK`].
+//!
+//! Limit: [`BATCHES_MAX`] wait to be written, as many to be sent. Beyond, they are lost, and counted.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::count::Counts;
+use super::scribe::Page;
+use super::told::Told;
+
+/// How long a record waits for others.
+pub(super) const TICK: Duration = Duration::from_millis(100);
+/// Records that are handed over at once, at most.
+const BATCH_MAX: usize = 512;
+/// Batches that wait, of all workers.
+pub(crate) const BATCHES_MAX: usize = 16;
+
+/// What is handed over.
+pub(crate) type Batch = Arc<Vec<Told>>;
+
+/// Whoever takes batches.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Hands {
+    pub(crate) access_log: Option<SyncSender<Page>>,
+    pub(crate) spans: Option<tokio::sync::mpsc::Sender<Batch>>,
+    pub(crate) counts: Arc<Counts>,
+}
+
+/// Records of one worker.
+#[derive(Debug)]
+pub(super) struct Queue {
+    waiting: RefCell<Vec<Told>>,
+    first: Notify,
+    hands: Hands,
+}
+
+impl Queue {
+    pub(super) fn new(hands: Hands) -> Self {
+        Self {
+            waiting: RefCell::default(),
+            first: Notify::new(),
+            hands,
+        }
+    }
+
+    pub(super) fn put(&self, told: Told) {
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.push(told);
+        match waiting.len() {
+            1 => self.first.notify_one(),
+            BATCH_MAX => self.hands.take(waiting.drain(..).collect()),
+            _ => {}
+        }
+    }
+
+    /// Hands over what is there after a while, again and again. A worker that records nothing is not woken.
+    pub(super) async fn hand_over(&self) {
+        loop {
+            self.first.notified().await;
+            tokio::time::sleep(TICK).await;
+            let batch = self.waiting.take();
+            if !batch.is_empty() {
+                self.hands.take(batch);
+            }
+        }
+    }
+}
+
+impl Hands {
+    /// Never waits.
+    fn take(&self, batch: Vec<Told>) {
+        let batch = Arc::new(batch);
+        let logged = batch.iter().filter(|told| told.is_logged).count();
+        let traced = batch.iter().filter(|told| told.span.is_some()).count();
+        if let Some(to) = self.access_log.as_ref().filter(|_| logged > 0)
+            && to.try_send(Page::Access(batch.clone())).is_err()
+        {
+            self.counts.access_log_lost.add(logged);
+        }
+        if let Some(to) = self.spans.as_ref().filter(|_| traced > 0)
+            && to.try_send(batch).is_err()
+        {
+            self.counts.spans_lost.add(traced);
+        }
+    }
+}
