@@ -40,6 +40,9 @@ mod why;
 /// `ringmail limits`.
 mod limits;
 
+/// `ringmail audit`.
+mod audit;
+
 /// `ringmail inject`.
 mod inject;
 
@@ -92,6 +95,9 @@ enum Command {
     Why(Box<why::Question>),
     /// How much is used of each rate limit, by whom, and who is refused?
     Limits(limits::Question),
+    /// The audit of proxies.
+    #[command(subcommand)]
+    Audit(audit::Question),
     /// Put sidecars into files, as the webhook would.
     Inject {
         /// A file of YAML, or - for standard input.
@@ -148,6 +154,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Proxies(asked) => proxies::run(format, asked.namespace).await?,
         Command::Why(question) => why::run(format, system, *question).await?,
         Command::Limits(question) => limits::run(format, system, &question).await?,
+        Command::Audit(question) => audit::run(format, &question)?,
         Command::Inject {
             filename,
             trust_domain,

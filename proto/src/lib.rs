@@ -45,6 +45,9 @@ pub mod catalogue;
 /// What is recorded of traffic.
 pub mod records;
 
+/// The audit as a chain.
+pub mod audit;
+
 /// Doors for fuzzers.
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
