@@ -7,6 +7,9 @@
 /// What is counted of requests and connections, and by which labels.
 pub(crate) mod traffic;
 
+/// What is counted of records.
+mod records;
+
 /// What is counted of endpoints and of trying again.
 mod upstream;
 
@@ -32,6 +35,7 @@ use process::Process;
 use sharded::{Counter, Histogram, Shards};
 use upstream::Upstream;
 
+pub(crate) use records::Counts;
 pub(crate) use sharded::enter_shard;
 pub(crate) use traffic::{Direction, Outcome, Protocol, Tls, Traffic};
 
@@ -111,6 +115,11 @@ struct DetectionLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerdictLabels {
+    verdict: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabels {
     result: &'static str,
 }
@@ -139,7 +148,7 @@ pub(crate) struct Metrics {
     handshake_latency: Family<DirectionLabels, Histogram, Shards>,
     detections: Counters<DetectionLabels>,
     egress_audited: Counter,
-    audit_lost: Counter,
+    counts: Counts,
     mirrored: Counters<ResultLabels>,
     upstream: Upstream,
     /// Seconds since the Unix epoch at which our certificate ends.
@@ -227,11 +236,7 @@ impl Metrics {
             "Protocols of outbound connections, declared or detected"
         );
         let mirrored = counters!("mirrored", "Copies of requests for mirrors");
-        let audit_lost = register!(
-            MetricConstructor::<Counter>::new_metric(&shards),
-            "audit_lost",
-            "Refusals by policy without a line in the audit: there were too many at once"
-        );
+        let counts = counts(&mut registry, shards);
         let egress_audited = register!(
             MetricConstructor::<Counter>::new_metric(&shards),
             "egress_audited",
@@ -307,7 +312,7 @@ impl Metrics {
             handshake_latency,
             detections,
             egress_audited,
-            audit_lost,
+            counts,
             mirrored,
             upstream,
             certificate_expiry,
@@ -471,9 +476,9 @@ impl Metrics {
         self.mirrored.get_or_create(&ResultLabels { result }).add(1);
     }
 
-    /// A refusal has no line in the audit.
-    pub(crate) fn audit_lost(&self) {
-        self.audit_lost.add(1);
+    /// The handles for what is recorded.
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts.clone()
     }
 
     /// A connection left the mesh, where that is audited.
@@ -496,6 +501,43 @@ impl Metrics {
         self.connections_open.get_or_create_owned(&DirectionLabels {
             direction: direction.label(),
         })
+    }
+}
+
+fn counts(registry: &mut Registry, shards: Shards) -> Counts {
+    let mut counter = |name: &str, help: &str| {
+        let counter = MetricConstructor::<Counter>::new_metric(&shards);
+        registry.register(name, help, counter.clone());
+        counter
+    };
+    let access_log = counter(
+        "access_log_records",
+        "Lines of the access log that were written",
+    );
+    let access_log_lost = counter(
+        "access_log_lost",
+        "Lines of the access log that could not be written in time",
+    );
+    let audit_lost = counter(
+        "audit_lost",
+        "Refusals and uses without a line in the audit: there were too many at once, or no room",
+    );
+    let audit = Counters::<VerdictLabels>::new_with_constructor(shards);
+    let help = "Refusals and uses that the audit has";
+    registry.register("audit_records", help, audit.clone());
+    let audit = |verdict| audit.get_or_create_owned(&VerdictLabels { verdict });
+    let spans = Counters::<ResultLabels>::new_with_constructor(shards);
+    let help = "Spans, by whether the collector took them";
+    registry.register("spans", help, spans.clone());
+    let spans = |result| spans.get_or_create_owned(&ResultLabels { result });
+    Counts {
+        access_log,
+        access_log_lost,
+        refusals: audit("deny"),
+        uses: audit("allow"),
+        audit_lost,
+        spans_exported: spans("exported"),
+        spans_lost: spans("lost"),
     }
 }
 

@@ -22,8 +22,14 @@ mod scribe;
 /// Lines of the access log.
 mod access;
 
-/// How much was recorded and lost.
-mod count;
+/// What a worker tells the audit.
+mod trail;
+
+/// The thread that writes the audit.
+mod audit;
+
+/// JSON.
+mod object;
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::{Deref, DerefMut};
@@ -36,12 +42,13 @@ use ringmail_proto::records::{AccessLog, Share};
 
 use crate::config::Config;
 use crate::metrics::{Direction, Protocol};
-pub(crate) use count::Counts;
+pub(crate) use object::Object;
 pub(crate) use queue::Hands;
 use queue::Queue;
 pub(crate) use scribe::Scribes;
 pub(crate) use told::Told;
 use trace::{Parent, Span};
+pub(crate) use trail::{Trail, What};
 
 /// Of a path that is recorded; queries never are.
 const PATH_BYTES_MAX: usize = 1024;
@@ -135,6 +142,11 @@ impl Records {
             to: self.queue.clone(),
             told: Some(Box::new(told)),
         })
+    }
+
+    /// The way to the audit.
+    pub(crate) fn trail(&self, config: &Config) -> Trail {
+        Trail::new(config.records.audit, self.queue.clone())
     }
 
     /// Hands over what was recorded, for as long as the worker lives.

@@ -23,7 +23,7 @@ use crate::error::{Blamed, Error, Reason};
 use crate::limits::buckets::Buckets;
 use crate::listen::Party;
 use crate::metrics::{Metrics, enter_shard};
-use crate::records::{Counts, Scribes};
+use crate::records::Scribes;
 use crate::snapshot::Snapshot;
 use crate::worker::{Shared, Worker};
 use crate::{control, inbound, listen, outbound, policy};
@@ -52,8 +52,8 @@ pub fn run(config: Config) -> io::Result<()> {
         .filter(IpAddr::is_loopback)
         .unwrap_or(Ipv4Addr::LOCALHOST.into());
     let local = listen::bind(Some(loopback), ADMIN_PORT, Party::App)?;
-    let counts = Arc::new(Counts::default());
-    let scribes = Scribes::start(&config.records, &snapshot, &counts)?;
+    let counts = metrics.counts();
+    let scribes = Scribes::start(&config, &snapshot, &counts)?;
     let shared = Shared {
         config: config.clone(),
         snapshot: snapshot.clone(),

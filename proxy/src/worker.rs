@@ -78,9 +78,10 @@ impl Worker {
             buckets,
             hands,
         } = shared;
+        let records = Records::new(&config, hands);
         Rc::new(Self {
-            records: Records::new(&config, hands),
-            policies: Policies::new(snapshot.clone(), metrics.clone()),
+            policies: Policies::new(snapshot.clone(), metrics.clone(), records.trail(&config)),
+            records,
             limits: Limits::new(snapshot.clone(), metrics.clone(), buckets),
             config,
             snapshot,

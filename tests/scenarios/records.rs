@@ -1,6 +1,7 @@
-//! What proxies record of traffic: the access log.
+//! What proxies record of traffic: the access log, and the audit.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
@@ -9,7 +10,7 @@ use http_body_util::Full;
 use hyper::{Request, Version};
 use nix::sys::signal::Signal;
 use ringmail_tests::bed::Bed;
-use ringmail_tests::load::{Client, Lines, fetch};
+use ringmail_tests::load::{Client, Lines, Load, Pace, Running, fetch};
 use ringmail_tests::mesh::Workload;
 use ringmail_tests::wait;
 use serde_json::{Value, json};
@@ -23,6 +24,11 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     (
         "records::nobody_waits_for_the_access_log",
         nobody_waits_for_the_access_log,
+    ),
+    ("records::audit", audit),
+    (
+        "records::audit_tells_what_it_lost",
+        audit_tells_what_it_lost,
     ),
 ];
 
@@ -202,10 +208,135 @@ fn nobody_waits_for_the_access_log(bed: Bed) -> anyhow::Result<()> {
             let load = shop.load(Client::Http1(WEB, "/".into()), 4)?;
             let until = load.exchanges() + 1000;
             wait::until(LIMIT, || load.exchanges() >= until).context("held up")?;
+            let lost = || shop.client_metric("ringmail_access_log_lost_total", &[]);
+            wait::until(LIMIT, || lost() > 0.0).context("nothing was lost")?;
             shop.assert_unhurt(load)?;
             Ok(())
         })
         .with_context(|| to.to_owned())?;
     }
     Ok(())
+}
+
+/// A directory that proxies may write to.
+fn directory() -> anyhow::Result<tempfile::TempDir> {
+    let directory = tempfile::tempdir()?;
+    std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o777))?;
+    Ok(directory)
+}
+
+/// What `ringmail audit verify` answers.
+fn verify(shop: &Shop<'_>, file: &Path) -> anyhow::Result<Value> {
+    let file = file.to_str().context("a path")?;
+    let answer = shop
+        .mesh
+        .ringmail(&["audit", "verify", "-o", "json", file])?;
+    let answer: Value = serde_json::from_str(&answer)?;
+    Ok(answer[0].clone())
+}
+
+fn status(shop: &Shop<'_>, path: &str) -> u16 {
+    shop.get(WEB, path).map_or(0, |reply| reply.status.as_u16())
+}
+
+fn audit(bed: Bed) -> anyhow::Result<()> {
+    let directory = directory()?;
+    let file = directory.path().join("audit.log");
+    let path = file.to_str().context("a path")?;
+    let mut plan = Plan::default();
+    plan.server = plan.server.set("RINGMAIL_AUDIT", "all");
+    plan.server = plan.server.set("RINGMAIL_AUDIT_FILE", path);
+    play(bed, &plan, |shop| {
+        shop.mesh.put("p", POLICY)?;
+        wait::until(LIMIT, || status(shop, "/secret") == 403)?;
+        ensure!(status(shop, "/used?hidden") == 200);
+        let text = || std::fs::read_to_string(&file).unwrap_or_default();
+        wait::until(LIMIT, || text().contains("/used")).context("no use")?;
+        let text = text();
+        let line = text.lines().find(|line| line.contains("/used"));
+        let line: Value = serde_json::from_str(line.context("a line")?)?;
+        let expected = json!({
+            "event": "use", "verdict": "allow", "client": CLIENT, "server": SERVER, "method": "GET", "path": "/used",
+        });
+        for (name, value) in expected.as_object().context("an object")? {
+            ensure!(line["fields"][name] == *value, "{name}: {line}");
+        }
+        for name in ["serial", "decision", "version", "by"] {
+            ensure!(line["fields"][name].is_string(), "{name}: {line}");
+        }
+        ensure!(!text.contains("hidden"), "a query");
+
+        // One chain ends with its proxy, and the next one continues it.
+        let running = verify(shop, &file)?;
+        ensure!(
+            running["whole"] == true && running["open"] == 1,
+            "{running}"
+        );
+        shop.server_sidecar.process.signal(Signal::SIGTERM)?;
+        shop.server_sidecar.process.wait(LIMIT)?;
+        let over = verify(shop, &file)?;
+        ensure!(over["whole"] == true && over["open"] == 0, "{over}");
+        shop.server_sidecar = shop.mesh.sidecar(&shop.server, &plan.server)?;
+        wait::until(LIMIT, || {
+            verify(shop, &file).is_ok_and(|answer| answer["chains"] == 2)
+        })?;
+        wait::until(LIMIT, || status(shop, "/again") == 200)?;
+        let whole = verify(shop, &file)?;
+        ensure!(
+            whole["whole"] == true && whole["problems"] == json!([]),
+            "{whole}"
+        );
+
+        // Somebody changes what he did, and somebody takes it out.
+        let text = std::fs::read_to_string(&file)?;
+        let place = text.lines().position(|line| line.contains("/used"));
+        let place = place.context("a line")?;
+        let changed = directory.path().join("changed.log");
+        std::fs::write(&changed, text.replace("/used", "/ok"))?;
+        let found = verify(shop, &changed)?;
+        let problem = &found["problems"][0];
+        ensure!(
+            found["whole"] == false && problem["line"] == place + 1,
+            "{found}"
+        );
+        let without = text.lines().filter(|line| !line.contains("/used"));
+        std::fs::write(&changed, without.collect::<Vec<_>>().join("\n"))?;
+        let found = verify(shop, &changed)?;
+        let problem = &found["problems"][0];
+        ensure!(problem["line"] == place + 1, "{found}");
+        let said = problem["problem"].as_str().unwrap_or_default();
+        ensure!(said.contains("missing before it"), "{found}");
+        Ok(())
+    })
+}
+
+fn audit_tells_what_it_lost(bed: Bed) -> anyhow::Result<()> {
+    let directory = directory()?;
+    let file = directory.path().join("audit.log");
+    let mut plan = Plan::default();
+    let path = file.to_str().context("a path")?;
+    plan.server = plan.server.set("RINGMAIL_AUDIT_FILE", path);
+    play(bed, &plan, |shop| {
+        shop.mesh.put("p", POLICY)?;
+        wait::until(LIMIT, || {
+            shop.get(WEB, "/secret")
+                .is_ok_and(|reply| reply.status == 403)
+        })?;
+        let refused = Load {
+            client: Client::Http1(WEB, "/secret".into()),
+            connections: 8,
+            pace: Pace::Closed,
+        };
+        let running = Running::start(&shop.client.namespace, refused);
+        let lost = || shop.server_metric("ringmail_audit_lost_total", &[]);
+        let waited = wait::until(LIMIT, || lost() > 0.0);
+        running.finish(&shop.client.namespace)?;
+        waited.context("nothing was lost")?;
+        let whole =
+            |answer: &Value| answer["whole"] == true && answer["lost"].as_f64() == Some(lost());
+        wait::until(LIMIT, || {
+            verify(shop, &file).is_ok_and(|answer| whole(&answer))
+        })
+        .context("what was lost is not told")
+    })
 }

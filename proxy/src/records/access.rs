@@ -1,12 +1,11 @@
 //! Lines of the access log: JSON by the names of OpenTelemetry's semantic conventions, or the combined format of web
 //! servers. Pure. What of it a client has chosen is escaped.
 
-use std::fmt::Display;
 use std::io::Write;
-use std::time::Duration;
 
 use ringmail_proto::records::{ApacheTime, Timestamp};
 
+use super::object::Object;
 use super::told::Told;
 use crate::metrics::{Direction, Protocol};
 
@@ -72,6 +71,7 @@ pub(super) fn json(told: &Told, own: Option<&str>, out: &mut Vec<u8>) {
         object.display("span_id", span.id);
     }
     object.end();
+    out.push(b'\n');
 }
 
 /// Appends a line in the combined log format; the user is whoever asked, by SPIFFE ID.
@@ -165,70 +165,11 @@ fn quoted(text: &str) -> String {
     out
 }
 
-/// One JSON object of flat members, which are written as they are told.
-struct Object<'a> {
-    out: &'a mut Vec<u8>,
-    is_empty: bool,
-}
-
-impl<'a> Object<'a> {
-    fn begin(out: &'a mut Vec<u8>) -> Self {
-        out.push(b'{');
-        Self {
-            out,
-            is_empty: true,
-        }
-    }
-
-    fn name(&mut self, name: &str) {
-        if !self.is_empty {
-            self.out.push(b',');
-        }
-        self.is_empty = false;
-        self.string(name);
-        self.out.push(b':');
-    }
-
-    fn string(&mut self, text: &str) {
-        // A vector takes all that is written, and a string can always be.
-        let _ = serde_json::to_writer(&mut *self.out, text);
-    }
-
-    fn text(&mut self, name: &str, value: &str) {
-        self.name(name);
-        self.string(value);
-    }
-
-    fn text_if(&mut self, name: &str, value: Option<&str>) {
-        if let Some(value) = value {
-            self.text(name, value);
-        }
-    }
-
-    /// Of a type whose text needs no escape.
-    fn display(&mut self, name: &str, value: impl Display) {
-        self.name(name);
-        let _ = write!(self.out, "\"{value}\"");
-    }
-
-    fn number(&mut self, name: &str, value: impl Into<u64>) {
-        self.name(name);
-        let _ = write!(self.out, "{}", value.into());
-    }
-
-    fn seconds(&mut self, name: &str, value: Duration) {
-        self.name(name);
-        let _ = write!(self.out, "{:.6}", value.as_secs_f64());
-    }
-
-    fn end(self) {
-        self.out.extend_from_slice(b"}\n");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
     use crate::records::told::tests::told;
     use serde_json::Value;
 

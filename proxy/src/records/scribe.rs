@@ -4,18 +4,20 @@
 //! What could not be written is lost, and counted; the next line begins on a line of its own.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use ringmail_proto::records::AccessLog;
+use ringmail_proto::records::{AccessLog, Audit};
 
 use super::access;
-use super::count::Counts;
+use super::audit::{self, Leaf};
 use super::queue::{BATCHES_MAX, Batch, Hands, TICK};
-use crate::config::{Destination, Records as Config};
+use crate::config::{Config, Destination};
+use crate::metrics::Counts;
 use crate::snapshot::Snapshot;
 
 /// For what is there when the process ends to be written.
@@ -33,6 +35,7 @@ pub(crate) enum Page {
 #[derive(Debug)]
 pub(crate) struct Scribes {
     access_log: Option<SyncSender<Page>>,
+    audit: Option<SyncSender<Leaf>>,
 }
 
 impl Scribes {
@@ -43,40 +46,60 @@ impl Scribes {
     pub(crate) fn start(
         config: &Config,
         snapshot: &Arc<Snapshot>,
-        counts: &Arc<Counts>,
+        counts: &Counts,
     ) -> io::Result<Self> {
-        let access_log = match config.access_log {
+        let records = &config.records;
+        let stdout = Sink::open(&Destination::Stdout)?;
+        let sink = |to: &Destination| match to {
+            Destination::Stdout => Ok(stdout.clone()),
+            Destination::File(_) => Sink::open(to),
+        };
+        let access_log = match records.access_log {
             AccessLog::Off => None,
             form @ (AccessLog::Json | AccessLog::Text) => Some(start(Scribe {
-                to: Sink::open(&config.access_log_to)?,
+                to: sink(&records.access_log_to)?,
                 form,
                 snapshot: snapshot.clone(),
                 counts: counts.clone(),
             })?),
         };
-        Ok(Self { access_log })
+        let audit = match records.audit {
+            Audit::Off => None,
+            Audit::Refusals | Audit::All => {
+                Some(audit::start(config, sink(&records.audit_to)?, counts)?)
+            }
+        };
+        Ok(Self { access_log, audit })
     }
 
     /// For workers to hand over to.
-    pub(crate) fn hands(&self, counts: Arc<Counts>) -> Hands {
+    pub(crate) fn hands(&self, counts: Counts) -> Hands {
         Hands {
             access_log: self.access_log.clone(),
+            audit: self.audit.clone(),
             spans: None,
             counts,
         }
     }
 
-    /// Waits until what workers have recorded is written, for a moment.
-    pub(crate) async fn finish(&self) {
-        let Some(to) = self.access_log.clone() else {
-            return;
-        };
+    /// Waits until what workers have recorded is written, for a moment, and ends the audit.
+    pub(crate) async fn finish(self) {
         tokio::time::sleep(TICK * 2).await;
-        let (done, is_done) = sync_channel(1);
         let waited = tokio::task::spawn_blocking(move || {
-            if to.try_send(Page::Flush(done)).is_ok() {
+            let until = Instant::now() + LAST_LINES;
+            let (done, is_done) = sync_channel(2);
+            let flushed = self
+                .access_log
+                .map(|to| to.try_send(Page::Flush(done.clone())));
+            let ended = self.audit.map(|to| to.try_send(Leaf::End(done.clone())));
+            drop(done);
+            let expected = [
+                flushed.map(|sent| sent.is_ok()),
+                ended.map(|sent| sent.is_ok()),
+            ];
+            for _ in expected.into_iter().filter(|sent| *sent == Some(true)) {
                 // Whether or not: the process ends.
-                let _ = is_done.recv_timeout(LAST_LINES);
+                let _ = is_done.recv_timeout(until.saturating_duration_since(Instant::now()));
             }
         });
         let _ = waited.await;
@@ -95,12 +118,12 @@ struct Scribe {
     to: Sink,
     form: AccessLog,
     snapshot: Arc<Snapshot>,
-    counts: Arc<Counts>,
+    counts: Counts,
 }
 
 impl Scribe {
     /// Until nobody is left to hand over.
-    fn write(mut self, pages: &Receiver<Page>) {
+    fn write(self, pages: &Receiver<Page>) {
         let mut text = Vec::new();
         for page in pages {
             match page {
@@ -111,11 +134,11 @@ impl Scribe {
         }
     }
 
-    fn lines(&mut self, batch: &Batch, text: &mut Vec<u8>) {
+    fn lines(&self, batch: &Batch, text: &mut Vec<u8>) {
         let own = self.snapshot.last_identity();
         let own = own.as_ref().map(|own| own.svid.id.as_str());
         text.clear();
-        let mut lines = 0;
+        let mut lines = 0_u64;
         for told in batch.iter().filter(|told| told.is_logged) {
             match self.form {
                 AccessLog::Text => access::text(told, own, text),
@@ -133,9 +156,12 @@ impl Scribe {
     }
 }
 
-/// Where lines go.
+/// Where lines go. Clones share it, and take turns.
+#[derive(Debug, Clone)]
+pub(super) struct Sink(Arc<Mutex<Sheet>>);
+
 #[derive(Debug)]
-pub(super) struct Sink {
+struct Sheet {
     file: File,
     /// The last line was not written to its end.
     is_torn: bool,
@@ -143,25 +169,47 @@ pub(super) struct Sink {
 
 impl Sink {
     fn open(to: &Destination) -> io::Result<Self> {
-        let file = match to {
+        let sheet = match to {
             // Not by way of the library's buffer, which somebody else may hold.
-            Destination::Stdout => File::from(io::stdout().as_fd().try_clone_to_owned()?),
+            Destination::Stdout => Sheet {
+                file: File::from(io::stdout().as_fd().try_clone_to_owned()?),
+                is_torn: false,
+            },
             Destination::File(path) => {
                 let opened = OpenOptions::new().append(true).create(true).open(path);
-                opened.map_err(|error| {
+                let file = opened.map_err(|error| {
                     let what = format!("cannot write to {}: {error}", path.display());
                     io::Error::new(error.kind(), what)
-                })?
+                })?;
+                let is_torn = tail(path, 1).is_ok_and(|last| !matches!(last[..], [] | [b'\n']));
+                Sheet { file, is_torn }
             }
         };
-        Ok(Self {
-            file,
-            is_torn: false,
-        })
+        Ok(Self(Arc::new(Mutex::new(sheet))))
     }
 
     /// Writes whole lines, in one go if the system takes them so.
-    pub(super) fn put(&mut self, lines: &[u8]) -> io::Result<()> {
+    pub(super) fn put(&self, lines: &[u8]) -> io::Result<()> {
+        // A thread that panicked has left nothing worse than a torn line.
+        let mut sheet = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sheet.put(lines)
+    }
+}
+
+/// The last bytes of a file; none of what is no file.
+pub(super) fn tail(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
+    let mut tail = Vec::new();
+    if path.metadata()?.is_file() {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
+        file.take(bytes).read_to_end(&mut tail)?;
+    }
+    Ok(tail)
+}
+
+impl Sheet {
+    fn put(&mut self, lines: &[u8]) -> io::Result<()> {
         if self.is_torn {
             self.file.write_all(b"\n")?;
             self.is_torn = false;
@@ -193,9 +241,12 @@ mod tests {
     #[test]
     fn a_full_disk_loses_lines_and_nothing_else() {
         let full = Destination::File("/dev/full".into());
-        let mut sink = Sink::open(&full).expect("there");
+        let sink = Sink::open(&full).expect("there");
         assert!(sink.put(b"a line\n").is_err());
-        assert!(!sink.is_torn, "nothing of it was written");
+        assert!(
+            !sink.0.lock().expect("whole").is_torn,
+            "nothing of it was written"
+        );
         assert!(Sink::open(&Destination::File("/nowhere/file".into())).is_err());
     }
 }

@@ -97,7 +97,7 @@ fn worker() -> Rc<Worker> {
         metrics,
         drain,
         buckets,
-        hands: Hands::default(),
+        hands: Hands::none(),
     })
 }
 

@@ -1,0 +1,39 @@
+//! What is counted of records.
+
+use super::sharded::Counter;
+
+/// How much was recorded, and how much was lost.
+#[derive(Debug, Clone)]
+pub(crate) struct Counts {
+    /// Lines of the access log that were written.
+    pub(crate) access_log: Counter,
+    /// And that were not.
+    pub(crate) access_log_lost: Counter,
+    /// Lines of the audit that were written, but for those about itself: refusals.
+    pub(crate) refusals: Counter,
+    /// And uses of what policies protect.
+    pub(crate) uses: Counter,
+    /// And that were not.
+    pub(crate) audit_lost: Counter,
+    /// Spans that the collector took.
+    pub(crate) spans_exported: Counter,
+    /// And that it did not get.
+    pub(crate) spans_lost: Counter,
+}
+
+impl Counts {
+    /// Counts nothing.
+    #[cfg(test)]
+    pub(crate) fn nowhere() -> Self {
+        let nowhere = Counter::nowhere;
+        Self {
+            access_log: nowhere(),
+            access_log_lost: nowhere(),
+            refusals: nowhere(),
+            uses: nowhere(),
+            audit_lost: nowhere(),
+            spans_exported: nowhere(),
+            spans_lost: nowhere(),
+        }
+    }
+}
