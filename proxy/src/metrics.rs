@@ -530,6 +530,10 @@ fn counts(registry: &mut Registry, shards: Shards) -> Counts {
     let help = "Spans, by whether the collector took them";
     registry.register("spans", help, spans.clone());
     let spans = |result| spans.get_or_create_owned(&ResultLabels { result });
+    let lines = Counters::<ResultLabels>::new_with_constructor(shards);
+    let help = "Lines of the audit that were for the collector, by whether it took them";
+    registry.register("audit_exports", help, lines.clone());
+    let lines = |result| lines.get_or_create_owned(&ResultLabels { result });
     Counts {
         access_log,
         access_log_lost,
@@ -538,6 +542,8 @@ fn counts(registry: &mut Registry, shards: Shards) -> Counts {
         audit_lost,
         spans_exported: spans("exported"),
         spans_lost: spans("lost"),
+        lines_exported: lines("exported"),
+        lines_lost: lines("lost"),
     }
 }
 

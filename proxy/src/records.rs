@@ -31,6 +31,12 @@ mod audit;
 /// JSON.
 mod object;
 
+/// What a collector is told.
+mod otlp;
+
+/// The task that sends.
+mod export;
+
 use std::net::{IpAddr, SocketAddr};
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
@@ -42,6 +48,7 @@ use ringmail_proto::records::{AccessLog, Share};
 
 use crate::config::Config;
 use crate::metrics::{Direction, Protocol};
+
 pub(crate) use object::Object;
 pub(crate) use queue::Hands;
 use queue::Queue;

@@ -53,14 +53,14 @@ pub fn run(config: Config) -> io::Result<()> {
         .unwrap_or(Ipv4Addr::LOCALHOST.into());
     let local = listen::bind(Some(loopback), ADMIN_PORT, Party::App)?;
     let counts = metrics.counts();
-    let scribes = Scribes::start(&config, &snapshot, &counts)?;
+    let (scribes, export) = Scribes::start(&config, &snapshot, &counts)?;
     let shared = Shared {
         config: config.clone(),
         snapshot: snapshot.clone(),
         metrics: metrics.clone(),
         drain: drain.clone(),
         buckets: buckets.clone(),
-        hands: scribes.hands(counts),
+        hands: scribes.hands(counts.clone()),
     };
     for n in 1..=config.workers.get() {
         let listeners = Listeners::bind(&config)?;
@@ -102,6 +102,9 @@ pub fn run(config: Config) -> io::Result<()> {
         }
         if let Some(plan) = config.capture.clone() {
             tokio::spawn(watch_capture(plan, metrics.clone()));
+        }
+        if let Some(export) = export {
+            tokio::spawn(export.run(config.clone(), snapshot.clone(), counts));
         }
         let controlled = control::run(config.clone(), snapshot, metrics, wanted, (buckets, news));
         let told = end(&stop);

@@ -19,6 +19,10 @@ pub(crate) struct Counts {
     pub(crate) spans_exported: Counter,
     /// And that it did not get.
     pub(crate) spans_lost: Counter,
+    /// Lines of the audit that it took.
+    pub(crate) lines_exported: Counter,
+    /// And that it did not get.
+    pub(crate) lines_lost: Counter,
 }
 
 impl Counts {
@@ -34,6 +38,8 @@ impl Counts {
             audit_lost: nowhere(),
             spans_exported: nowhere(),
             spans_lost: nowhere(),
+            lines_exported: nowhere(),
+            lines_lost: nowhere(),
         }
     }
 }

@@ -7,7 +7,6 @@ use ringmail_proto::records::{ApacheTime, Timestamp};
 
 use super::object::Object;
 use super::told::Told;
-use crate::metrics::{Direction, Protocol};
 
 /// Appends a line of JSON; `own` is our SPIFFE ID.
 pub(super) fn json(told: &Told, own: Option<&str>, out: &mut Vec<u8>) {
@@ -18,14 +17,7 @@ pub(super) fn json(told: &Told, own: Option<&str>, out: &mut Vec<u8>) {
     object.text_if("ringmail.client.identity", client);
     object.text_if("ringmail.server.identity", server);
     object.display("client.address", told.source);
-    let host = told
-        .request
-        .as_ref()
-        .and_then(|request| request.host.as_deref());
-    match host {
-        Some(host) => object.text("server.address", without_port(host)),
-        None => object.display("server.address", told.destination.ip()),
-    }
+    object.text("server.address", &told.host());
     object.number("server.port", told.destination.port());
     if let Some(service) = &told.service {
         object.display("ringmail.service", service);
@@ -107,49 +99,6 @@ pub(super) fn text(told: &Told, own: Option<&str>, out: &mut Vec<u8>) {
         quoted(header("referer")),
         quoted(header("user-agent")),
     );
-}
-
-impl Told {
-    /// Of whoever asks, and of whoever is asked.
-    pub(super) fn identities<'a>(
-        &'a self,
-        own: Option<&'a str>,
-    ) -> (Option<&'a str>, Option<&'a str>) {
-        let peer = self.peer.as_ref().map(|peer| peer.as_str());
-        match self.direction {
-            Direction::Outbound => (own, peer),
-            Direction::Inbound => (peer, own),
-        }
-    }
-
-    pub(super) fn protocol_name(&self) -> &'static str {
-        match self.protocol {
-            Protocol::Http1 | Protocol::Http2 => "http",
-            Protocol::Tcp => "tcp",
-        }
-    }
-
-    pub(super) fn request_bytes(&self) -> u64 {
-        match self.direction {
-            Direction::Outbound => self.sent,
-            Direction::Inbound => self.received,
-        }
-    }
-
-    pub(super) fn response_bytes(&self) -> u64 {
-        match self.direction {
-            Direction::Outbound => self.received,
-            Direction::Inbound => self.sent,
-        }
-    }
-}
-
-/// A host of a request; of an IPv6 address, what is in the brackets.
-pub(super) fn without_port(host: &str) -> &str {
-    match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    }
 }
 
 /// As Apache does: quotes, backslashes and what is no visible ASCII become escapes.

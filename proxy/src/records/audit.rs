@@ -8,8 +8,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, SystemTime};
 
 use ringmail_proto::audit::{Chain, EVENT_BEGIN, EVENT_END, EVENT_LOST, Hash, TAIL_BYTES};
+use tokio::sync::mpsc;
 
+use super::export::Parcel;
 use super::object::Object;
+use super::otlp::Line;
 use super::queue::BATCHES_MAX;
 use super::scribe::{Sink, tail};
 use super::trail::{Event, What};
@@ -27,18 +30,28 @@ pub(crate) enum Leaf {
     End(SyncSender<()>),
 }
 
+/// Where lines go that a collector is to have.
+type Collected = mpsc::Sender<Parcel<Vec<Line>>>;
+
 /// A chain on its way to wherever it is kept.
 struct Audit {
     chain: Chain,
     to: Sink,
+    /// Whoever collects them.
+    lines: Option<Collected>,
     workload: String,
     counts: Counts,
+    unsent: Vec<Line>,
     /// Of what is lost, what the chain says.
     told_lost: u64,
 }
 
 /// Begins a chain, and a thread that writes it.
-pub(super) fn start(config: &Config, to: Sink, counts: &Counts) -> io::Result<SyncSender<Leaf>> {
+pub(super) fn start(
+    config: &Config,
+    (to, lines): (Sink, Option<Collected>),
+    counts: &Counts,
+) -> io::Result<SyncSender<Leaf>> {
     let continued = match &config.records.audit_to {
         Destination::Stdout => None,
         Destination::File(path) => Hash::last_of(&tail(path, TAIL_BYTES)?),
@@ -46,8 +59,10 @@ pub(super) fn start(config: &Config, to: Sink, counts: &Counts) -> io::Result<Sy
     let audit = Audit {
         chain: Chain::new(rand::random(), continued),
         to,
+        lines,
         workload: config.workload.to_string(),
         counts: counts.clone(),
+        unsent: Vec::new(),
         told_lost: 0,
     };
     let (to, leaves) = sync_channel(BATCHES_MAX);
@@ -73,6 +88,7 @@ impl Audit {
                     for event in events {
                         self.put(&event);
                     }
+                    self.send();
                 }
                 Ok(Leaf::End(done)) => {
                     self.tell_lost();
@@ -109,11 +125,14 @@ impl Audit {
         object.text("event", event);
         members(&mut object);
         object.end();
-        self.append(SystemTime::now(), &fields)
+        let is_told = self.append(SystemTime::now(), (&fields, event == EVENT_LOST));
+        self.send();
+        is_told
     }
 
     fn put(&mut self, event: &Event) {
-        let is_kept = self.append(event.at, &event.fields);
+        let is_warning = event.what != What::Use;
+        let is_kept = self.append(event.at, (&event.fields, is_warning));
         let counted = match (is_kept, event.what) {
             (true, What::Refusal) => &self.counts.refusals,
             (true, What::Use | What::Unanswered) => &self.counts.uses,
@@ -123,7 +142,7 @@ impl Audit {
     }
 
     /// A line that cannot be written is no part of the chain.
-    fn append(&mut self, at: SystemTime, fields: &[u8]) -> bool {
+    fn append(&mut self, at: SystemTime, (fields, is_warning): (&[u8], bool)) -> bool {
         let seal = self.chain.seal(at, &String::from_utf8_lossy(fields));
         let line = format!("{}\n", seal.line);
         let written = self.to.put(line.as_bytes());
@@ -131,7 +150,25 @@ impl Audit {
             tracing::debug!(%error, "the audit could not be written");
             return false;
         }
+        if self.lines.is_some() {
+            self.unsent.push(Line {
+                at,
+                text: seal.line.clone(),
+                is_warning,
+            });
+        }
         self.chain.keep(seal);
         true
+    }
+
+    /// Hands over what was written to whoever collects it; never waits.
+    fn send(&mut self) {
+        let lines = std::mem::take(&mut self.unsent);
+        let count = lines.len();
+        if let Some(to) = self.lines.as_ref().filter(|_| count > 0)
+            && to.try_send(Parcel::Some(lines)).is_err()
+        {
+            self.counts.lines_lost.add(count as u64);
+        }
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::audit::Leaf;
+use super::export::Parcel;
 use super::scribe::Page;
 use super::told::Told;
 use super::trail::Event;
@@ -31,7 +32,7 @@ pub(crate) type Batch = Arc<Vec<Told>>;
 pub(crate) struct Hands {
     pub(crate) access_log: Option<SyncSender<Page>>,
     pub(crate) audit: Option<SyncSender<Leaf>>,
-    pub(crate) spans: Option<tokio::sync::mpsc::Sender<Batch>>,
+    pub(crate) spans: Option<tokio::sync::mpsc::Sender<Parcel<Batch>>>,
     pub(crate) counts: Counts,
 }
 
@@ -129,7 +130,7 @@ impl Hands {
             self.counts.access_log_lost.add(logged);
         }
         if let Some(to) = self.spans.as_ref().filter(|_| traced > 0)
-            && to.try_send(batch).is_err()
+            && to.try_send(Parcel::Some(batch)).is_err()
         {
             self.counts.spans_lost.add(traced);
         }

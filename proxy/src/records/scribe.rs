@@ -15,6 +15,7 @@ use ringmail_proto::records::{AccessLog, Audit};
 
 use super::access;
 use super::audit::{self, Leaf};
+use super::export::{self, Export, Post};
 use super::queue::{BATCHES_MAX, Batch, Hands, TICK};
 use crate::config::{Config, Destination};
 use crate::metrics::Counts;
@@ -36,6 +37,7 @@ pub(crate) enum Page {
 pub(crate) struct Scribes {
     access_log: Option<SyncSender<Page>>,
     audit: Option<SyncSender<Leaf>>,
+    post: Option<Post>,
 }
 
 impl Scribes {
@@ -47,8 +49,9 @@ impl Scribes {
         config: &Config,
         snapshot: &Arc<Snapshot>,
         counts: &Counts,
-    ) -> io::Result<Self> {
+    ) -> io::Result<(Self, Option<Export>)> {
         let records = &config.records;
+        let (post, export) = records.collector.as_ref().map(|_| export::post()).unzip();
         let stdout = Sink::open(&Destination::Stdout)?;
         let sink = |to: &Destination| match to {
             Destination::Stdout => Ok(stdout.clone()),
@@ -66,10 +69,18 @@ impl Scribes {
         let audit = match records.audit {
             Audit::Off => None,
             Audit::Refusals | Audit::All => {
-                Some(audit::start(config, sink(&records.audit_to)?, counts)?)
+                let lines = post.as_ref().filter(|_| records.audit_otlp);
+                let lines = lines.map(|post| post.lines.clone());
+                let to = (sink(&records.audit_to)?, lines);
+                Some(audit::start(config, to, counts)?)
             }
         };
-        Ok(Self { access_log, audit })
+        let scribes = Self {
+            access_log,
+            audit,
+            post,
+        };
+        Ok((scribes, export))
     }
 
     /// For workers to hand over to.
@@ -77,7 +88,7 @@ impl Scribes {
         Hands {
             access_log: self.access_log.clone(),
             audit: self.audit.clone(),
-            spans: None,
+            spans: self.post.as_ref().map(|post| post.spans.clone()),
             counts,
         }
     }
@@ -85,6 +96,7 @@ impl Scribes {
     /// Waits until what workers have recorded is written, for a moment, and ends the audit.
     pub(crate) async fn finish(self) {
         tokio::time::sleep(TICK * 2).await;
+        let post = self.post.clone();
         let waited = tokio::task::spawn_blocking(move || {
             let until = Instant::now() + LAST_LINES;
             let (done, is_done) = sync_channel(2);
@@ -103,6 +115,9 @@ impl Scribes {
             }
         });
         let _ = waited.await;
+        if let Some(post) = post {
+            post.flush().await;
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What one record tells, as plain data.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -153,6 +154,54 @@ impl Told {
             // What the client is told of a refusal, unless nobody is told.
             let told = self.reason.filter(|_| self.request.is_some());
             self.status = told.map(|reason| reason.row().status);
+        }
+    }
+}
+
+/// What several tell alike.
+impl Told {
+    /// Of whoever asks, and of whoever is asked.
+    pub(super) fn identities<'a>(
+        &'a self,
+        own: Option<&'a str>,
+    ) -> (Option<&'a str>, Option<&'a str>) {
+        let peer = self.peer.as_ref().map(|peer| peer.as_str());
+        match self.direction {
+            Direction::Outbound => (own, peer),
+            Direction::Inbound => (peer, own),
+        }
+    }
+
+    pub(super) fn protocol_name(&self) -> &'static str {
+        match self.protocol {
+            Protocol::Http1 | Protocol::Http2 => "http",
+            Protocol::Tcp => "tcp",
+        }
+    }
+
+    pub(super) fn request_bytes(&self) -> u64 {
+        match self.direction {
+            Direction::Outbound => self.sent,
+            Direction::Inbound => self.received,
+        }
+    }
+
+    pub(super) fn response_bytes(&self) -> u64 {
+        match self.direction {
+            Direction::Outbound => self.received,
+            Direction::Inbound => self.sent,
+        }
+    }
+
+    /// Whom the request names, without a port; of an IPv6 address, what is in the brackets. What was dialled if it names nobody.
+    pub(super) fn host(&self) -> Cow<'_, str> {
+        let request = self.request.as_ref();
+        match request.and_then(|request| request.host.as_deref()) {
+            Some(host) => match host.strip_prefix('[') {
+                Some(rest) => rest.split(']').next().unwrap_or_default().into(),
+                None => host.split(':').next().unwrap_or_default().into(),
+            },
+            None => self.destination.ip().to_string().into(),
         }
     }
 }

@@ -107,6 +107,11 @@ impl Span {
         }
     }
 
+    /// Those of the trace context.
+    pub(super) fn flags(&self) -> u8 {
+        self.flags
+    }
+
     /// What whoever is asked next is told: we are the parent.
     pub(crate) fn traceparent(&self) -> String {
         // Flags that this version knows, no others.
