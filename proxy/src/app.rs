@@ -24,7 +24,7 @@ use crate::http::neutral::{Fields, Request, Version};
 use crate::http::{h1, h2};
 use crate::limits::Admitted;
 use crate::listen::Party;
-use crate::metrics::{Direction, NO_IDENTITY, Outcome, Protocol, Tls, Traffic};
+use crate::metrics::{Between, Direction, NO_IDENTITY, Outcome, Protocol, Tls, Traffic};
 use crate::peer::open::{Kind, Open};
 use crate::peer::stream::{Reader, Stream};
 use crate::policy::{Authenticated, Client, Ground, Wanted};
@@ -296,6 +296,7 @@ impl Session {
         let tally = tcp::Tally::new(&traffic);
         let app = SocketAddr::new(self.address, port);
         let mut record = self.record(worker, app, (Protocol::Tcp, Instant::now()), None);
+        traffic.connection_started();
         let open = worker.metrics.connections_open(Direction::Inbound);
         open.inc_by(self.is_ours().into());
         let pumped = pin!(async {
@@ -351,7 +352,10 @@ impl Session {
         };
         let resolve = || {
             let metrics = &worker.metrics;
-            Rc::new(metrics.traffic(Direction::Inbound, self.peer(), tls, protocol))
+            Rc::new(metrics.traffic(&Between {
+                peer: self.peer(),
+                ..Between::inbound(tls, protocol)
+            }))
         };
         cell.get_or_init(resolve).clone()
     }

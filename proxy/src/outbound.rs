@@ -20,7 +20,7 @@ use crate::http::neutral::Fields;
 use crate::http::{h1, h2};
 use crate::limits::{Admitted, leaving};
 use crate::listen;
-use crate::metrics::{Direction, NO_IDENTITY, Outcome, Protocol, Tls};
+use crate::metrics::{Between, Direction, Outcome, Protocol, Tls};
 use crate::peer::stream::Reader;
 use crate::records::{Record, Seen};
 use crate::tcp;
@@ -363,10 +363,11 @@ async fn plain(
     address: SocketAddr,
     mut record: Option<Record>,
 ) -> Result<(), Error> {
-    let traffic =
-        worker
-            .metrics
-            .traffic(Direction::Outbound, NO_IDENTITY, Tls::None, Protocol::Tcp);
+    let traffic = worker.metrics.traffic(&Between {
+        direction: Direction::Outbound,
+        ..Between::inbound(Tls::None, Protocol::Tcp)
+    });
+    traffic.connection_started();
     let tally = tcp::Tally::new(&traffic);
     let connected = timeout(
         CONNECT_TIMEOUT,

@@ -31,7 +31,7 @@ use ringmail_proto::workload::Protocol as Declared;
 
 use crate::error::{DecisionId, Error, Reason};
 use crate::http::neutral::{Fields, Request};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, NO_IDENTITY};
 use crate::peer::streams::Streams;
 use crate::records::{Trail, What};
 use crate::snapshot::{Authorized, Snapshot};
@@ -270,10 +270,12 @@ impl Policies {
     /// Whether the client is one that was not revoked.
     fn trust(&self, wanted: &Wanted<'_>) -> Result<(), Error> {
         let svid = wanted.client.svid.as_ref();
-        if !svid.is_some_and(|svid| self.snapshot.has_revoked(svid)) {
+        let Some(svid) = svid.filter(|svid| self.snapshot.has_revoked(svid)) else {
             return Ok(());
-        }
+        };
         let id = DecisionId::random();
+        self.metrics
+            .denied(svid.id.as_str(), None, Reason::IdentityRevoked);
         let server = self.snapshot.last_identity();
         self.trail.tell(What::Refusal, unix_now(), |object| {
             audit::revoked(object, (wanted, server.as_deref()), id);
@@ -320,6 +322,10 @@ impl Policies {
             Ground::OwnLimit(_) => None,
             _ => self.snapshot.last_identity(),
         };
+        let by = ground.policy(&current.authorized);
+        let peer = wanted.client.svid.as_ref();
+        let peer = peer.map_or(NO_IDENTITY, |svid| svid.id.as_str());
+        self.metrics.denied(peer, by, reason);
         let refusal = audit::Refusal { ground, reason, id };
         self.trail.tell(What::Refusal, unix_now(), |object| {
             let between = (wanted, server.as_deref());

@@ -11,7 +11,8 @@ use crate::error::Error;
 #[cfg(test)]
 use crate::error::Reason;
 use crate::http::edits::Edits;
-use crate::metrics::{Outcome, Traffic};
+use crate::http::neutral::Fields;
+use crate::metrics::{Answer, Outcome, Traffic};
 use crate::peer::stream::Stream;
 use crate::records::Record;
 
@@ -20,7 +21,7 @@ use crate::records::Record;
 pub(crate) struct Exchange {
     traffic: Rc<Traffic>,
     begun: Instant,
-    status: Option<u16>,
+    answer: Answer,
     sent: u64,
     received: u64,
     outcome: Outcome,
@@ -33,10 +34,11 @@ pub(crate) struct Exchange {
 impl Exchange {
     /// The request's head was complete at `begun`.
     pub(crate) fn begin(traffic: Rc<Traffic>, begun: Instant) -> Self {
+        traffic.request_started();
         Self {
             traffic,
             begun,
-            status: None,
+            answer: Answer::default(),
             sent: 0,
             received: 0,
             outcome: Outcome::Broken,
@@ -82,7 +84,7 @@ impl Exchange {
     /// A response head was there at `now`; informational ones do not count as an answer.
     pub(crate) fn answered(&mut self, status: u16, now: Instant) {
         if status >= 200 || status == 101 {
-            self.status = Some(status);
+            self.answer.status = Some(status);
             let after = now.saturating_duration_since(self.begun);
             self.traffic.answered(after);
             if let Some(record) = &mut self.record {
@@ -93,7 +95,20 @@ impl Exchange {
 
     /// Whether the client has seen a status.
     pub(crate) fn is_answered(&self) -> bool {
-        self.status.is_some()
+        self.answer.status.is_some()
+    }
+
+    /// The response was a head with these fields, which may have the status of a gRPC call.
+    pub(crate) fn ended_with(&mut self, fields: Fields<'_>) {
+        self.ended_as(grpc_status(fields));
+    }
+
+    /// The response's trailers had this status of a gRPC call.
+    pub(crate) fn ended_as(&mut self, grpc_status: Option<u16>) {
+        self.answer.grpc_status = grpc_status;
+        if let Some(record) = &mut self.record {
+            record.ended_as(grpc_status);
+        }
     }
 
     /// Bytes of a body passed toward the peer.
@@ -120,7 +135,7 @@ impl Exchange {
 
     /// It ended as HTTP says.
     pub(crate) fn finish(mut self) {
-        self.outcome = self.status.map_or(Outcome::Broken, Outcome::of_status);
+        self.outcome = Outcome::of(self.answer);
     }
 
     /// It ended for a reason.
@@ -134,7 +149,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.traffic.request(self.outcome);
+        self.traffic.request(self.outcome, self.answer);
         if self.sent > 0 {
             self.traffic.sent.add(self.sent);
         }
@@ -145,6 +160,14 @@ impl Drop for Exchange {
             record.moved(self.sent, self.received);
         }
     }
+}
+
+/// Of gRPC, as its last fields have it.
+pub(crate) fn grpc_status(fields: Fields<'_>) -> Option<u16> {
+    std::str::from_utf8(fields.first("grpc-status")?)
+        .ok()?
+        .parse()
+        .ok()
 }
 
 /// How an upload ended; none while it is under way.

@@ -26,7 +26,7 @@ use crate::http::h2::serve::refuse_all;
 use crate::http::neutral::{Fields, Request, Version};
 use crate::listen::Party;
 use crate::listen::original_destination;
-use crate::metrics::{Direction, NO_IDENTITY, Outcome, Protocol, Tls};
+use crate::metrics::{Between, Direction, Outcome, Protocol, Tls};
 use crate::records::{Record, Seen};
 use crate::tcp::Tally;
 use crate::worker::Worker;
@@ -50,9 +50,9 @@ pub(crate) async fn serve(
     if is_own_port(app.port()) {
         return Err(Reason::Loop.into());
     }
-    let traffic = worker
-        .metrics
-        .traffic(Direction::Inbound, NO_IDENTITY, Tls::None, Protocol::Tcp);
+    let between = Between::inbound(Tls::None, Protocol::Tcp);
+    let traffic = worker.metrics.traffic(&between);
+    traffic.connection_started();
     let tally = Tally::new(&traffic);
     let mut record = worker.records.begin(|| {
         Some(Seen::<Fields<'_>> {
@@ -87,17 +87,19 @@ async fn admit(
     told: (&Tally<'_>, &mut Option<Record>),
 ) -> Result<(), Error> {
     let workload = worker.snapshot.workload()?;
+    let from = socket.peer_addr().blame(Reason::ClientGone)?.ip();
     if workload.inbound_mode == InboundMode::Permissive {
+        worker.metrics.came_in_plaintext(from);
         return permissive::serve(worker, &workload, socket, app, told).await;
     }
     let mut input = Buffer::default();
-    let from = socket.peer_addr().blame(Reason::ClientGone)?.ip();
     let stranger = worker.plaintext.place(from).await?;
     let probing = timeout(
         PROBE_TIMEOUT,
         is_probe(&workload, app.port(), &mut socket, &mut input),
     );
     if !probing.await.unwrap_or(Ok(false))? {
+        worker.metrics.came_in_plaintext(from);
         explain(&mut socket, input).await;
         return Err(Reason::MtlsRequired.into());
     }

@@ -1,5 +1,7 @@
 //! What is counted of records.
 
+use super::catalogue;
+use super::register::Register;
 use super::sharded::Counter;
 
 /// How much was recorded, and how much was lost.
@@ -26,6 +28,23 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
+    pub(super) fn register(register: &mut Register) -> Self {
+        let audit = register.family(&catalogue::AUDIT_RECORDS);
+        let lines = register.family(&catalogue::AUDIT_EXPORTS);
+        let spans = register.family(&catalogue::SPANS);
+        Self {
+            access_log: register.counter(&catalogue::ACCESS_LOG_RECORDS),
+            access_log_lost: register.counter(&catalogue::ACCESS_LOG_LOST),
+            refusals: audit.get(["deny".into()]),
+            uses: audit.get(["allow".into()]),
+            audit_lost: register.counter(&catalogue::AUDIT_LOST),
+            spans_exported: spans.get(["exported".into()]),
+            spans_lost: spans.get(["lost".into()]),
+            lines_exported: lines.get(["exported".into()]),
+            lines_lost: lines.get(["lost".into()]),
+        }
+    }
+
     /// Counts nothing.
     #[cfg(test)]
     pub(crate) fn nowhere() -> Self {

@@ -47,6 +47,11 @@ pub(crate) enum Ground<'a> {
 }
 
 impl Ground<'_> {
+    /// The name of what decided, if it has one.
+    pub(super) fn policy<'a>(&'a self, authorized: &'a Authorized) -> Option<&'a str> {
+        self.told(authorized).policy
+    }
+
     /// What decided, the object it is in, the rule of that, and what was wrong.
     fn told<'a>(&'a self, authorized: &'a Authorized) -> Told<'a> {
         let told = |by, policy| Told {

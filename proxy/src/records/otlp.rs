@@ -36,9 +36,9 @@ pub(crate) struct Line {
 
 /// Whose proxy this is.
 pub(super) fn resource(config: &Config) -> Resource {
-    let pod = &config.workload;
+    let (pod, owner) = (&config.workload, &config.owner);
     let mut attributes = Attributes::default();
-    attributes.text("service.name", &pod.name);
+    attributes.text("service.name", &owner.name);
     attributes.text("service.namespace", &pod.namespace);
     attributes.text("k8s.namespace.name", &pod.namespace);
     attributes.text("k8s.pod.name", &pod.name);

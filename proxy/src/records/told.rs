@@ -128,6 +128,11 @@ impl Told {
         self.first_byte = Some(after);
     }
 
+    /// A gRPC call ended with this status.
+    pub(crate) fn ended_as(&mut self, grpc_status: Option<u16>) {
+        self.grpc_status = grpc_status;
+    }
+
     /// It ended, or is answered, for a reason.
     pub(crate) fn refused(&mut self, error: &Error) {
         self.reason = Some(error.reason);

@@ -90,7 +90,7 @@ fn worker() -> Rc<Worker> {
     snapshot.put_identity(identity());
     let (_drainer, drain) = drain();
     let (buckets, _news) = Buckets::new();
-    let metrics = Arc::new(Metrics::new(1));
+    let metrics = Arc::new(Metrics::new(1, &config.workload));
     Worker::new(Shared {
         config: Arc::new(config),
         snapshot,
@@ -215,6 +215,7 @@ async fn outcome(policy: &Policy, method: &str, script: &[Act]) -> Result<u16, R
     };
     let target = dialled(&destination).expect("a service");
     let terms = Terms {
+        route: "",
         policy,
         response: ResponseEdits::default(),
         mirrors: &[],
