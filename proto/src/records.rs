@@ -168,6 +168,42 @@ impl fmt::Display for HeaderNames {
     }
 }
 
+/// Who collects traces: host and port of a collector that takes OTLP over gRPC, in plaintext.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Collector(String);
+
+impl Collector {
+    /// Host and port.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Collector {
+    type Err = &'static str;
+
+    /// `http://host:4317`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = "is not http://host:port, in plaintext";
+        let rest = text.strip_prefix("http://").ok_or(wrong)?;
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (host, port) = rest.rsplit_once(':').ok_or(wrong)?;
+        let is_port = port.parse::<u16>().is_ok_and(|port| port > 0);
+        let is_host = |b: u8| b.is_ascii_alphanumeric() || b".-_[]:".contains(&b);
+        match is_port && !host.is_empty() && host.bytes().all(is_host) {
+            true => Ok(Self(rest.to_owned())),
+            false => Err(wrong),
+        }
+    }
+}
+
+impl fmt::Display for Collector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}", self.0)
+    }
+}
+
 /// Whether a header of that name, in lower case, may hold a credential.
 #[must_use]
 pub fn is_secret(name: &str) -> bool {
@@ -199,6 +235,23 @@ mod tests {
         ];
         for list in rows {
             assert!(list.parse::<HeaderNames>().is_err(), "{list}");
+        }
+    }
+
+    #[test]
+    fn a_collector_is_host_and_port() {
+        let rows = [
+            ("http://otel.system.svc:4317", true),
+            ("http://[fd00::1]:4317/", true),
+            ("https://otel:4317", false),
+            ("http://otel", false),
+            ("http://otel:0", false),
+            ("http://:4317", false),
+            ("http://a@otel:4317", false),
+            ("http://otel/v1:4317", false),
+        ];
+        for (text, good) in rows {
+            assert_eq!(text.parse::<Collector>().is_ok(), good, "{text}");
         }
     }
 

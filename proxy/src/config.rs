@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::admin::Probes;
 use crate::capture::{Plan, Settings};
-pub(crate) use records::{Collector, Destination, Records};
+pub(crate) use records::{Destination, Records};
 use ringmail_proto::identity::{SpiffeId, TrustDomain, WorkloadName};
 
 /// Admin, on loopback.

@@ -1,5 +1,8 @@
 //! What proxies record of traffic: the access log, and the audit.
 
+/// Spans, and the audit, at a collector.
+pub(crate) mod traces;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;

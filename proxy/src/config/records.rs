@@ -1,9 +1,8 @@
 //! What is recorded of traffic, and where it goes.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
-use ringmail_proto::records::{AccessLog, Audit, HeaderNames, Share};
+use ringmail_proto::records::{AccessLog, Audit, Collector, HeaderNames, Share};
 
 use super::{ConfigError, Lookup, optional, refuse};
 
@@ -35,10 +34,6 @@ pub(crate) enum Destination {
     File(PathBuf),
 }
 
-/// Host and port of a collector that takes OTLP over gRPC, in plaintext.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Collector(pub(crate) String);
-
 pub(super) fn read(lookup: Lookup<'_>) -> Result<Records, ConfigError> {
     let file = |variable| -> Result<Destination, ConfigError> {
         let path = optional::<PathBuf>(lookup, variable)?;
@@ -65,22 +60,4 @@ pub(super) fn read(lookup: Lookup<'_>) -> Result<Records, ConfigError> {
         trace_sample: optional(lookup, "RINGMAIL_TRACE_SAMPLE")?.unwrap_or(Share::NONE),
         collector,
     })
-}
-
-impl FromStr for Collector {
-    type Err = &'static str;
-
-    /// `http://host:4317`.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = "is not http://host:port, in plaintext";
-        let rest = text.strip_prefix("http://").ok_or(wrong)?;
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let (host, port) = rest.rsplit_once(':').ok_or(wrong)?;
-        let is_port = port.parse::<u16>().is_ok_and(|port| port > 0);
-        let is_host = !host.is_empty() && !host.contains(['/', '@', ' ']);
-        match is_port && is_host {
-            true => Ok(Self(rest.to_owned())),
-            false => Err(wrong),
-        }
-    }
 }

@@ -13,6 +13,7 @@ use ringmail_proto::otlp::collector::logs::v1::logs_service_client::LogsServiceC
 use ringmail_proto::otlp::collector::trace::v1::ExportTraceServiceRequest;
 use ringmail_proto::otlp::collector::trace::v1::trace_service_client::TraceServiceClient;
 use ringmail_proto::otlp::resource::v1::Resource;
+use ringmail_proto::records::Collector;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::transport::{Channel, Endpoint};
@@ -21,7 +22,7 @@ use tonic::{Code, Response, Status};
 use super::otlp::{self, Line};
 use super::queue::{BATCHES_MAX, Batch};
 use super::told::Told;
-use crate::config::{Collector, Config};
+use crate::config::Config;
 use crate::control::dial;
 use crate::metrics::Counts;
 use crate::snapshot::Snapshot;
@@ -95,7 +96,7 @@ impl Export {
             return;
         };
         let Ok(channel) = channel(&collector, config.socket_mark) else {
-            return tracing::error!(collector = %collector.0, "cannot be the address of a collector");
+            return tracing::error!(%collector, "cannot be the address of a collector");
         };
         let resource = otlp::resource(&config);
         let Self { spans, lines } = self;
@@ -261,16 +262,13 @@ impl Away {
 }
 
 /// Connects when it is first used, and again whenever it has to.
-fn channel(
-    Collector(address): &Collector,
-    mark: Option<u32>,
-) -> Result<Channel, tonic::transport::Error> {
-    let names = Arc::new([address.clone()]);
+fn channel(collector: &Collector, mark: Option<u32>) -> Result<Channel, tonic::transport::Error> {
+    let names = Arc::new([collector.address().to_owned()]);
     let connect = tower::service_fn(move |_| {
         let names = names.clone();
         async move { io::Result::Ok(TokioIo::new(dial(&names[..], mark).await?)) }
     });
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
+    let endpoint = Endpoint::from_shared(collector.to_string())?;
     let endpoint = endpoint.connect_timeout(CALL_TIMEOUT);
     Ok(endpoint.connect_with_connector_lazy(connect))
 }
