@@ -75,6 +75,7 @@ pub(crate) struct Metrics {
     rate_limits: Family<Counter, 4>,
     events: Events,
     counts: Counts,
+    identity: Family<Gauge, 1>,
     /// Seconds since the Unix epoch at which our certificate begins and ends.
     pub(crate) certificate_issued: Gauge,
     pub(crate) certificate_expiry: Gauge,
@@ -128,6 +129,7 @@ impl Metrics {
             rate_limits: register.family(&catalogue::RATE_LIMIT_DECISIONS),
             events: Events::register(&mut register),
             counts: Counts::register(&mut register),
+            identity: register.family(&catalogue::IDENTITY),
             certificate_issued: register.gauge(&catalogue::CERTIFICATE_ISSUED),
             certificate_expiry: register.gauge(&catalogue::CERTIFICATE_EXPIRY),
             control_connected: register.gauge(&catalogue::CONTROL_CONNECTED),
@@ -248,6 +250,11 @@ impl Metrics {
     /// The handles for what is recorded.
     pub(crate) fn counts(&self) -> Counts {
         self.counts.clone()
+    }
+
+    /// Our certificate proves this.
+    pub(crate) fn identified(&self, identity: &str) {
+        self.identity.get([name(identity)]).set(1);
     }
 
     /// The gauge of the app's connections in one direction.

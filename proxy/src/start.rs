@@ -20,6 +20,7 @@ use crate::config::{
 };
 use crate::drain::{Drainer, drain};
 use crate::error::{Blamed, Error, Reason};
+use crate::inventory::Inventory;
 use crate::limits::buckets::Buckets;
 use crate::listen::Party;
 use crate::metrics::{self, Metrics, enter_shard};
@@ -45,6 +46,7 @@ pub fn run(config: Config) -> io::Result<()> {
     let (snapshot, wanted) = Snapshot::new();
     let (drainer, drain) = drain();
     let (buckets, news) = Buckets::new();
+    let inventory = Arc::<Inventory>::default();
 
     let status = listen::bind(config.bind_address, STATUS_PORT, Party::App)?;
     let loopback = config
@@ -60,6 +62,7 @@ pub fn run(config: Config) -> io::Result<()> {
         metrics: metrics.clone(),
         drain: drain.clone(),
         buckets: buckets.clone(),
+        inventory: inventory.clone(),
         hands: scribes.hands(counts.clone()),
     };
     for n in 1..=config.workers.get() {
@@ -81,6 +84,7 @@ pub fn run(config: Config) -> io::Result<()> {
         let admin = Admin {
             snapshot: snapshot.clone(),
             metrics: metrics.clone(),
+            inventory,
             drain,
             config: config.clone(),
             stop: stop.clone(),
@@ -280,6 +284,7 @@ async fn keep_tidy(worker: &Worker) {
                 worker.peers.sweep(now);
                 worker.services.sweep(&worker.snapshot);
                 worker.policies.sweep(policy::now());
+                worker.observer.hand_over(policy::now());
             }
             changed = changes.changed() => {
                 if changed.is_err() {

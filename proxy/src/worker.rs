@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::app::external::Checks;
 use crate::config::Config;
@@ -10,6 +11,7 @@ use crate::drain::Drain;
 use crate::http::h1::forward::Apps;
 use crate::http::h2::{AppSessions, Held};
 use crate::idle::Idlers;
+use crate::inventory::{Inventory, Observer};
 use crate::limits::Limits;
 use crate::limits::buckets::Buckets;
 use crate::metrics::Metrics;
@@ -34,6 +36,8 @@ pub(crate) struct Worker {
     pub(crate) policies: Policies,
     /// How often they may.
     pub(crate) limits: Limits,
+    /// What of our app's requests is looked at.
+    pub(crate) observer: Observer,
     /// Connections to other proxies.
     pub(crate) peers: Peers,
     /// What is known of the services that our app calls.
@@ -64,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) drain: Drain,
     pub(crate) buckets: Arc<Buckets>,
+    /// What our app's API is seen to be.
+    pub(crate) inventory: Arc<Inventory>,
     /// Whoever takes records.
     pub(crate) hands: Hands,
 }
@@ -76,6 +82,7 @@ impl Worker {
             metrics,
             drain,
             buckets,
+            inventory,
             hands,
         } = shared;
         let records = Records::new(&config, hands);
@@ -83,6 +90,7 @@ impl Worker {
             policies: Policies::new(snapshot.clone(), metrics.clone(), records.trail(&config)),
             records,
             limits: Limits::new(snapshot.clone(), metrics.clone(), buckets),
+            observer: Observer::new(inventory, Instant::now()),
             config,
             snapshot,
             metrics,

@@ -97,6 +97,7 @@ fn worker() -> Rc<Worker> {
         metrics,
         drain,
         buckets,
+        inventory: Arc::default(),
         hands: Hands::none(),
     })
 }
