@@ -93,6 +93,9 @@ mod rollouts;
 /// Suites of others.
 mod suites;
 
+/// What is recorded of traffic.
+mod records;
+
 /// Choices among endpoints, and what becomes of requests to those that fail.
 mod balance;
 
@@ -134,6 +137,7 @@ fn main() -> ExitCode {
         .chain(routes::SCENARIOS)
         .chain(authorization::SCENARIOS)
         .chain(external::SCENARIOS)
+        .chain(records::SCENARIOS)
         .chain(limits::SCENARIOS)
         .chain(authentication::SCENARIOS)
         .chain(probes::SCENARIOS)
