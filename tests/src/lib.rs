@@ -40,3 +40,6 @@ pub mod mesh;
 
 /// Waiting for what must come true.
 pub mod wait;
+
+/// Dashboards and rules.
+pub mod observe;
