@@ -22,6 +22,9 @@ mod fleet;
 /// The controller's pages.
 mod controller;
 
+/// Pages of metrics, line by line.
+mod sample;
+
 /// `ringmail check`.
 mod check;
 

@@ -18,6 +18,9 @@ use crate::source::annotations::{INJECT, INJECTED, unknown};
 /// What annotations ask of the sidecar.
 mod options;
 
+/// Of what a pod is one.
+mod owner;
+
 /// Probes that the proxy makes.
 mod probes;
 
@@ -60,6 +63,8 @@ pub struct Settings {
 pub struct Surroundings {
     /// The annotations of its namespace.
     pub inherited: BTreeMap<String, String>,
+    /// What pods of this template are called, where it is one.
+    pub owner: Option<String>,
     /// The address of the controller's Service, where that is known.
     pub controller: Option<IpAddr>,
 }
@@ -125,8 +130,10 @@ pub fn inject(
         Invalid::new(format!("{} of the namespace", e.field), e.problem)
     })?;
     let (containers, inits, taken) = probed(spec);
+    let owner = around.owner.as_deref().or_else(|| owner::owner(pod));
     let said = Said {
         options: &options,
+        owner,
         grace: spec["terminationGracePeriodSeconds"].as_u64(),
         probes: &taken,
         controller: around.controller.filter(|_| !resolves(spec)),

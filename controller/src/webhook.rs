@@ -265,6 +265,7 @@ impl Front {
             let own = objects.service(&self.sidecar.namespace, CONTROLLER_ACCOUNT);
             let address = own.and_then(|one| one.spec.as_ref()?.cluster_ip.as_ref()?.parse().ok());
             Some(Surroundings {
+                owner: None,
                 inherited: namespace.metadata.annotations.clone().unwrap_or_default(),
                 controller: address,
             })

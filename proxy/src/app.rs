@@ -23,7 +23,7 @@ use crate::http::neutral::{Fields, Request, Version};
 use crate::http::{h1, h2};
 use crate::limits::Admitted;
 use crate::listen::Party;
-use crate::metrics::{Direction, NO_IDENTITY, Outcome, Protocol, Tls, Traffic};
+use crate::metrics::{Between, Direction, NO_IDENTITY, Outcome, Protocol, Tls, Traffic};
 use crate::peer::open::{Kind, Open};
 use crate::peer::stream::{Reader, Stream};
 use crate::policy::{Authenticated, Client, Ground, Wanted};
@@ -282,6 +282,7 @@ impl Session {
         _busy: Busy,
     ) {
         let traffic = self.traffic(worker, Protocol::Tcp);
+        traffic.connection_started();
         let open = worker.metrics.connections_open(Direction::Inbound);
         open.inc_by(self.is_ours().into());
         let pumped = pin!(async {
@@ -342,7 +343,10 @@ impl Session {
         };
         let resolve = || {
             let metrics = &worker.metrics;
-            Rc::new(metrics.traffic(Direction::Inbound, self.peer(), tls, protocol))
+            Rc::new(metrics.traffic(&Between {
+                peer: self.peer(),
+                ..Between::inbound(tls, protocol)
+            }))
         };
         cell.get_or_init(resolve).clone()
     }

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use ringmail_proto::destination::Service;
+use ringmail_proto::identity::WorkloadName;
 use ringmail_proto::limit::session::Session;
 use ringmail_proto::pb;
 use ringmail_proto::policy::Authorizer;
@@ -193,8 +194,9 @@ impl Limited {
                 sequence: 1,
             },
         });
+        let of = WorkloadName::new("shop", "cart").ok()?;
         Some(Self {
-            limits: Limits::new(snapshot, Arc::new(Metrics::new(1)), buckets),
+            limits: Limits::new(snapshot, Arc::new(Metrics::new(1, &of)), buckets),
             client: Client {
                 svid: None,
                 address: IpAddr::from([10, 1, 2, 3]),

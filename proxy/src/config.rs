@@ -44,6 +44,8 @@ const WORKERS_MAX: usize = 256;
 pub struct Config {
     /// The pod this proxy serves.
     pub(crate) workload: WorkloadName,
+    /// What the pod is one of, such as a Deployment: whose figures its metrics are. The pod itself if nobody says.
+    pub(crate) owner: WorkloadName,
     /// Hosts and ports of the controller, in the order in which they are tried.
     pub(crate) controller_addresses: Vec<String>,
     /// Who answers there.
@@ -111,8 +113,14 @@ impl Config {
                 .map_err(|error| refuse("RINGMAIL_CONTROLLER_IDENTITY", error))?,
         };
         let explicit: Vec<Explicit> = list(lookup, "RINGMAIL_OUTBOUND_LISTENERS")?;
+        let workload: WorkloadName = required(lookup, "RINGMAIL_WORKLOAD")?;
         Ok(Self {
-            workload: required(lookup, "RINGMAIL_WORKLOAD")?,
+            owner: match optional::<String>(lookup, "RINGMAIL_OWNER")? {
+                Some(owner) => WorkloadName::new(&workload.namespace, &owner)
+                    .map_err(|error| refuse("RINGMAIL_OWNER", error))?,
+                None => workload.clone(),
+            },
+            workload,
             controller_addresses: hosts_and_ports(lookup, "RINGMAIL_CONTROLLER_ADDRESS")?,
             controller_identity,
             trust_domain,
@@ -331,6 +339,7 @@ mod tests {
             ("RINGMAIL_TRUST_DOMAIN", ""),
             ("RINGMAIL_TRUST_DOMAIN", "Mesh"),
             ("RINGMAIL_WORKLOAD", "cart-0"),
+            ("RINGMAIL_OWNER", "shop/cart"),
             ("RINGMAIL_CONTROLLER_ADDRESS", "controller"),
             ("RINGMAIL_CONTROLLER_ADDRESS", "controller:1,"),
             ("RINGMAIL_CONTROLLER_IDENTITY", "controller"),

@@ -84,6 +84,9 @@ mod worker;
 /// What is counted.
 mod metrics;
 
+#[doc(inline)]
+pub use metrics::catalogue;
+
 /// What people and machines ask the proxy itself.
 mod admin;
 

@@ -1,14 +1,23 @@
-//! What this proxy counts. The catalogue of names and labels is [`Metrics::new`]; the README lists the same.
+//! What this proxy counts: the [`catalogue`] lists it, and so does the README.
 //!
 //! Handles are resolved when a peer is learnt ([`Metrics::traffic`]), never per request: counting one request is a
-//! few uncontended atomic additions. Peers come from verified certificates and from the controller, so labels are
-//! bounded by the mesh and never chosen by a client.
+//! few uncontended atomic additions.
+
+/// Every metric.
+#[allow(unreachable_pub, reason = "the crate shows it to those who query it")]
+pub mod catalogue;
 
 /// What is counted of requests and connections, and by which labels.
 pub(crate) mod traffic;
 
-/// What is counted of endpoints and of trying again.
-mod upstream;
+/// What is counted of all that is seldom.
+mod events;
+
+/// From the catalogue to metrics.
+mod register;
+
+/// Series by their labels.
+mod family;
 
 /// Counters and histograms, sharded by worker.
 pub(crate) mod sharded;
@@ -16,135 +25,54 @@ pub(crate) mod sharded;
 /// What the process uses.
 mod process;
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::{encode, encode_registry};
-use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
+use ringmail_proto::identity::WorkloadName;
 use ringmail_proto::limit::{Limit, Scope};
 use ringmail_proto::policy::{Mode, Verdict};
 
-use crate::error::Reason;
+use events::Events;
+use family::{Family, Room, SERIES_MAX, Sweep, Value, name};
 use process::Process;
+use register::Register;
 use sharded::{Counter, Histogram, Shards};
-use upstream::Upstream;
+use traffic::{Codes, Ends, Grpc, Http};
 
 pub(crate) use sharded::enter_shard;
-pub(crate) use traffic::{Direction, Outcome, Protocol, Tls, Traffic};
+pub(crate) use traffic::{Answer, Between, Direction, Outcome, Protocol, Tls, Traffic};
 
 /// The peer label of a connection without an identity.
 pub(crate) const NO_IDENTITY: &str = "none";
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    direction: &'static str,
-    peer: String,
-    protocol: &'static str,
-    tls: &'static str,
-    outcome: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct LatencyLabels {
-    direction: &'static str,
-    peer: String,
-    protocol: &'static str,
-    tls: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ConnectionLabels {
-    direction: &'static str,
-    peer: String,
-    tls: &'static str,
-    outcome: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct BytesLabels {
-    direction: &'static str,
-    peer: String,
-    flow: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RefusalLabels {
-    direction: &'static str,
-    reason: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RateLimitLabels {
-    limit: String,
-    scope: &'static str,
-    outcome: &'static str,
-    shadow: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct AuthorizationLabels {
-    policy: String,
-    verdict: &'static str,
-    shadow: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CheckLabels {
-    policy: String,
-    result: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct HandshakeLabels {
-    direction: &'static str,
-    result: &'static str,
-    group: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DetectionLabels {
-    protocol: &'static str,
-    by: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ResultLabels {
-    result: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DirectionLabels {
-    direction: &'static str,
-}
-
-type Counters<Labels> = Family<Labels, Counter, Shards>;
+/// Between two looks for series that nobody needs.
+pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Every metric of the proxy.
 pub(crate) struct Metrics {
     registry: Registry,
-    process: Registry,
-    requests: Counters<RequestLabels>,
-    latency: Family<LatencyLabels, Histogram, Shards>,
-    connections: Counters<ConnectionLabels>,
-    connections_open: Family<DirectionLabels, Gauge>,
-    bytes: Counters<BytesLabels>,
-    refusals: Counters<RefusalLabels>,
-    authorizations: Counters<AuthorizationLabels>,
-    rate_limits: Counters<RateLimitLabels>,
-    checks: Family<CheckLabels, Histogram, Shards>,
-    handshakes: Counters<HandshakeLabels>,
-    handshake_latency: Family<DirectionLabels, Histogram, Shards>,
-    detections: Counters<DetectionLabels>,
-    egress_audited: Counter,
-    audit_lost: Counter,
-    mirrored: Counters<ResultLabels>,
-    upstream: Upstream,
-    /// Seconds since the Unix epoch at which our certificate ends.
+    families: Vec<Box<dyn Sweep>>,
+    room: Arc<Room>,
+    series: Gauge,
+    requests_started: Family<Counter, 4>,
+    requests: Family<Counter, 7>,
+    latency: Family<Histogram, 6>,
+    /// By direction.
+    codes: [Arc<Codes>; 2],
+    grpc: Family<Counter, 4>,
+    connections_started: Family<Counter, 4>,
+    connections: Family<Counter, 5>,
+    connections_open: Family<Gauge, 1>,
+    bytes: Family<Counter, 5>,
+    authorizations: Family<Counter, 3>,
+    rate_limits: Family<Counter, 4>,
+    events: Events,
+    /// Seconds since the Unix epoch at which our certificate begins and ends.
+    pub(crate) certificate_issued: Gauge,
     pub(crate) certificate_expiry: Gauge,
-    renewals: Counters<ResultLabels>,
     /// 1 while a control stream is up.
     pub(crate) control_connected: Gauge,
     pub(crate) ledger_up: Gauge,
@@ -156,346 +84,172 @@ pub(crate) struct Metrics {
     pub(crate) rate_limit_lag: Histogram,
     /// Seconds since the Unix epoch at which the controller last confirmed what is in force.
     pub(crate) control_heard: Gauge,
-    updates: Counters<ResultLabels>,
     /// 1 while the redirect rules are in force.
     pub(crate) capture_in_force: Gauge,
 }
 
 impl Metrics {
-    /// The catalogue, for `workers` workers and the control thread.
-    #[allow(clippy::too_many_lines, reason = "a catalogue")]
-    pub(crate) fn new(workers: usize) -> Self {
-        let shards = Shards(workers + 1);
-        let mut registry = Registry::with_prefix("ringmail");
-        macro_rules! register {
-            ($metric:expr, $name:literal, $help:literal) => {{
-                let metric = $metric;
-                registry.register($name, $help, metric.clone());
-                metric
-            }};
-            ($metric:expr, $name:literal, $unit:ident, $help:literal) => {{
-                let metric = $metric;
-                registry.register_with_unit($name, $help, Unit::$unit, metric.clone());
-                metric
-            }};
-        }
-        macro_rules! counters {
-            ($($arguments:tt)*) => { register!(Family::new_with_constructor(shards), $($arguments)*) };
-        }
-        let requests = counters!("requests", "HTTP requests by how they ended");
-        let latency = counters!(
-            "request_duration",
-            Seconds,
-            "From the request's head to the response's head"
-        );
-        let connections = counters!("connections", "TCP connections by how they ended");
-        let connections_open = register!(
-            Family::default(),
-            "connections_open",
-            "TCP connections of the app now"
-        );
-        let bytes = counters!(
-            "transferred",
-            Bytes,
-            "Bytes of bodies and of opaque connections"
-        );
-        let refusals = counters!(
-            "refusals",
-            "Requests and connections refused or broken, by reason"
-        );
-        let authorizations = counters!(
-            "authorizations",
-            "Streams judged by policy, by what decided; with shadow, by what would decide"
-        );
-        let rate_limits = counters!(
-            "rate_limit_decisions",
-            "Requests and connections that a rate limit was for; with shadow, what it would decide"
-        );
-        let checks = counters!(
-            "authorization_check_duration",
-            Seconds,
-            "What external authorizers took to answer, or we to give up, by result"
-        );
-        let handshakes = counters!("handshakes", "TLS handshakes with other proxies");
-        let handshake_latency = counters!(
-            "handshake_duration",
-            Seconds,
-            "TLS handshakes that succeeded"
-        );
-        let detections = counters!(
-            "detections",
-            "Protocols of outbound connections, declared or detected"
-        );
-        let mirrored = counters!("mirrored", "Copies of requests for mirrors");
-        let audit_lost = register!(
-            MetricConstructor::<Counter>::new_metric(&shards),
-            "audit_lost",
-            "Refusals by policy without a line in the audit: there were too many at once"
-        );
-        let egress_audited = register!(
-            MetricConstructor::<Counter>::new_metric(&shards),
-            "egress_audited",
-            "Connections that left the mesh where it is audited"
-        );
-        let upstream = Upstream::register(&mut registry, shards);
-        let certificate_expiry = register!(
-            Gauge::default(),
-            "certificate_expiry_timestamp",
-            Seconds,
-            "When our certificate ends"
-        );
-        let renewals = counters!("certificate_renewals", "Certificates asked for");
-        let control_connected = register!(
-            Gauge::default(),
-            "control_connected",
-            "1 while the controller is reached"
-        );
-        let ledger_up = register!(
-            Gauge::default(),
-            "rate_limit_ledger_up",
-            "1 while the ledger of rate limits leases; 0 also while no limit needs it"
-        );
-        let rate_limit_fallback = register!(
-            Gauge::default(),
-            "rate_limit_fallback_active",
-            "1 while the ledger is away and rate limits in use do as their onUnavailable says"
-        );
-        let rate_limit_waits = register!(
-            MetricConstructor::<Histogram>::new_metric(&shards),
-            "rate_limit_wait_duration",
-            Seconds,
-            "How long requests waited for tokens of rate limits, those that did"
-        );
-        let rate_limit_lag = register!(
-            MetricConstructor::<Histogram>::new_metric(&shards),
-            "rate_limit_ledger_duration",
-            Seconds,
-            "What the ledger of rate limits took to answer"
-        );
-        let control_heard = register!(
-            Gauge::default(),
-            "control_heard_timestamp",
-            Seconds,
-            "When the controller last confirmed what is in force"
-        );
-        let updates = counters!(
-            "control_updates",
-            "Configuration received, by whether it was accepted"
-        );
-        let capture_in_force = register!(
-            Gauge::default(),
-            "capture_in_force",
-            "1 while the redirect rules are in force"
-        );
+    /// For so many workers, and the control thread, of this workload's proxy.
+    pub(crate) fn new(workers: usize, of: &WorkloadName) -> Self {
+        Self::with_series(SERIES_MAX, workers, of)
+    }
+
+    fn with_series(max: usize, workers: usize, of: &WorkloadName) -> Self {
+        let mut register = Register::new(of, Shards(workers + 1), max);
+        let room = register.room.clone();
+        register
+            .gauge(&catalogue::SERIES_MAX)
+            .set(max.try_into().unwrap_or(i64::MAX));
+        register.add(&catalogue::OVERFLOW, room.overflows());
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "This program", build);
-        let mut process = Registry::default();
-        process.register_collector(Box::new(Process));
+        register
+            .registry
+            .register(catalogue::BUILD.stem().0, catalogue::BUILD.help, build);
+        register.registry.register_collector(Box::new(Process));
+        let codes = register.family(&catalogue::RESPONSES);
         Self {
-            registry,
-            process,
-            requests,
-            latency,
-            connections,
-            connections_open,
-            bytes,
-            refusals,
-            authorizations,
-            rate_limits,
-            checks,
-            handshakes,
-            handshake_latency,
-            detections,
-            egress_audited,
-            audit_lost,
-            mirrored,
-            upstream,
-            certificate_expiry,
-            renewals,
-            control_connected,
-            ledger_up,
-            rate_limit_fallback,
-            rate_limit_waits,
-            rate_limit_lag,
-            control_heard,
-            updates,
-            capture_in_force,
+            codes: [Direction::Outbound, Direction::Inbound]
+                .map(|direction| Codes::new(codes.clone(), direction)),
+            series: register.gauge(&catalogue::SERIES),
+            requests_started: register.family(&catalogue::REQUESTS_STARTED),
+            requests: register.family(&catalogue::REQUESTS),
+            latency: register.family(&catalogue::REQUEST_DURATION),
+            grpc: register.family(&catalogue::GRPC_RESPONSES),
+            connections_started: register.family(&catalogue::CONNECTIONS_STARTED),
+            connections: register.family(&catalogue::CONNECTIONS),
+            connections_open: register.family(&catalogue::CONNECTIONS_OPEN),
+            bytes: register.family(&catalogue::TRANSFERRED),
+            authorizations: register.family(&catalogue::AUTHORIZATIONS),
+            rate_limits: register.family(&catalogue::RATE_LIMIT_DECISIONS),
+            events: Events::register(&mut register),
+            certificate_issued: register.gauge(&catalogue::CERTIFICATE_ISSUED),
+            certificate_expiry: register.gauge(&catalogue::CERTIFICATE_EXPIRY),
+            control_connected: register.gauge(&catalogue::CONTROL_CONNECTED),
+            ledger_up: register.gauge(&catalogue::RATE_LIMIT_LEDGER_UP),
+            rate_limit_fallback: register.gauge(&catalogue::RATE_LIMIT_FALLBACK),
+            rate_limit_waits: register.histogram(&catalogue::RATE_LIMIT_WAITS),
+            rate_limit_lag: register.histogram(&catalogue::RATE_LIMIT_LEDGER_DURATION),
+            control_heard: register.gauge(&catalogue::CONTROL_HEARD),
+            capture_in_force: register.gauge(&catalogue::CAPTURE_IN_FORCE),
+            registry: register.registry,
+            families: register.families,
+            room,
         }
     }
 
     /// All of it as OpenMetrics text.
     pub(crate) fn render(&self) -> Result<String, std::fmt::Error> {
+        self.series
+            .set(self.room.used().try_into().unwrap_or(i64::MAX));
         let mut text = String::new();
-        encode_registry(&mut text, &self.process)?;
         encode(&mut text, &self.registry)?;
         Ok(text)
     }
 
-    /// The handles for what passes between our app and `peer`.
-    pub(crate) fn traffic(
-        &self,
-        direction: Direction,
-        peer: &str,
-        tls: Tls,
-        protocol: Protocol,
-    ) -> Traffic {
-        let (direction, protocol, tls) = (direction.label(), protocol.label(), tls.label());
-        let requests = |outcome| {
-            let peer = peer.to_owned();
-            self.requests.get_or_create_owned(&RequestLabels {
-                direction,
-                peer,
-                protocol,
-                tls,
-                outcome,
-            })
-        };
-        let connections = |outcome| {
-            let peer = peer.to_owned();
-            self.connections.get_or_create_owned(&ConnectionLabels {
-                direction,
-                peer,
-                tls,
-                outcome,
-            })
-        };
+    /// Drops series of peers that are gone.
+    pub(crate) fn sweep(&self, now: Instant) {
+        for family in &self.families {
+            family.sweep(now);
+        }
+    }
+
+    /// The handles for what passes between our app and a peer.
+    pub(crate) fn traffic(&self, between: &Between<'_>) -> Traffic {
+        let Between { direction, .. } = between;
+        let word = |word: &'static str| Value::from(word);
+        let (tls, protocol) = (word(between.tls.label()), word(between.protocol.label()));
+        let (peer, side) = (peer_label(between.peer), word(direction.label()));
+        let [service, route] = [between.service, between.route].map(|text| match text {
+            "" => word("none"),
+            text => name(text),
+        });
         let bytes = |flow| {
-            self.bytes.get_or_create_owned(&BytesLabels {
-                direction,
-                peer: peer.to_owned(),
-                flow,
-            })
+            let labels = [&side, &peer, &service, &protocol, &word(flow)];
+            self.bytes.get(labels.map(Clone::clone))
         };
-        let is_http = protocol != Protocol::Tcp.label();
-        let latency = LatencyLabels {
-            direction,
-            peer: peer.to_owned(),
-            protocol,
-            tls,
+        let http = || {
+            let ended = |outcome: Outcome| {
+                let outcome = word(outcome.label());
+                let labels = [&side, &peer, &service, &route, &protocol, &tls, &outcome];
+                self.requests.get(labels.map(Clone::clone))
+            };
+            let started = [&side, &service, &route, &protocol].map(Clone::clone);
+            let latency = [&side, &peer, &service, &route, &protocol, &tls].map(Clone::clone);
+            Http {
+                requests: Ends {
+                    started: self.requests_started.get(started),
+                    ended: Outcome::ALL.map(ended),
+                },
+                latency: self.latency.get(latency),
+                codes: self.codes[*direction as usize].clone(),
+                grpc: Grpc::new(&self.grpc, [&side, &peer, &service].map(Clone::clone)),
+            }
         };
+        let connections = || {
+            let started = [&side, &peer, &service, &tls].map(Clone::clone);
+            let ended = |outcome: Outcome| {
+                let labels = [&side, &peer, &service, &tls, &word(outcome.label())];
+                self.connections.get(labels.map(Clone::clone))
+            };
+            Ends {
+                started: self.connections_started.get(started),
+                ended: Outcome::ALL.map(ended),
+            }
+        };
+        let is_http = between.protocol != Protocol::Tcp;
         Traffic {
-            requests: is_http.then(|| Outcome::ALL.map(|outcome| requests(outcome.label()))),
-            latency: is_http.then(|| self.latency.get_or_create_owned(&latency)),
-            connections: (!is_http)
-                .then(|| Outcome::ALL.map(|outcome| connections(outcome.label()))),
+            http: is_http.then(http),
+            connections: (!is_http).then(connections),
             sent: bytes("sent"),
             received: bytes("received"),
         }
     }
 
-    /// Something was refused or broke.
-    pub(crate) fn refused(&self, direction: Direction, reason: Reason) {
-        let labels = RefusalLabels {
-            direction: direction.label(),
-            reason: reason.row().label,
-        };
-        self.refusals.get_or_create(&labels).add(1);
-    }
-
     /// The handle for what a policy decides, or would.
     pub(crate) fn authorizations(
         &self,
-        policy: &str,
+        policy: Option<&str>,
         verdict: Verdict,
         is_shadow: bool,
     ) -> Counter {
+        let verdict = match verdict {
+            Verdict::Allow => "allow",
+            Verdict::Deny => "deny",
+        };
+        let shadow = if is_shadow { "true" } else { "false" };
+        let policy = policy.map_or("none".into(), name);
         self.authorizations
-            .get_or_create_owned(&AuthorizationLabels {
-                policy: policy.to_owned(),
-                verdict: match verdict {
-                    Verdict::Allow => "allow",
-                    Verdict::Deny => "deny",
-                },
-                shadow: if is_shadow { "true" } else { "false" },
-            })
+            .get([policy, verdict.into(), shadow.into()])
     }
 
     /// The handle for what a rate limit decides, or would.
     pub(crate) fn rate_limits(&self, limit: &Limit, outcome: &'static str) -> Counter {
         let is_local = matches!(&limit.terms, Ok(terms) if terms.scope == Scope::Local);
-        self.rate_limits.get_or_create_owned(&RateLimitLabels {
-            limit: limit.name.to_string(),
-            scope: if is_local { "local" } else { "global" },
-            outcome,
-            shadow: match limit.mode {
-                Mode::Enforce => "false",
-                Mode::Shadow => "true",
-            },
-        })
-    }
-
-    /// Somebody else was asked for a policy.
-    pub(crate) fn checked(&self, policy: &str, result: &'static str, took: Duration) {
-        let policy = policy.to_owned();
-        let labels = CheckLabels { policy, result };
-        self.checks.get_or_create(&labels).observe(took);
-    }
-
-    /// A handshake succeeded with `group`, or failed for a reason.
-    pub(crate) fn handshake(
-        &self,
-        direction: Direction,
-        outcome: Result<(&'static str, Duration), Reason>,
-    ) {
-        let direction = direction.label();
-        let (result, group) = match outcome {
-            Ok((group, took)) => {
-                self.handshake_latency
-                    .get_or_create(&DirectionLabels { direction })
-                    .observe(took);
-                ("ok", group)
-            }
-            Err(reason) => (reason.row().label, "none"),
+        let scope = if is_local { "local" } else { "global" };
+        let shadow = match limit.mode {
+            Mode::Enforce => "false",
+            Mode::Shadow => "true",
         };
-        self.handshakes
-            .get_or_create(&HandshakeLabels {
-                direction,
-                result,
-                group,
-            })
-            .add(1);
-    }
-
-    /// What an outbound connection speaks, and whether that was declared.
-    pub(crate) fn detected(&self, protocol: Protocol, by: &'static str) {
-        self.detections
-            .get_or_create(&DetectionLabels {
-                protocol: protocol.label(),
-                by,
-            })
-            .add(1);
-    }
-
-    /// A copy of a request was due.
-    pub(crate) fn mirrored(&self, result: &'static str) {
-        self.mirrored.get_or_create(&ResultLabels { result }).add(1);
-    }
-
-    /// A refusal has no line in the audit.
-    pub(crate) fn audit_lost(&self) {
-        self.audit_lost.add(1);
-    }
-
-    /// A connection left the mesh, where that is audited.
-    pub(crate) fn egress_audited(&self) {
-        self.egress_audited.add(1);
-    }
-
-    /// A certificate was asked for.
-    pub(crate) fn renewed(&self, result: &'static str) {
-        self.renewals.get_or_create(&ResultLabels { result }).add(1);
-    }
-
-    /// Configuration came.
-    pub(crate) fn updated(&self, result: &'static str) {
-        self.updates.get_or_create(&ResultLabels { result }).add(1);
+        let labels = [
+            name(&limit.name),
+            scope.into(),
+            outcome.into(),
+            shadow.into(),
+        ];
+        self.rate_limits.get(labels)
     }
 
     /// The gauge of the app's connections in one direction.
     pub(crate) fn connections_open(&self, direction: Direction) -> Gauge {
-        self.connections_open.get_or_create_owned(&DirectionLabels {
-            direction: direction.label(),
-        })
+        self.connections_open.get([direction.label().into()])
+    }
+}
+
+/// That there is none is no name.
+fn peer_label(peer: &str) -> Value {
+    match peer {
+        NO_IDENTITY => NO_IDENTITY.into(),
+        peer => name(peer),
     }
 }
 
@@ -506,79 +260,4 @@ impl std::fmt::Debug for Metrics {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use ringmail_proto::pb;
-
-    #[test]
-    fn renders_what_was_counted_with_labels_escaped() {
-        let metrics = Metrics::new(2);
-        let traffic = metrics.traffic(
-            Direction::Inbound,
-            "a\"b\\c\nd",
-            Tls::Mutual,
-            Protocol::Http1,
-        );
-        traffic.request(Outcome::Success);
-        enter_shard(1);
-        traffic.request(Outcome::Success);
-        traffic.answered(Duration::from_millis(3));
-        let text = metrics.render().expect("renders");
-        let row = r#"ringmail_requests_total{direction="inbound",peer="a\"b\\c\nd",protocol="http1",tls="mutual",outcome="success"} 2"#;
-        assert!(text.contains(row), "{text}");
-        assert!(
-            text.contains("ringmail_request_duration_seconds_sum{"),
-            "{text}"
-        );
-        assert!(text.ends_with("# EOF\n"));
-    }
-
-    #[test]
-    fn the_readme_lists_what_there_is() {
-        let metrics = Metrics::new(1);
-        for protocol in [Protocol::Http1, Protocol::Tcp] {
-            metrics.traffic(Direction::Inbound, NO_IDENTITY, Tls::None, protocol);
-        }
-        metrics.connections_open(Direction::Inbound);
-        metrics.refused(Direction::Inbound, Reason::MtlsRequired);
-        metrics.handshake(Direction::Inbound, Ok(("group", Duration::ZERO)));
-        metrics.authorizations("none", Verdict::Allow, false);
-        metrics.checked("shop/opa", "allowed", Duration::ZERO);
-        let limit = pb::RateLimit::default()
-            .try_into()
-            .expect("a limit without terms");
-        metrics.rate_limits(&limit, "admitted");
-        metrics.detected(Protocol::Tcp, "declared");
-        metrics.endpoint_ejected("peer", "connect");
-        metrics.endpoint_taken_back("peer");
-        metrics.retried("refused", "sent");
-        metrics.mirrored("sent");
-        metrics.renewed("ok");
-        metrics.updated("ack");
-        let rendered = metrics.render().expect("renders");
-        let mut there: Vec<_> = rendered.lines().filter_map(family).collect();
-        let readme = include_str!("../../README.md").lines();
-        let mut listed: Vec<_> = readme.filter_map(listed).collect();
-        there.sort_unstable();
-        listed.sort_unstable();
-        assert_eq!(there, listed);
-    }
-
-    /// The name of a metric from its TYPE line, as its samples have it.
-    fn family(line: &str) -> Option<String> {
-        let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
-        let end = match kind {
-            "counter" => "_total",
-            "info" => "_info",
-            _ => "",
-        };
-        Some(format!("{name}{end}"))
-    }
-
-    /// The name in a row of the README's table of the proxy.
-    fn listed(line: &str) -> Option<String> {
-        let (name, _) = line.strip_prefix("| `")?.split_once('`')?;
-        let is_ours = name.starts_with("ringmail_") && !name.starts_with("ringmail_controller_");
-        (is_ours || name.starts_with("process_")).then(|| name.to_owned())
-    }
-}
+mod tests;

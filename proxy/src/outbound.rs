@@ -19,7 +19,7 @@ use crate::error::{Blamed, Error, Reason};
 use crate::http::{h1, h2};
 use crate::limits::{Admitted, leaving};
 use crate::listen;
-use crate::metrics::{Direction, NO_IDENTITY, Outcome, Protocol, Tls};
+use crate::metrics::{Between, Direction, Outcome, Protocol, Tls};
 use crate::peer::stream::Reader;
 use crate::tcp;
 use crate::upstream::{Caller, Carrier, Way, open_tcp, open_tls, way};
@@ -323,10 +323,11 @@ async fn opaque(
 
 /// Bytes to where there is no proxy: outside the mesh, or our own app.
 async fn plain(worker: &Worker, socket: &mut TcpStream, address: SocketAddr) -> Result<(), Error> {
-    let traffic =
-        worker
-            .metrics
-            .traffic(Direction::Outbound, NO_IDENTITY, Tls::None, Protocol::Tcp);
+    let traffic = worker.metrics.traffic(&Between {
+        direction: Direction::Outbound,
+        ..Between::inbound(Tls::None, Protocol::Tcp)
+    });
+    traffic.connection_started();
     let connected = timeout(
         CONNECT_TIMEOUT,
         listen::connect(address, listen::Party::App, worker.config.socket_mark),

@@ -31,7 +31,7 @@ use ringmail_proto::workload::Protocol as Declared;
 
 use crate::error::{DecisionId, Error, Reason};
 use crate::http::neutral::{Fields, Request};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, NO_IDENTITY};
 use crate::peer::streams::Streams;
 use crate::snapshot::{Authorized, Snapshot};
 use crate::tls::identity::{Identity, unix_now};
@@ -271,6 +271,8 @@ impl Policies {
             return Ok(());
         };
         let id = DecisionId::random();
+        self.metrics
+            .denied(svid.id.as_str(), None, Reason::IdentityRevoked);
         match self.audit.takes_line(unix_now()) {
             true => audit::revoked(svid, wanted, id),
             false => self.metrics.audit_lost(),
@@ -317,6 +319,10 @@ impl Policies {
             Ground::OwnLimit(_) => None,
             _ => self.snapshot.last_identity(),
         };
+        let by = ground.policy(&current.authorized);
+        let peer = wanted.client.svid.as_ref();
+        let peer = peer.map_or(NO_IDENTITY, |svid| svid.id.as_str());
+        self.metrics.denied(peer, by, reason);
         let refusal = audit::Refusal { ground, reason, id };
         match self.audit.takes_line(unix_now()) {
             true => audit::refused(&current.authorized, wanted, server.as_deref(), refusal),

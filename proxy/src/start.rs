@@ -22,7 +22,7 @@ use crate::drain::{Drain, Drainer, drain};
 use crate::error::{Blamed, Error, Reason};
 use crate::limits::buckets::Buckets;
 use crate::listen::Party;
-use crate::metrics::{Metrics, enter_shard};
+use crate::metrics::{self, Metrics, enter_shard};
 use crate::snapshot::Snapshot;
 use crate::worker::Worker;
 use crate::{control, inbound, listen, outbound, policy};
@@ -40,7 +40,7 @@ const LAST_BYTES: Duration = Duration::from_millis(50);
 /// When a listener cannot be bound or a thread cannot be started. Nothing else ends the process.
 pub fn run(config: Config) -> io::Result<()> {
     let config = Arc::new(config);
-    let metrics = Arc::new(Metrics::new(config.workers.get()));
+    let metrics = Arc::new(Metrics::new(config.workers.get(), &config.owner));
     let (snapshot, wanted) = Snapshot::new();
     let (drainer, drain) = drain();
     let (buckets, news) = Buckets::new();
@@ -98,6 +98,7 @@ pub fn run(config: Config) -> io::Result<()> {
         if let Some(plan) = config.capture.clone() {
             tokio::spawn(watch_capture(plan, metrics.clone()));
         }
+        tokio::spawn(sweep_metrics(metrics.clone()));
         let controlled = control::run(config.clone(), snapshot, metrics, wanted, (buckets, news));
         let told = end(&stop);
         tokio::select! {
@@ -123,6 +124,14 @@ async fn watch_capture(plan: Plan, metrics: Arc<Metrics>) {
         was_in_force = Some(probed.is_ok());
         metrics.capture_in_force.set(probed.is_ok().into());
         tokio::time::sleep(PROBE_INTERVAL).await;
+    }
+}
+
+/// Drops series of peers that are gone, for as long as the process lives.
+async fn sweep_metrics(metrics: Arc<Metrics>) {
+    let mut turn = tokio::time::interval(metrics::SWEEP_INTERVAL);
+    loop {
+        metrics.sweep(turn.tick().await.into());
     }
 }
 

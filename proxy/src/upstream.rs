@@ -167,6 +167,7 @@ pub(crate) async fn begin_http<'a>(
     };
     outgoing.head = forward.head;
     let terms = Terms {
+        route: forward.route,
         policy: forward.policy,
         response: forward.response,
         mirrors: forward.mirrors,
@@ -260,7 +261,9 @@ async fn open(worker: &Rc<Worker>, caller: &Caller, target: Target<'_>) -> Resul
     let stream = Stream::tcp(&streams, current.endpoint().port)?;
     stream.limit_idle(service.timeouts.idle, now);
     current.opened(&worker.metrics);
-    let traffic = current.endpoint().peer.traffic(worker, Protocol::Tcp);
+    let to = (&*current.endpoint().peer, "");
+    let traffic = service.traffic(worker, to, Protocol::Tcp);
+    traffic.connection_started();
     Ok(Carrier {
         stream,
         traffic,

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::sample::Sample;
 use crate::inject::PROXY;
 use crate::source::annotations::INJECTED;
 
@@ -128,23 +129,21 @@ pub(super) async fn page(
     }
 }
 
-/// Samples without labels.
+/// Samples without labels but those that say whose they are.
 pub(super) fn unlabelled(page: &str) -> HashMap<String, f64> {
     let sample = |line: &str| {
-        let (name, value) = line.split_once(' ')?;
-        let is_sample = !name.starts_with('#') && !name.contains('{');
-        let value = value.split(' ').next()?.parse().ok()?;
-        is_sample.then(|| (name.to_owned(), value))
+        let sample = Sample::parse(line)?;
+        let is_alone = |(name, _): &(&str, _)| matches!(*name, "namespace" | "workload");
+        let value = sample.labels.iter().all(is_alone).then_some(sample.value)?;
+        Some((sample.name.to_owned(), value))
     };
     page.lines().filter_map(sample).collect()
 }
 
 fn version(page: &str) -> Option<String> {
-    let labels = page
-        .lines()
-        .find_map(|line| line.strip_prefix("ringmail_build_info{"))?;
-    let (_, rest) = labels.split_once("version=\"")?;
-    Some(rest.split('"').next()?.to_owned())
+    let build = |sample: &Sample<'_>| sample.name == "ringmail_build_info";
+    let build = page.lines().filter_map(Sample::parse).find(build)?;
+    build.label("version").map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -153,7 +152,7 @@ mod tests {
 
     #[test]
     fn samples_are_read() {
-        let page = "# HELP a b\n# TYPE a gauge\na 1.5\nb{c=\"d\"} 2\nringmail_build_info{version=\"1.2.3\"} 1\ne 3 17\n# EOF\n";
+        let page = "# HELP a b\n# TYPE a gauge\na{workload=\"w\"} 1.5\nb{c=\"d\"} 2\nringmail_build_info{version=\"1.2.3\"} 1\ne 3 17\n# EOF\n";
         let found = unlabelled(page);
         assert_eq!(found.len(), 2);
         assert_eq!((found["a"], found["e"]), (1.5, 3.0));

@@ -76,12 +76,14 @@ fn of(
             .to_owned()
     };
     let (namespace, name) = (metadata("namespace"), metadata("name"));
+    let owner = (kind != "Pod").then(|| name.clone());
     let name = format!("{kind} {namespace}/{name}");
     let pod = object
         .pointer_mut(path)
         .ok_or_else(|| Invalid::new(&name, "has no pod template"))?;
     let around = Surroundings {
         inherited: namespaces.get(&namespace).cloned().unwrap_or_default(),
+        owner,
         // A file may be applied to any cluster.
         controller: None,
     };

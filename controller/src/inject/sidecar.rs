@@ -63,6 +63,7 @@ pub(super) fn probes(inits: &[Value]) -> Vec<Value> {
 /// What a pod says, as far as it is for its sidecar.
 pub(super) struct Said<'a> {
     pub(super) options: &'a Options,
+    pub(super) owner: Option<&'a str>,
     pub(super) grace: Option<u64>,
     /// Those that the proxy makes.
     pub(super) probes: &'a [Value],
@@ -111,6 +112,7 @@ fn init(settings: &Settings, options: &Options) -> Value {
 fn proxy(settings: &Settings, said: &Said<'_>) -> Value {
     let Said {
         options,
+        owner,
         grace,
         probes,
         ..
@@ -149,6 +151,7 @@ fn proxy(settings: &Settings, said: &Said<'_>) -> Value {
             grace.unwrap_or(GRACE_SECONDS).to_string(),
         ),
     ];
+    own.extend(owner.map(|owner| plain("RINGMAIL_OWNER", owner.to_owned())));
     if !probes.is_empty() {
         own.push(field("RINGMAIL_POD_ADDRESS", "status.podIP"));
         // Kubernetes puts other variables in place of $(NAME), and a dollar in place of two.

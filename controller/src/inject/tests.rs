@@ -290,6 +290,7 @@ fn pods_that_could_not_be_captured_are_refused_by_field() {
 fn what_the_namespace_got_wrong_is_said_to_be_its_own() {
     let inherited = BTreeMap::from([("config.ringmail.io/log-level".into(), "loud".into())]);
     let around = Surroundings {
+        owner: None,
         inherited,
         controller: None,
     };

@@ -18,7 +18,7 @@ use super::channel::Show;
 use super::{Backoff, CALL_TIMEOUT, Control, is_refusal};
 use crate::config::Credential;
 use crate::error::{Error, Reason};
-use crate::tls::identity::Identity;
+use crate::tls::identity::{Identity, unix_now};
 
 /// Part of its life after which a certificate is renewed.
 const RENEW_AT: std::ops::Range<f64> = 0.4..0.6;
@@ -108,10 +108,10 @@ async fn certify(control: &Control, by: Show) -> Result<Duration, Error> {
     let generation = latest.as_ref().map_or(1, |latest| latest.generation + 1);
     let identity = Identity::new(chain, signer, bundle, generation)?;
     tracing::info!(identity = %identity.svid.id, serial = identity.svid.serial, "certificate in force");
-    control
-        .metrics
-        .certificate_expiry
-        .set(identity.svid.not_after);
+    // Its own beginning is back-dated.
+    control.metrics.certificate_issued.set(unix_now());
+    let expiry = &control.metrics.certificate_expiry;
+    expiry.set(identity.svid.not_after);
     control.snapshot.put_identity(identity);
     Ok(Duration::from_secs(answer.valid_for_seconds.into()))
 }

@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use crate::error::{Error, Reason};
 use crate::http::edits::Edits;
-use crate::metrics::{Outcome, Traffic};
+use crate::http::neutral::Fields;
+use crate::metrics::{Answer, Outcome, Traffic};
 use crate::peer::stream::Stream;
 
 /// A request on its way. Dropping it before [`Self::finish`] or [`Self::fail`] counts it as broken.
@@ -17,7 +18,7 @@ use crate::peer::stream::Stream;
 pub(crate) struct Exchange {
     traffic: Rc<Traffic>,
     begun: Instant,
-    status: Option<u16>,
+    answer: Answer,
     sent: u64,
     received: u64,
     outcome: Outcome,
@@ -28,10 +29,11 @@ pub(crate) struct Exchange {
 impl Exchange {
     /// The request's head was complete at `begun`.
     pub(crate) fn begin(traffic: Rc<Traffic>, begun: Instant) -> Self {
+        traffic.request_started();
         Self {
             traffic,
             begun,
-            status: None,
+            answer: Answer::default(),
             sent: 0,
             received: 0,
             outcome: Outcome::Broken,
@@ -65,7 +67,7 @@ impl Exchange {
     /// A response head was there at `now`; informational ones do not count as an answer.
     pub(crate) fn answered(&mut self, status: u16, now: Instant) {
         if status >= 200 || status == 101 {
-            self.status = Some(status);
+            self.answer.status = Some(status);
             let after = now.saturating_duration_since(self.begun);
             self.traffic.answered(after);
         }
@@ -73,7 +75,17 @@ impl Exchange {
 
     /// Whether the client has seen a status.
     pub(crate) fn is_answered(&self) -> bool {
-        self.status.is_some()
+        self.answer.status.is_some()
+    }
+
+    /// The response was a head with these fields, which may have the status of a gRPC call.
+    pub(crate) fn ended_with(&mut self, fields: Fields<'_>) {
+        self.ended_as(grpc_status(fields));
+    }
+
+    /// The response's trailers had this status of a gRPC call.
+    pub(crate) fn ended_as(&mut self, grpc_status: Option<u16>) {
+        self.answer.grpc_status = grpc_status;
     }
 
     /// Bytes of a body passed toward the peer.
@@ -93,7 +105,7 @@ impl Exchange {
 
     /// It ended as HTTP says.
     pub(crate) fn finish(mut self) {
-        self.outcome = self.status.map_or(Outcome::Broken, Outcome::of_status);
+        self.outcome = Outcome::of(self.answer);
     }
 
     /// It ended for a reason.
@@ -104,7 +116,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.traffic.request(self.outcome);
+        self.traffic.request(self.outcome, self.answer);
         if self.sent > 0 {
             self.traffic.sent.add(self.sent);
         }
@@ -112,6 +124,14 @@ impl Drop for Exchange {
             self.traffic.received.add(self.received);
         }
     }
+}
+
+/// Of gRPC, as its last fields have it.
+pub(crate) fn grpc_status(fields: Fields<'_>) -> Option<u16> {
+    std::str::from_utf8(fields.first("grpc-status")?)
+        .ok()?
+        .parse()
+        .ok()
 }
 
 /// How an upload ended; none while it is under way.

@@ -26,7 +26,7 @@ use crate::http::h2::serve::refuse_all;
 use crate::http::neutral::{Request, Version};
 use crate::listen::Party;
 use crate::listen::original_destination;
-use crate::metrics::{Direction, NO_IDENTITY, Outcome, Protocol, Tls, Traffic};
+use crate::metrics::{Between, Direction, Outcome, Protocol, Tls, Traffic};
 use crate::worker::Worker;
 
 /// For a probe to begin: the kubelet has sent all it says before we accept.
@@ -48,9 +48,9 @@ pub(crate) async fn serve(
     if is_own_port(app.port()) {
         return Err(Reason::Loop.into());
     }
-    let traffic = worker
-        .metrics
-        .traffic(Direction::Inbound, NO_IDENTITY, Tls::None, Protocol::Tcp);
+    let between = Between::inbound(Tls::None, Protocol::Tcp);
+    let traffic = worker.metrics.traffic(&between);
+    traffic.connection_started();
     let open = worker.metrics.connections_open(Direction::Inbound);
     open.inc();
     let outcome = admit(&worker, socket, app, &traffic).await;
@@ -70,17 +70,19 @@ async fn admit(
     traffic: &Traffic,
 ) -> Result<(), Error> {
     let workload = worker.snapshot.workload()?;
+    let from = socket.peer_addr().blame(Reason::ClientGone)?.ip();
     if workload.inbound_mode == InboundMode::Permissive {
+        worker.metrics.came_in_plaintext(from);
         return permissive::serve(worker, &workload, socket, app, traffic).await;
     }
     let mut input = Buffer::default();
-    let from = socket.peer_addr().blame(Reason::ClientGone)?.ip();
     let stranger = worker.plaintext.place(from).await?;
     let probing = timeout(
         PROBE_TIMEOUT,
         is_probe(&workload, app.port(), &mut socket, &mut input),
     );
     if !probing.await.unwrap_or(Ok(false))? {
+        worker.metrics.came_in_plaintext(from);
         explain(&mut socket, input).await;
         return Err(Reason::MtlsRequired.into());
     }

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
-use prometheus_client::metrics::family::MetricConstructor;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 
 thread_local! {
@@ -33,6 +32,10 @@ struct Padded<T>(T);
 pub(crate) struct Counter(Arc<[Padded<AtomicU64>]>);
 
 impl Counter {
+    pub(crate) fn new(shards: Shards) -> Self {
+        Self((0..shards.0).map(|_| Padded::default()).collect())
+    }
+
     /// Counts nothing.
     pub(crate) fn nowhere() -> Self {
         Self(Arc::new([]))
@@ -45,14 +48,13 @@ impl Counter {
         }
     }
 
-    fn sum(&self) -> u64 {
+    pub(crate) fn sum(&self) -> u64 {
         self.0.iter().map(|shard| shard.0.load(Relaxed)).sum()
     }
-}
 
-impl MetricConstructor<Counter> for Shards {
-    fn new_metric(&self) -> Counter {
-        Counter((0..self.0).map(|_| Padded::default()).collect())
+    /// How many can count with it.
+    pub(super) fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
     }
 }
 
@@ -82,11 +84,34 @@ pub(crate) struct Histogram(Arc<[Padded<Buckets>]>);
 
 #[derive(Debug, Default)]
 struct Buckets {
-    counts: [AtomicU64; BOUNDS_MICROS.len() + 1],
+    counts: [AtomicU64; BUCKETS],
     sum_micros: AtomicU64,
 }
 
+/// Buckets of a histogram, the one of the rest included.
+pub(super) const BUCKETS: usize = BOUNDS_MICROS.len() + 1;
+
 impl Histogram {
+    pub(crate) fn new(shards: Shards) -> Self {
+        Self((0..shards.0).map(|_| Padded::default()).collect())
+    }
+
+    /// How many can count with it.
+    pub(super) fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
+    /// How many were observed that fell into bucket `n`.
+    fn bucket(&self, n: usize) -> u64 {
+        let shards = self.0.iter();
+        shards.map(|shard| shard.0.counts[n].load(Relaxed)).sum()
+    }
+
+    /// How many were observed.
+    pub(super) fn count(&self) -> u64 {
+        (0..BUCKETS).map(|n| self.bucket(n)).sum()
+    }
+
     pub(crate) fn observe(&self, value: Duration) {
         let Some(Padded(buckets)) = self.0.get(SHARD.get()) else {
             return;
@@ -98,24 +123,12 @@ impl Histogram {
     }
 }
 
-impl MetricConstructor<Histogram> for Shards {
-    fn new_metric(&self) -> Histogram {
-        Histogram((0..self.0).map(|_| Padded::default()).collect())
-    }
-}
-
 impl TypedMetric for Histogram {
     const TYPE: MetricType = MetricType::Histogram;
 }
 
 impl EncodeMetric for Histogram {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
-        let count = |bucket: usize| {
-            self.0
-                .iter()
-                .map(|shard| shard.0.counts[bucket].load(Relaxed))
-                .sum()
-        };
         let seconds = |micros: u64| Duration::from_micros(micros).as_secs_f64();
         let bounds = BOUNDS_MICROS
             .iter()
@@ -123,7 +136,7 @@ impl EncodeMetric for Histogram {
             .chain([f64::MAX]);
         let buckets: Vec<(f64, u64)> = bounds
             .enumerate()
-            .map(|(n, bound)| (bound, count(n)))
+            .map(|(n, bound)| (bound, self.bucket(n)))
             .collect();
         let sum = self
             .0

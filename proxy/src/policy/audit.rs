@@ -73,6 +73,23 @@ pub(crate) enum Ground<'a> {
     },
 }
 
+impl<'a> Ground<'a> {
+    /// The name of what decided, if it has one.
+    pub(super) fn policy(&self, authorized: &'a Authorized) -> Option<&'a str> {
+        match *self {
+            Self::Policy(finding) => match finding.by {
+                By::Rule { policy, .. } | By::Policy { policy } => {
+                    Some(&*authorized.authorizer.policies().get(policy)?.name)
+                }
+                By::NoRule | By::Posture => None,
+            },
+            Self::Token { object, .. } => Some(object),
+            Self::Limit(name) | Self::OwnLimit(name) => Some(name),
+            Self::External { policy, .. } => Some(policy),
+        }
+    }
+}
+
 pub(super) fn refused(
     authorized: &Authorized,
     wanted: &Wanted<'_>,

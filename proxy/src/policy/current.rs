@@ -13,9 +13,6 @@ use crate::metrics::Metrics;
 use crate::metrics::sharded::Counter;
 use crate::snapshot::Authorized;
 
-/// The policy label of what no policy decided.
-const NO_POLICY: &str = "none";
-
 /// What is in force.
 #[derive(Debug)]
 pub(super) struct Current {
@@ -72,9 +69,7 @@ impl Current {
             return;
         };
         let resolve = || {
-            let name = policies
-                .get(policy)
-                .map_or(NO_POLICY, |policy| &policy.name);
+            let name = policies.get(policy).map(|policy| &*policy.name);
             metrics.authorizations(name, finding.verdict, is_shadow)
         };
         counter.get_or_init(resolve).add(1);

@@ -57,7 +57,7 @@ impl Policies {
         problem: Option<&'static str>,
     ) -> Error {
         self.metrics
-            .authorizations(&asking.policy, Verdict::Deny, false)
+            .authorizations(Some(&asking.policy), Verdict::Deny, false)
             .add(1);
         let current = self.current.borrow();
         let Some(current) = current.as_ref() else {
@@ -73,7 +73,7 @@ impl Policies {
     /// Who was asked allows it.
     pub(crate) fn let_by(&self, asking: &Asking) {
         self.metrics
-            .authorizations(&asking.policy, Verdict::Allow, false)
+            .authorizations(Some(&asking.policy), Verdict::Allow, false)
             .add(1);
     }
 

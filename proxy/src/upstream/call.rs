@@ -20,9 +20,9 @@ use super::mirror;
 use super::retry::{self, Again, Asked, Failure};
 use super::services::{Resolved, Tried};
 use crate::error::{Blame, Error, Reason};
-use crate::http::exchange::Exchange;
+use crate::http::exchange::{Exchange, grpc_status};
 use crate::http::fields::EXHAUSTED;
-use crate::http::neutral::{Fields, Request, Response};
+use crate::http::neutral::{Request, Response};
 use crate::http::route::{DEFAULT, ResponseEdits};
 use crate::limits::Admitted;
 use crate::limits::exhausted::Exhausted;
@@ -58,6 +58,8 @@ pub(crate) struct Call<'a> {
 /// What a route says of a request.
 #[derive(Debug)]
 pub(super) struct Terms<'a> {
+    /// `namespace/name`; empty without one.
+    pub(super) route: &'a str,
     pub(super) policy: &'a Policy,
     pub(super) response: ResponseEdits<'a>,
     pub(super) mirrors: &'a [Mirror],
@@ -67,6 +69,7 @@ impl Terms<'_> {
     /// No route says anything.
     pub(super) fn none() -> Self {
         Self {
+            route: "",
             policy: &DEFAULT,
             response: ResponseEdits::default(),
             mirrors: &[],
@@ -166,7 +169,8 @@ impl<'a> Call<'a> {
         }
         let current = self.current.borrow();
         let current = current.as_ref().ok_or(Reason::Internal)?;
-        Ok(current.endpoint().peer.traffic(self.worker, self.protocol))
+        let to = (&*current.endpoint().peer, self.terms.route);
+        Ok(self.service.traffic(self.worker, to, self.protocol))
     }
 
     /// Runs the whole exchange, or as much of it as there is time for. Without a limit it costs nothing.
@@ -380,13 +384,6 @@ async fn in_head_time(
         late.map(|()| Err(Reason::ResponseHeadTimeout))
     })
     .await
-}
-
-fn grpc_status(fields: Fields<'_>) -> Option<u16> {
-    std::str::from_utf8(fields.first("grpc-status")?)
-        .ok()?
-        .parse()
-        .ok()
 }
 
 /// A try with an endpoint to which there is a connection, or the last reason why there is none. At most

@@ -6,7 +6,7 @@
 //!
 //! [`STREAMS_MAX`]: crate::peer::streams::STREAMS_MAX
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -26,7 +26,7 @@ use crate::app::Session;
 use crate::config::PEER_PORT;
 use crate::error::{Error, Reason};
 use crate::listen;
-use crate::metrics::{Direction, NO_IDENTITY, Protocol, Tls, Traffic};
+use crate::metrics::{Direction, NO_IDENTITY, Tls};
 use crate::peer::streams::{STREAMS_MAX, Side, Streams};
 use crate::peer::{connection, local};
 use crate::snapshot::Snapshot;
@@ -71,9 +71,6 @@ pub(crate) struct Peer {
     failed: Cell<Option<(Instant, Reason)>>,
     /// When it was last seen to leave.
     left: Cell<Option<Instant>>,
-    http1: OnceCell<Rc<Traffic>>,
-    http2: OnceCell<Rc<Traffic>>,
-    tcp: OnceCell<Rc<Traffic>>,
 }
 
 /// What there is for one more stream.
@@ -195,9 +192,6 @@ impl Peers {
                 waiting: Cell::new(0),
                 failed: Cell::default(),
                 left: Cell::default(),
-                http1: OnceCell::new(),
-                http2: OnceCell::new(),
-                tcp: OnceCell::new(),
             })
         });
         peer.clone()
@@ -449,22 +443,12 @@ impl Peer {
         });
     }
 
-    /// The handles for what passes between our app and this peer.
-    pub(crate) fn traffic(&self, worker: &Worker, protocol: Protocol) -> Rc<Traffic> {
-        let cell = match protocol {
-            Protocol::Http1 => &self.http1,
-            Protocol::Http2 => &self.http2,
-            Protocol::Tcp => &self.tcp,
-        };
-        let tls = match &self.is {
+    /// What protects what we say to it.
+    pub(super) fn tls(&self) -> Tls {
+        match &self.is {
             Is::Proxy(_) => Tls::Mutual,
             Is::App(_) => Tls::None,
-        };
-        let resolve = || {
-            let metrics = &worker.metrics;
-            Rc::new(metrics.traffic(Direction::Outbound, self.identity(), tls, protocol))
-        };
-        cell.get_or_init(resolve).clone()
+        }
     }
 }
 

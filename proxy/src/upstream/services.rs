@@ -20,9 +20,11 @@ use ringmail_proto::workload::Workload;
 use super::balance::{self, Field, Standing};
 use super::budget::Budget;
 use super::endpoint::{Endpoint, Try};
-use super::peers::{Is, Peers};
+use super::peers::{Is, Peer, Peers};
 use crate::limits::exhausted::Spell;
+use crate::metrics::{Between, Direction, Protocol as Spoken, Traffic};
 use crate::snapshot::Snapshot;
+use crate::worker::Worker;
 
 /// Where a request goes: a service, and the snapshot that it is part of.
 #[derive(Debug, Clone, Copy)]
@@ -38,10 +40,23 @@ pub(crate) struct Resolved {
     pub(super) destination: Arc<Destination>,
     /// Of the pod that calls.
     pub(super) source: IpAddr,
+    /// `namespace/name`.
+    name: Box<str>,
+    /// As many as it has identities and routes.
+    traffic: RefCell<Vec<Counted>>,
     endpoints: Vec<Share>,
     field: Field,
     pub(super) budget: Rc<Budget>,
     pub(super) timeouts: Timeouts,
+}
+
+/// The handles for what passes between our app and one identity, or several pods without one, by one route.
+#[derive(Debug)]
+struct Counted {
+    protocol: Spoken,
+    route: Box<str>,
+    peer: Box<str>,
+    handles: Rc<Traffic>,
 }
 
 /// An endpoint's part in one service.
@@ -126,6 +141,8 @@ impl Services {
         let resolved = Rc::new(Resolved {
             destination: target.destination.clone(),
             source,
+            name: target.service.name.to_string().into(),
+            traffic: RefCell::default(),
             endpoints: endpoints
                 .into_iter()
                 .map(|(one, is)| Share {
@@ -199,6 +216,8 @@ impl Resolved {
         Rc::new(Self {
             destination,
             source: IpAddr::from([0, 0, 0, 0]),
+            name: Box::default(),
+            traffic: RefCell::default(),
             endpoints: Vec::new(),
             field: Field::default(),
             timeouts: Timeouts::default(),
@@ -213,6 +232,38 @@ impl Resolved {
         others
             .all(|one| one.endpoint.exhausted(now).is_some())
             .then_some(first)
+    }
+
+    /// The handles for what passes between our app and this peer, by such a route.
+    pub(super) fn traffic(
+        &self,
+        worker: &Worker,
+        (peer, route): (&Peer, &str),
+        protocol: Spoken,
+    ) -> Rc<Traffic> {
+        let identity = peer.identity();
+        let mut all = self.traffic.borrow_mut();
+        let is = |one: &&Counted| {
+            one.protocol == protocol && *one.route == *route && *one.peer == *identity
+        };
+        if let Some(known) = all.iter().find(is) {
+            return known.handles.clone();
+        }
+        let handles = Rc::new(worker.metrics.traffic(&Between {
+            direction: Direction::Outbound,
+            peer: identity,
+            service: &self.name,
+            route,
+            tls: peer.tls(),
+            protocol,
+        }));
+        all.push(Counted {
+            protocol,
+            route: route.into(),
+            peer: identity.into(),
+            handles: handles.clone(),
+        });
+        handles
     }
 
     /// Begins a try with one of the endpoints that were not tried; adds it to them.

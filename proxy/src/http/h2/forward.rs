@@ -88,7 +88,8 @@ impl Forwarding<'_> {
         let before = self.received;
         let outcome = {
             let received = &mut self.received;
-            let mut upload = pin!(pump::receive_body(self.stream, reader, &lane, received));
+            let upload = pump::receive_body(self.stream, reader, &lane, received);
+            let mut upload = pin!(async { upload.await.map(drop) });
             let answer = answer(&lane, is_head, &self.tunnel, self.stream, self.exchange);
             let answer = pin!(unless_reset(self.stream, answer));
             let is_unwanted = |error: &Error| error.reason.row().blame == Blame::App;
@@ -124,6 +125,11 @@ async fn answer(
         let never_has_body = is_head || matches!(status, 204 | 304);
         let end = never_has_body || received.end;
         exchange.answered(status, Instant::now());
+        if received.end
+            && let Ok((_, fields)) = Response::decode(received.payload)
+        {
+            exchange.ended_with(fields);
+        }
         let head = match tunnel {
             Tunnel::None => received.payload.into(),
             tunnel => heads::opened(received.payload, tunnel)?,
@@ -139,7 +145,8 @@ async fn answer(
     let mut sent = 0;
     let outcome = pump::send_body(lane, &mut from, stream, &mut sent).await;
     exchange.sent(sent);
-    outcome.map(|()| opens)
+    exchange.ended_as(outcome?);
+    Ok(opens)
 }
 
 #[cfg(test)]

@@ -6,19 +6,21 @@ use std::task::Poll;
 use super::heads;
 use super::lane::Lane;
 use crate::error::{Error, Reason};
+use crate::http::exchange::grpc_status;
 use crate::http::fields::Toward;
 use crate::http::neutral::Fields;
 use crate::peer::frame::Kind;
 use crate::peer::stream::{Reader, Stream};
 
-/// From the app's lane, read by `from`, to our stream, to its end. `count` is what passed, also when the future is
-/// dropped.
+/// From the app's lane, read by `from`, to our stream, to its end, with gRPC's status if trailers have one. `count` is
+/// what passed, also when the future is dropped.
 pub(super) async fn send_body(
     lane: &Lane,
     from: &mut Reader,
     stream: &Stream,
     count: &mut usize,
-) -> Result<(), Error> {
+) -> Result<Option<u16>, Error> {
+    let mut status = None;
     while !from.is_ended() {
         let received = lane.receive(from).await?;
         match received.kind {
@@ -35,20 +37,22 @@ pub(super) async fn send_body(
             Kind::Trailers => {
                 let fields = received.payload;
                 stream.send_head(Kind::Trailers, true, |out| out.extend_from_slice(fields));
+                status = Fields::check(fields).ok().and_then(grpc_status);
             }
             _ => return Err(Reason::Internal.into()),
         }
     }
-    Ok(())
+    Ok(status)
 }
 
-/// From our stream to the app's lane, to its end. `count` is what passed, also when the future is dropped.
+/// The same from our stream to the app's lane.
 pub(super) async fn receive_body(
     stream: &Stream,
     reader: &mut Reader,
     lane: &Lane,
     count: &mut usize,
-) -> Result<(), Error> {
+) -> Result<Option<u16>, Error> {
+    let mut status = None;
     while !reader.is_ended() {
         // Whoever takes the body may want no more of it, however long the other side is silent.
         poll_fn(|cx| match lane.poll_reset(cx) {
@@ -71,9 +75,10 @@ pub(super) async fn receive_body(
                 lane.send_head(true, |out| {
                     heads::put_fields(fields, (Toward::App, None), out)
                 })?;
+                status = grpc_status(fields);
             }
             _ => return Err(Reason::PeerProtocol.into()),
         }
     }
-    Ok(())
+    Ok(status)
 }

@@ -245,7 +245,8 @@ async fn carry(
     let mut from = Reader::new(bodyless);
     let outcome = async {
         let is_unwanted = |_: &Error| stream.is_reset();
-        let mut upload = pin!(pump::send_body(lane, &mut from, stream, &mut sent));
+        let upload = pump::send_body(lane, &mut from, stream, &mut sent);
+        let mut upload = pin!(async { upload.await.map(drop) });
         let (opened, uploaded) = {
             let answer = pin!(answer(call, stream, asked, exchange));
             let both = pin!(both_ways(bodyless, is_unwanted, upload.as_mut(), answer));
@@ -257,8 +258,8 @@ async fn carry(
         // Each direction of a tunnel ends on its own, and takes its time.
         let down = pin!(pump::receive_body(stream, &mut reader, lane, &mut received));
         match both_ways(uploaded.is_some(), is_unwanted, upload.as_mut(), down).await? {
-            ((), None) => upload.await,
-            ((), Some(_)) => Ok(()),
+            (_, None) => upload.await,
+            (_, Some(_)) => Ok(()),
         }
     }
     .await;
@@ -301,6 +302,9 @@ async fn answer(
             })?;
         }
         exchange.answered(head.status, heard);
+        if end {
+            exchange.ended_with(fields);
+        }
         if is_final {
             break head.upgrade && *tunnel != Tunnel::None;
         }
@@ -311,7 +315,8 @@ async fn answer(
     let mut received = 0;
     let outcome = pump::receive_body(stream, &mut reader, lane, &mut received).await;
     exchange.received(received);
-    outcome.map(|()| None)
+    exchange.ended_as(outcome?);
+    Ok(None)
 }
 
 /// Gives the client an answer that a route made.

@@ -88,7 +88,7 @@ fn worker() -> Rc<Worker> {
     snapshot.put_identity(identity());
     let (_drainer, drain) = drain();
     let (buckets, _news) = Buckets::new();
-    let metrics = Arc::new(Metrics::new(1));
+    let metrics = Arc::new(Metrics::new(1, &config.workload));
     Worker::new(Arc::new(config), snapshot, metrics, drain, buckets)
 }
 
@@ -206,6 +206,7 @@ async fn outcome(policy: &Policy, method: &str, script: &[Act]) -> Result<u16, R
     };
     let target = dialled(&destination).expect("a service");
     let terms = Terms {
+        route: "",
         policy,
         response: ResponseEdits::default(),
         mirrors: &[],
