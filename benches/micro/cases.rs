@@ -88,6 +88,10 @@ const CASES: &[(&str, Run)] = &[
     ("limit: 1 with tokens", |m, _| {
         m.limited.admit(&m.neutral_request)
     }),
+    ("metrics: a request", |m, _| {
+        m.counted.request(m.begun, m.answered);
+        Some(())
+    }),
     ("balance: pick of 100", |m, _| {
         bench::picked(&m.costs, 0x1234_5678_9abc_def0).map(drop)
     }),

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use ringmail_proto::destination::{Service, Timeouts};
@@ -47,6 +48,10 @@ pub(crate) struct Material {
     /// With no limit, and with one that has tokens.
     pub(crate) unlimited: bench::Limited,
     pub(crate) limited: bench::Limited,
+    pub(crate) counted: bench::Counted,
+    /// Of a request that took 3 ms.
+    pub(crate) begun: Instant,
+    pub(crate) answered: Instant,
     caller: SpiffeId,
 }
 
@@ -172,6 +177,7 @@ pub(crate) fn make() -> anyhow::Result<Material> {
     for stream in 1..=64 {
         bench::put_data(&mut frames, stream, &bytes[..100]).expect("a small one");
     }
+    let now = Instant::now();
     Ok(Material {
         request: REQUEST.into(),
         odd_request: REQUEST.replace("/api/v1/", "/api//./%76%31/x/../").into(),
@@ -194,6 +200,9 @@ pub(crate) fn make() -> anyhow::Result<Material> {
             .collect::<Result<_, _>>()?,
         unlimited: limited(0)?,
         limited: limited(1)?,
+        counted: bench::Counted::new().context("a peer")?,
+        begun: now,
+        answered: now + Duration::from_millis(3),
         caller: "spiffe://cluster.local/ns/shop/sa/web".parse()?,
     })
 }

@@ -22,8 +22,14 @@ mod fleet;
 /// The controller's pages.
 mod controller;
 
+/// Sidecars that are asked.
+mod asked;
+
 /// Pages of metrics, line by line.
 mod sample;
+
+/// Who talks to whom.
+mod edges;
 
 /// `ringmail check`.
 mod check;
@@ -42,6 +48,15 @@ mod why;
 
 /// `ringmail limits`.
 mod limits;
+
+/// `ringmail top`.
+mod top;
+
+/// `ringmail graph`.
+mod graph;
+
+/// `ringmail apis`.
+mod apis;
 
 /// `ringmail inject`.
 mod inject;
@@ -95,6 +110,12 @@ enum Command {
     Why(Box<why::Question>),
     /// How much is used of each rate limit, by whom, and who is refused?
     Limits(limits::Question),
+    /// Who talks to whom now, how much, how well and how fast?
+    Top(top::Question),
+    /// Who talks to whom, as a graph for Graphviz, or as JSON.
+    Graph(graph::Question),
+    /// Which routes do workloads serve, to whom, and what about that wants attention?
+    Apis(apis::Question),
     /// Put sidecars into files, as the webhook would.
     Inject {
         /// A file of YAML, or - for standard input.
@@ -151,6 +172,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Proxies(asked) => proxies::run(format, asked.namespace).await?,
         Command::Why(question) => why::run(format, system, *question).await?,
         Command::Limits(question) => limits::run(format, system, &question).await?,
+        Command::Top(question) => top::run(format, &question).await?,
+        Command::Graph(question) => graph::run(format, &question).await?,
+        Command::Apis(question) => apis::run(format, &question).await?,
         Command::Inject {
             filename,
             trust_domain,

@@ -23,7 +23,9 @@ pub(crate) use probes::Probes;
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::error::{Error, Reason};
+use crate::inventory::Inventory;
 use crate::metrics::Metrics;
+use crate::policy::now;
 use crate::snapshot::Snapshot;
 
 /// Connections served at once, per listener.
@@ -40,6 +42,7 @@ const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 pub(crate) struct Admin {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) inventory: Arc<Inventory>,
     pub(crate) drain: Drain,
     pub(crate) config: Arc<Config>,
     /// Told to end, as by SIGTERM.
@@ -109,6 +112,7 @@ impl Admin {
             (_, &Method::GET, "/live") => text(StatusCode::OK, "live\n"),
             (_, &Method::GET, "/ready") => self.ready(),
             (_, &Method::GET, "/identity") => self.identity(),
+            (_, &Method::GET, "/apis") => self.apis(),
             (Door::Admin, &Method::GET, "/state") => self.state(),
             (Door::Admin, &Method::POST, "/drain")
                 if request.headers().contains_key("x-ringmail-admin") =>
@@ -187,6 +191,13 @@ impl Admin {
             "chain": identity.chain().iter().map(|one| pem::encode(&Pem::new("CERTIFICATE", one.to_vec()))).collect::<Vec<_>>(),
         });
         text(StatusCode::OK, format!("{identity:#}\n"))
+    }
+
+    /// What our app's API is seen to be.
+    fn apis(&self) -> Response {
+        let mut page = self.inventory.page(now());
+        page["workload"] = self.config.owner.to_string().into();
+        text(StatusCode::OK, format!("{page:#}\n"))
     }
 
     /// What is in force, for people: no key, no credential.

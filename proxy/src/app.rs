@@ -21,6 +21,7 @@ use crate::http::exchange::Exchange;
 use crate::http::h1::forward::connect;
 use crate::http::neutral::{Fields, Request, Version};
 use crate::http::{h1, h2};
+use crate::inventory::Came;
 use crate::limits::Admitted;
 use crate::listen::Party;
 use crate::metrics::{Between, Direction, NO_IDENTITY, Outcome, Protocol, Tls, Traffic};
@@ -175,7 +176,9 @@ impl Session {
         let mut exchange = Exchange::begin(self.traffic(worker, protocol), Instant::now());
         let to = (app, http2);
         let forwarded = self.forward(worker, to, head, &stream, reader, &mut exchange);
-        match forwarded.await {
+        let outcome = forwarded.await;
+        self.observe(worker, port, head, &exchange, outcome.as_ref().err());
+        match outcome {
             Ok(()) => exchange.finish(),
             Err(error) => {
                 tracing::debug!(peer = %self.peer(), %app, ?error, "request failed");
@@ -184,6 +187,36 @@ impl Session {
                 exchange.fail(error.reason);
             }
         }
+    }
+
+    /// Lets the inventory see a request of another pod.
+    fn observe(
+        &self,
+        worker: &Worker,
+        port: u16,
+        head: (Request<'_>, Fields<'_>),
+        exchange: &Exchange,
+        error: Option<&Error>,
+    ) {
+        let Some(client) = self.client() else {
+            return;
+        };
+        let answer = exchange.answer();
+        worker.observer.see(exchange.begun(), || Came {
+            client,
+            port,
+            head,
+            outcome: error.map_or_else(|| Outcome::of(answer), |e| Outcome::of_reason(e.reason)),
+            answer,
+            is_covered: worker.policies.covers(&Wanted {
+                client,
+                port,
+                request: Some(head),
+                came: None,
+                token: None,
+                asking: &[],
+            }),
+        });
     }
 
     /// To the app, what its token leaves of a request, if that is allowed.

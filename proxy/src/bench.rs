@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -15,13 +16,14 @@ use ringmail_proto::policy::Authorizer;
 use ringmail_proto::version::Version as Learnt;
 
 use crate::detect::{self, Verdict};
+use crate::http::exchange::Exchange;
 use crate::http::h1::{body::Body, parse, write};
 use crate::http::h2::heads::{self, Blocks, Tunnel};
 use crate::http::neutral::{Request, Response, Version};
 use crate::http::route::{Routed, route};
 use crate::limits::buckets::Buckets;
 use crate::limits::{Limits, Subject};
-use crate::metrics::Metrics;
+use crate::metrics::{Between, Metrics, Protocol, Tls, Traffic};
 use crate::peer::frame::{self, Decoder, Kind};
 use crate::policy::{Client, Wanted};
 use crate::snapshot::{Authorized, Snapshot};
@@ -222,5 +224,30 @@ impl Limited {
             Poll::Ready(Ok(_)) => Some(()),
             Poll::Ready(Err(_)) | Poll::Pending => None,
         }
+    }
+}
+
+/// Handles of one peer.
+#[derive(Debug)]
+pub struct Counted(Rc<Traffic>);
+
+impl Counted {
+    /// Of a client with an identity.
+    pub fn new() -> Option<Self> {
+        let of = WorkloadName::new("shop", "cart").ok()?;
+        let between = Between {
+            peer: "spiffe://cluster.local/ns/shop/sa/front",
+            ..Between::inbound(Tls::Mutual, Protocol::Http1)
+        };
+        let traffic = Metrics::new(1, &of).traffic(&between);
+        Some(Self(Rc::new(traffic)))
+    }
+
+    /// All that is counted of a request, between two times that were read anyway.
+    pub fn request(&self, begun: Instant, answered: Instant) {
+        let mut exchange = Exchange::begin(self.0.clone(), begun);
+        exchange.answered(200, answered);
+        exchange.sent(100);
+        exchange.finish();
     }
 }

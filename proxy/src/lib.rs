@@ -48,6 +48,9 @@ mod policy;
 /// How often they may.
 mod limits;
 
+/// What our app's API is seen to be.
+mod inventory;
+
 /// The wire between two proxies.
 mod peer;
 

@@ -70,6 +70,7 @@ pub(crate) struct Metrics {
     authorizations: Family<Counter, 3>,
     rate_limits: Family<Counter, 4>,
     events: Events,
+    identity: Family<Gauge, 1>,
     /// Seconds since the Unix epoch at which our certificate begins and ends.
     pub(crate) certificate_issued: Gauge,
     pub(crate) certificate_expiry: Gauge,
@@ -122,6 +123,7 @@ impl Metrics {
             authorizations: register.family(&catalogue::AUTHORIZATIONS),
             rate_limits: register.family(&catalogue::RATE_LIMIT_DECISIONS),
             events: Events::register(&mut register),
+            identity: register.family(&catalogue::IDENTITY),
             certificate_issued: register.gauge(&catalogue::CERTIFICATE_ISSUED),
             certificate_expiry: register.gauge(&catalogue::CERTIFICATE_EXPIRY),
             control_connected: register.gauge(&catalogue::CONTROL_CONNECTED),
@@ -237,6 +239,11 @@ impl Metrics {
             shadow.into(),
         ];
         self.rate_limits.get(labels)
+    }
+
+    /// Our certificate proves this.
+    pub(crate) fn identified(&self, identity: &str) {
+        self.identity.get([name(identity)]).set(1);
     }
 
     /// The gauge of the app's connections in one direction.

@@ -24,7 +24,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use ringmail_proto::policy::authentication::Verified;
-use ringmail_proto::policy::{Asked, Caller, Decision, Verdict};
+use ringmail_proto::policy::{Asked, By, Caller, Decision, Verdict};
 use ringmail_proto::revocation::Revocations;
 use ringmail_proto::svid::Svid;
 use ringmail_proto::workload::Protocol as Declared;
@@ -238,6 +238,16 @@ impl Policies {
         }
         self.enforce(current, decision, wanted, Reason::PolicyDenied)?;
         Ok(current.asking(decision, wanted))
+    }
+
+    /// Whether a policy speaks of what is wanted, or nothing but what holds where none does.
+    pub(crate) fn covers(&self, wanted: &Wanted<'_>) -> bool {
+        let current = self.current.borrow();
+        let decide = |current: &Current| current.decide(wanted).enforced.by;
+        current
+            .as_ref()
+            .map(decide)
+            .is_some_and(|by| by != By::Posture)
     }
 
     /// Whether what was allowed still is, the token it rests on included: its issuer, its keys or its time may be over.

@@ -20,6 +20,7 @@ use crate::config::{
 };
 use crate::drain::{Drain, Drainer, drain};
 use crate::error::{Blamed, Error, Reason};
+use crate::inventory::Inventory;
 use crate::limits::buckets::Buckets;
 use crate::listen::Party;
 use crate::metrics::{self, Metrics, enter_shard};
@@ -44,6 +45,7 @@ pub fn run(config: Config) -> io::Result<()> {
     let (snapshot, wanted) = Snapshot::new();
     let (drainer, drain) = drain();
     let (buckets, news) = Buckets::new();
+    let inventory = Arc::<Inventory>::default();
 
     let status = listen::bind(config.bind_address, STATUS_PORT, Party::App)?;
     let loopback = config
@@ -53,16 +55,16 @@ pub fn run(config: Config) -> io::Result<()> {
     let local = listen::bind(Some(loopback), ADMIN_PORT, Party::App)?;
     for n in 1..=config.workers.get() {
         let listeners = Listeners::bind(&config)?;
-        let (config, snapshot, metrics, drain, buckets) = (
+        let (config, snapshot, metrics, drain, seen) = (
             config.clone(),
             snapshot.clone(),
             metrics.clone(),
             drain.clone(),
-            buckets.clone(),
+            (buckets.clone(), inventory.clone()),
         );
         let run_worker = move || {
             enter_shard(n);
-            worker(listeners, config, snapshot, metrics, drain, buckets)
+            worker(listeners, config, snapshot, metrics, drain, seen)
         };
         std::thread::Builder::new()
             .name(format!("worker-{n}"))
@@ -76,6 +78,7 @@ pub fn run(config: Config) -> io::Result<()> {
         let admin = Admin {
             snapshot: snapshot.clone(),
             metrics: metrics.clone(),
+            inventory,
             drain,
             config: config.clone(),
             stop: stop.clone(),
@@ -193,13 +196,13 @@ fn worker(
     snapshot: Arc<Snapshot>,
     metrics: Arc<Metrics>,
     drain: Drain,
-    buckets: Arc<Buckets>,
+    shared: (Arc<Buckets>, Arc<Inventory>),
 ) -> io::Result<()> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())?;
     runtime.block_on(async {
-        let worker = Worker::new(config, snapshot, metrics, drain, buckets);
+        let worker = Worker::new(config, snapshot, metrics, drain, shared);
         for listener in listeners.outbound {
             spawn_local(listen::accept(
                 worker.clone(),
@@ -276,6 +279,7 @@ async fn keep_tidy(worker: &Worker) {
                 worker.peers.sweep(now);
                 worker.services.sweep(&worker.snapshot);
                 worker.policies.sweep(policy::now());
+                worker.observer.hand_over(policy::now());
             }
             changed = changes.changed() => {
                 if changed.is_err() {

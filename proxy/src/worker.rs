@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::app::external::Checks;
 use crate::config::Config;
@@ -10,6 +11,7 @@ use crate::drain::Drain;
 use crate::http::h1::forward::Apps;
 use crate::http::h2::{AppSessions, Held};
 use crate::idle::Idlers;
+use crate::inventory::{Inventory, Observer};
 use crate::limits::Limits;
 use crate::limits::buckets::Buckets;
 use crate::metrics::Metrics;
@@ -31,6 +33,8 @@ pub(crate) struct Worker {
     pub(crate) policies: Policies,
     /// How often they may.
     pub(crate) limits: Limits,
+    /// What of our app's requests is looked at.
+    pub(crate) observer: Observer,
     /// Connections to other proxies.
     pub(crate) peers: Peers,
     /// What is known of the services that our app calls.
@@ -59,11 +63,12 @@ impl Worker {
         snapshot: Arc<Snapshot>,
         metrics: Arc<Metrics>,
         drain: Drain,
-        buckets: Arc<Buckets>,
+        (buckets, inventory): (Arc<Buckets>, Arc<Inventory>),
     ) -> Rc<Self> {
         Rc::new(Self {
             policies: Policies::new(snapshot.clone(), metrics.clone()),
             limits: Limits::new(snapshot.clone(), metrics.clone(), buckets),
+            observer: Observer::new(inventory, Instant::now()),
             config,
             snapshot,
             metrics,

@@ -91,7 +91,9 @@ impl Controller {
             Self::At(at) => {
                 let at = at.to_string();
                 let url = format!("{}/{path}", at.trim_end_matches('/')).parse()?;
-                get(url).await
+                get(url)
+                    .await
+                    .context("the controller does not answer well")
             }
             Self::Cluster { client, system, .. } => {
                 let page = fleet::page(client, system, pod, CONTROLLER_PORT, path).await;
@@ -102,7 +104,7 @@ impl Controller {
 }
 
 /// A page over plain HTTP.
-async fn get(url: Uri) -> anyhow::Result<String> {
+pub(super) async fn get(url: Uri) -> anyhow::Result<String> {
     let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
         .build_http::<Empty<Bytes>>();
     let exchange = async {
@@ -113,9 +115,9 @@ async fn get(url: Uri) -> anyhow::Result<String> {
         let text = String::from_utf8(body.to_bytes().to_vec())?;
         match status.is_success() {
             true => Ok(text),
-            false => bail!("the controller answers {status}: {}", text.trim_end()),
+            false => bail!("the answer is {status}: {}", text.trim_end()),
         }
     };
     let answered = timeout(PAGE_TIMEOUT, exchange).await;
-    answered.context("the controller does not answer")?
+    answered.with_context(|| format!("no answer within {PAGE_TIMEOUT:?}"))?
 }

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::asked::Pages;
 use super::sample::Sample;
 use crate::inject::PROXY;
 use crate::source::annotations::INJECTED;
@@ -79,34 +80,57 @@ pub(super) fn is_over(pod: &Pod) -> bool {
 
 /// What the sidecars of `pods` tell, in the order of the pods.
 pub(super) async fn ask(client: &Client, pods: &[Pod]) -> Vec<Sidecar> {
+    let told = all(client, pods, "metrics").await.into_iter();
+    let sidecar = |(pod, page): (&Pod, Result<String, String>)| {
+        let annotations = pod.metadata.annotations.as_ref();
+        Sidecar {
+            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+            pod: pod.metadata.name.clone().unwrap_or_default(),
+            injected_by: annotations.and_then(|all| all.get(INJECTED)).cloned(),
+            version: page.as_ref().ok().and_then(|page| version(page)),
+            metrics: page.map(|page| unlabelled(&page)),
+        }
+    };
+    told.map(sidecar).collect()
+}
+
+/// A page of each sidecar, by `namespace/pod`.
+pub(super) async fn pages(client: &Client, pods: &[Pod], path: &'static str) -> Pages {
+    let told = all(client, pods, path).await.into_iter();
+    let named = |(pod, page): (&Pod, _)| {
+        let (namespace, name) = (&pod.metadata.namespace, &pod.metadata.name);
+        let part = |one: &Option<String>| one.clone().unwrap_or_default();
+        (format!("{}/{}", part(namespace), part(name)), page)
+    };
+    told.map(named).collect()
+}
+
+/// A page of each pod that has a sidecar and is not over.
+async fn all<'a>(
+    client: &Client,
+    pods: &'a [Pod],
+    path: &'static str,
+) -> Vec<(&'a Pod, Result<String, String>)> {
     let places = Arc::new(Semaphore::new(ASKED_AT_ONCE));
     let mut asked = JoinSet::new();
     let meshed = pods.iter().filter(|pod| has_sidecar(pod) && !is_over(pod));
-    for (index, pod) in meshed.enumerate() {
+    let meshed: Vec<&Pod> = meshed.collect();
+    for (index, pod) in meshed.iter().enumerate() {
         let (client, places) = (client.clone(), places.clone());
         let (namespace, name) = (
             pod.metadata.namespace.clone().unwrap_or_default(),
             pod.metadata.name.clone().unwrap_or_default(),
         );
-        let annotations = pod.metadata.annotations.as_ref();
-        let injected_by = annotations.and_then(|all| all.get(INJECTED)).cloned();
         asked.spawn(async move {
             let _place = places.acquire().await;
-            let page = page(&client, &namespace, &name, STATUS_PORT, "metrics").await;
-            let version = page.as_ref().ok().and_then(|page| version(page));
-            let sidecar = Sidecar {
-                namespace,
-                pod: name,
-                injected_by,
-                metrics: page.map(|page| unlabelled(&page)),
-                version,
-            };
-            (index, sidecar)
+            let page = page(&client, &namespace, &name, STATUS_PORT, path).await;
+            (index, page)
         });
     }
     let mut found = asked.join_all().await;
     found.sort_by_key(|(index, _)| *index);
-    found.into_iter().map(|(_, sidecar)| sidecar).collect()
+    let pod = |(index, page)| Some((*meshed.get(index)?, page));
+    found.into_iter().filter_map(pod).collect()
 }
 
 /// A page that a pod serves.

@@ -43,6 +43,15 @@ pub(super) fn say(text: &str) -> anyhow::Result<()> {
     Ok(writeln!(io::stdout().lock(), "{text}")?)
 }
 
+/// Says on standard error who did not answer.
+pub(super) fn warn(silent: &[String]) -> anyhow::Result<()> {
+    let mut out = io::stderr().lock();
+    for one in silent {
+        writeln!(out, "no answer from {one}")?;
+    }
+    Ok(())
+}
+
 fn table(rows: &[Value], columns: &[&str]) -> String {
     let head = columns
         .iter()

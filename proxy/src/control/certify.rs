@@ -108,6 +108,7 @@ async fn certify(control: &Control, by: Show) -> Result<Duration, Error> {
     let generation = latest.as_ref().map_or(1, |latest| latest.generation + 1);
     let identity = Identity::new(chain, signer, bundle, generation)?;
     tracing::info!(identity = %identity.svid.id, serial = identity.svid.serial, "certificate in force");
+    control.metrics.identified(identity.svid.id.as_str());
     // Its own beginning is back-dated.
     control.metrics.certificate_issued.set(unix_now());
     let expiry = &control.metrics.certificate_expiry;

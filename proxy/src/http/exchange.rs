@@ -73,6 +73,11 @@ impl Exchange {
         }
     }
 
+    /// What the response has said so far.
+    pub(crate) fn answer(&self) -> Answer {
+        self.answer
+    }
+
     /// Whether the client has seen a status.
     pub(crate) fn is_answered(&self) -> bool {
         self.answer.status.is_some()

@@ -70,6 +70,8 @@ catalogue! {
         "Ejected endpoints that answered and were taken back";
     RETRIES: Counter "ringmail_retries_total" ["cause" "result"]
         "Requests sent again, by why, and those that the budget did not allow";
+    IDENTITY: Gauge "ringmail_identity" ["identity"]
+        "1 for the identity that our certificate proves";
     CERTIFICATE_ISSUED: Gauge "ringmail_certificate_issued_timestamp_seconds" []
         "When our certificate was issued";
     CERTIFICATE_EXPIRY: Gauge "ringmail_certificate_expiry_timestamp_seconds" []

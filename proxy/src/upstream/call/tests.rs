@@ -89,7 +89,13 @@ fn worker() -> Rc<Worker> {
     let (_drainer, drain) = drain();
     let (buckets, _news) = Buckets::new();
     let metrics = Arc::new(Metrics::new(1, &config.workload));
-    Worker::new(Arc::new(config), snapshot, metrics, drain, buckets)
+    Worker::new(
+        Arc::new(config),
+        snapshot,
+        metrics,
+        drain,
+        (buckets, Arc::default()),
+    )
 }
 
 fn destination() -> Arc<Destination> {
