@@ -43,3 +43,6 @@ pub mod wait;
 
 /// Dashboards and rules.
 pub mod observe;
+
+/// What a Prometheus makes of them.
+pub mod prometheus;

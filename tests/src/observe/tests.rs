@@ -16,9 +16,6 @@ use super::tempo::Tempo;
 /// What an expression names.
 mod expression;
 
-/// The proxy's catalogue, until it has one.
-mod planned;
-
 use expression::Named;
 
 /// Labels that come with being scraped.
@@ -74,7 +71,7 @@ impl Known {
                 all.push((sample, labels));
             }
         };
-        for metric in proxy_catalogue() {
+        for metric in ringmail_proxy::catalogue::ALL {
             add(metric, &OF_PROXIES);
         }
         for metric in ringmail_controller::catalogue::ALL {
@@ -132,10 +129,6 @@ impl Known {
         }
         found
     }
-}
-
-fn proxy_catalogue() -> &'static [&'static Metric] {
-    planned::ALL
 }
 
 /// Every expression there is, and where.
