@@ -48,6 +48,9 @@ pub mod records;
 /// The audit as a chain.
 pub mod audit;
 
+/// What the process itself uses.
+pub mod process;
+
 /// Doors for fuzzers.
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
