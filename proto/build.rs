@@ -8,6 +8,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "ringmail/v1/lease.proto",
             "grpc/health/v1/health.proto",
             "envoy/service/auth/v3/authorization.proto",
+            "opentelemetry/proto/collector/logs/v1/logs_service.proto",
+            "opentelemetry/proto/collector/trace/v1/trace_service.proto",
         ],
         ["proto"],
     )?;

@@ -49,6 +49,9 @@ mod why;
 /// `ringmail limits`.
 mod limits;
 
+/// `ringmail audit`.
+mod audit;
+
 /// `ringmail top`.
 mod top;
 
@@ -110,6 +113,9 @@ enum Command {
     Why(Box<why::Question>),
     /// How much is used of each rate limit, by whom, and who is refused?
     Limits(limits::Question),
+    /// The audit of proxies.
+    #[command(subcommand)]
+    Audit(audit::Question),
     /// Who talks to whom now, how much, how well and how fast?
     Top(top::Question),
     /// Who talks to whom, as a graph for Graphviz, or as JSON.
@@ -172,6 +178,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Proxies(asked) => proxies::run(format, asked.namespace).await?,
         Command::Why(question) => why::run(format, system, *question).await?,
         Command::Limits(question) => limits::run(format, system, &question).await?,
+        Command::Audit(question) => audit::run(format, &question)?,
         Command::Top(question) => top::run(format, &question).await?,
         Command::Graph(question) => graph::run(format, &question).await?,
         Command::Apis(question) => apis::run(format, &question).await?,

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use ringmail_proto::Invalid;
 use ringmail_proto::identity::{SpiffeId, TrustDomain};
 use ringmail_proto::policy::Posture;
+use ringmail_proto::records::Share;
 
 /// What can be said on the command line.
 mod flags;
@@ -310,6 +311,31 @@ pub fn sidecar(
             cpu_limit: quantity("proxy-cpu-limit", &flags.proxy_cpu_limit)?,
             memory_limit: quantity("proxy-memory-limit", &flags.proxy_memory_limit)?,
         },
+        telemetry: telemetry(flags)?,
+    })
+}
+
+fn telemetry(flags: &SidecarFlags) -> Result<inject::Telemetry, BadSetting> {
+    let SidecarFlags {
+        proxy_otlp_endpoint: endpoint,
+        proxy_audit_otlp: audit,
+        proxy_trace_sample: sample,
+        ..
+    } = flags;
+    let collector = match endpoint.as_str() {
+        "" if *audit => return Err(bad("proxy-audit-otlp", "needs --proxy-otlp-endpoint")),
+        "" => None,
+        text => {
+            let parsed = text.parse();
+            Some(parsed.map_err(|problem: &str| bad("proxy-otlp-endpoint", problem))?)
+        }
+    };
+    let share = sample.parse::<Share>();
+    share.map_err(|problem| bad("proxy-trace-sample", problem))?;
+    Ok(inject::Telemetry {
+        collector,
+        audit: *audit,
+        trace_sample: sample.clone(),
     })
 }
 

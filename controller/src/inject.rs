@@ -11,6 +11,7 @@ use std::net::IpAddr;
 
 use ringmail_proto::Invalid;
 use ringmail_proto::identity::TrustDomain;
+use ringmail_proto::records::Collector;
 use serde_json::{Value, json};
 
 use crate::source::annotations::{INJECT, INJECTED, unknown};
@@ -56,6 +57,19 @@ pub struct Settings {
     pub namespace: String,
     /// What a sidecar gets that asks for nothing else.
     pub resources: Resources,
+    /// What it tells whom.
+    pub telemetry: Telemetry,
+}
+
+/// Who collects what of all sidecars.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Telemetry {
+    /// Who collects traces, if somebody does.
+    pub collector: Option<Collector>,
+    /// Whether they have the audit as well.
+    pub audit: bool,
+    /// Of requests without a trace, the part that begins one, where annotations say nothing else.
+    pub trace_sample: String,
 }
 
 /// Where a pod is made.

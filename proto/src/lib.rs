@@ -45,6 +45,12 @@ pub mod catalogue;
 /// What the process itself uses.
 pub mod process;
 
+/// What is recorded of traffic.
+pub mod records;
+
+/// The audit as a chain.
+pub mod audit;
+
 /// Doors for fuzzers.
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -102,6 +108,67 @@ pub mod health {
 )]
 pub mod ext_authz {
     include!(concat!(env!("OUT_DIR"), "/envoy.service.auth.v3.rs"));
+}
+
+/// The OpenTelemetry protocol, as packages of `opentelemetry.proto`.
+#[allow(
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    clippy::use_self,
+    clippy::excessive_nesting,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code; the .proto files are its documentation"
+)]
+pub mod otlp {
+    pub mod common {
+        pub mod v1 {
+            include!(concat!(
+                env!("OUT_DIR"),
+                "/opentelemetry.proto.common.v1.rs"
+            ));
+        }
+    }
+    pub mod resource {
+        pub mod v1 {
+            include!(concat!(
+                env!("OUT_DIR"),
+                "/opentelemetry.proto.resource.v1.rs"
+            ));
+        }
+    }
+    pub mod trace {
+        pub mod v1 {
+            include!(concat!(env!("OUT_DIR"), "/opentelemetry.proto.trace.v1.rs"));
+        }
+    }
+    pub mod logs {
+        pub mod v1 {
+            include!(concat!(env!("OUT_DIR"), "/opentelemetry.proto.logs.v1.rs"));
+        }
+    }
+    pub mod collector {
+        pub mod trace {
+            pub mod v1 {
+                include!(concat!(
+                    env!("OUT_DIR"),
+                    "/opentelemetry.proto.collector.trace.v1.rs"
+                ));
+            }
+        }
+        pub mod logs {
+            pub mod v1 {
+                include!(concat!(
+                    env!("OUT_DIR"),
+                    "/opentelemetry.proto.collector.logs.v1.rs"
+                ));
+            }
+        }
+    }
 }
 
 /// Why a message from the other side was refused: which field, and what is wrong with it.

@@ -17,6 +17,7 @@ use crate::buffer::Buffer;
 use crate::config::{STATUS_PORT, is_own_port};
 use crate::drain::Busy;
 use crate::error::{Error, Reason};
+use crate::http::context;
 use crate::http::exchange::Exchange;
 use crate::http::h1::forward::connect;
 use crate::http::neutral::{Fields, Request, Version};
@@ -28,6 +29,7 @@ use crate::metrics::{Between, Direction, NO_IDENTITY, Outcome, Protocol, Tls, Tr
 use crate::peer::open::{Kind, Open};
 use crate::peer::stream::{Reader, Stream};
 use crate::policy::{Authenticated, Client, Ground, Wanted};
+use crate::records::{Record, Seen};
 use crate::tcp;
 use crate::worker::Worker;
 use external::{Check, Checked};
@@ -173,7 +175,16 @@ impl Session {
         } else {
             Protocol::Http1
         };
-        let mut exchange = Exchange::begin(self.traffic(worker, protocol), Instant::now());
+        let begun = Instant::now();
+        let record = self.record(worker, app, (protocol, begun), Some(head));
+        let traced = record.as_ref().and_then(|record| record.span());
+        let traced = traced.map(|span| context::gone_on(head, span));
+        let head = match traced.as_deref().map(Request::decode) {
+            Some(Ok(traced)) => traced,
+            Some(Err(_)) | None => head,
+        };
+        let exchange = Exchange::begin(self.traffic(worker, protocol), begun);
+        let mut exchange = exchange.recorded(record);
         let to = (app, http2);
         let forwarded = self.forward(worker, to, head, &stream, reader, &mut exchange);
         let outcome = forwarded.await;
@@ -184,7 +195,7 @@ impl Session {
                 tracing::debug!(peer = %self.peer(), %app, ?error, "request failed");
                 self.refused(worker, error.reason);
                 stream.fail_as(&error);
-                exchange.fail(error.reason);
+                exchange.fail(&error);
             }
         }
     }
@@ -315,24 +326,19 @@ impl Session {
         _busy: Busy,
     ) {
         let traffic = self.traffic(worker, Protocol::Tcp);
+        let tally = tcp::Tally::new(&traffic);
+        let app = SocketAddr::new(self.address, port);
+        let mut record = self.record(worker, app, (Protocol::Tcp, Instant::now()), None);
         traffic.connection_started();
         let open = worker.metrics.connections_open(Direction::Inbound);
         open.inc_by(self.is_ours().into());
         let pumped = pin!(async {
-            let mut socket =
-                connect(worker, SocketAddr::new(self.address, port), Party::App).await?;
+            let mut socket = connect(worker, app, Party::App).await?;
             let (mut from, mut to) = socket.split();
             let mut input = Buffer::default();
-            let ends = (&mut from, &mut to);
-            let pumped = tcp::with_stream(
-                ends,
-                &mut input,
-                &stream,
-                &mut reader,
-                &traffic,
-                Reason::AppGone,
-            )
-            .await;
+            let (ends, gone) = ((&mut from, &mut to), Reason::AppGone);
+            let pumped =
+                tcp::with_stream(ends, &mut input, &stream, &mut reader, &tally, gone).await;
             if pumped.is_err() {
                 // A reset on one side is a reset on the other.
                 let _ = socket.set_zero_linger();
@@ -352,6 +358,9 @@ impl Session {
             Err(refused) => Err(refused),
         };
         open.dec_by(self.is_ours().into());
+        if let Some(record) = &mut record {
+            record.ended(tally.bytes(), &outcome);
+        }
         match outcome {
             Ok(()) => traffic.connection(Outcome::Success),
             Err(error) => {
@@ -382,6 +391,28 @@ impl Session {
             }))
         };
         cell.get_or_init(resolve).clone()
+    }
+
+    /// What is told of a request or a connection to our own app, if somebody wants that.
+    fn record(
+        &self,
+        worker: &Worker,
+        app: SocketAddr,
+        (protocol, begun): (Protocol, Instant),
+        request: Option<(Request<'_>, Fields<'_>)>,
+    ) -> Option<Record> {
+        let client = self.client()?;
+        worker.records.begin(|| {
+            Some(Seen {
+                direction: Direction::Inbound,
+                protocol,
+                begun,
+                source: client.address,
+                destination: app,
+                peer: client.svid.as_ref().map(|svid| &svid.id),
+                request: request.map(|(request, fields)| request.asked(fields)),
+            })
+        })
     }
 
     fn refused(&self, worker: &Worker, reason: Reason) {

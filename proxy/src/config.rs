@@ -1,6 +1,9 @@
 //! Everything the proxy is told, read from the environment once into one checked type. A bad value is refused with the
 //! name of its variable; nobody reads the environment later.
 
+/// What is recorded of traffic.
+mod records;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -9,6 +12,7 @@ use std::time::Duration;
 
 use crate::admin::Probes;
 use crate::capture::{Plan, Settings};
+pub(crate) use records::{Destination, Records};
 use ringmail_proto::identity::{SpiffeId, TrustDomain, WorkloadName};
 
 /// Admin, on loopback.
@@ -71,6 +75,8 @@ pub struct Config {
     pub(crate) drain_timeout: Duration,
     /// How long after SIGTERM we accept although nothing is under way: until others have learnt of it.
     pub(crate) drain_linger: Duration,
+    /// What is recorded of traffic.
+    pub(crate) records: Records,
 }
 
 /// What proves to the controller who we are, the first time.
@@ -138,6 +144,7 @@ impl Config {
                 .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             drain_timeout: seconds(lookup, "RINGMAIL_DRAIN_SECONDS", 30)?,
             drain_linger: seconds(lookup, "RINGMAIL_DRAIN_LINGER_SECONDS", 2)?,
+            records: records::read(lookup)?,
         })
     }
 }
@@ -357,6 +364,14 @@ mod tests {
             ("RINGMAIL_DRAIN_LINGER_SECONDS", "-1"),
             ("RINGMAIL_PROBES", "[{}]"),
             ("RINGMAIL_POD_ADDRESS", "localhost"),
+            ("RINGMAIL_ACCESS_LOG", "yes"),
+            ("RINGMAIL_ACCESS_LOG_SAMPLE", "1 %"),
+            ("RINGMAIL_ACCESS_LOG_HEADERS", "user-agent,cookie"),
+            ("RINGMAIL_AUDIT", "on"),
+            ("RINGMAIL_AUDIT_OTLP", "on"),
+            ("RINGMAIL_TRACE_SAMPLE", "2"),
+            ("RINGMAIL_OTLP_ENDPOINT", "https://collector:4317"),
+            ("RINGMAIL_OTLP_ENDPOINT", "http://collector"),
         ];
         for (name, value) in rows {
             assert_eq!(

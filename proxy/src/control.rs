@@ -95,8 +95,8 @@ fn is_refusal(error: &Error) -> bool {
     })
 }
 
-/// TCP to the controller, tried at each address that each of its names has.
-async fn dial(names: &[String], mark: Option<u32>) -> std::io::Result<TcpStream> {
+/// TCP to the controller, or to whoever else is named, tried at each address that each of its names has.
+pub(crate) async fn dial(names: &[String], mark: Option<u32>) -> std::io::Result<TcpStream> {
     let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
     for (index, name) in names.iter().enumerate() {
         let is_last = index + 1 == names.len();

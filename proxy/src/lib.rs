@@ -60,6 +60,9 @@ mod http;
 /// Bytes.
 mod tcp;
 
+/// What is recorded of all this.
+mod records;
+
 /// Talking to the controller.
 mod control;
 

@@ -13,6 +13,9 @@ pub(crate) mod traffic;
 /// What is counted of all that is seldom.
 mod events;
 
+/// What is counted of records.
+mod records;
+
 /// From the catalogue to metrics.
 mod register;
 
@@ -43,6 +46,7 @@ use register::Register;
 use sharded::{Counter, Histogram, Shards};
 use traffic::{Codes, Ends, Grpc, Http};
 
+pub(crate) use records::Counts;
 pub(crate) use sharded::enter_shard;
 pub(crate) use traffic::{Answer, Between, Direction, Outcome, Protocol, Tls, Traffic};
 
@@ -70,6 +74,7 @@ pub(crate) struct Metrics {
     authorizations: Family<Counter, 3>,
     rate_limits: Family<Counter, 4>,
     events: Events,
+    counts: Counts,
     identity: Family<Gauge, 1>,
     /// Seconds since the Unix epoch at which our certificate begins and ends.
     pub(crate) certificate_issued: Gauge,
@@ -123,6 +128,7 @@ impl Metrics {
             authorizations: register.family(&catalogue::AUTHORIZATIONS),
             rate_limits: register.family(&catalogue::RATE_LIMIT_DECISIONS),
             events: Events::register(&mut register),
+            counts: Counts::register(&mut register),
             identity: register.family(&catalogue::IDENTITY),
             certificate_issued: register.gauge(&catalogue::CERTIFICATE_ISSUED),
             certificate_expiry: register.gauge(&catalogue::CERTIFICATE_EXPIRY),
@@ -239,6 +245,11 @@ impl Metrics {
             shadow.into(),
         ];
         self.rate_limits.get(labels)
+    }
+
+    /// The handles for what is recorded.
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts.clone()
     }
 
     /// Our certificate proves this.

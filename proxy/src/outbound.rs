@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringmail_proto::destination::{Destination, DestinationKind};
 use ringmail_proto::workload::{EgressMode, Protocol as Declared};
@@ -16,11 +16,13 @@ use crate::buffer::Buffer;
 use crate::detect::first::{first_bytes, in_time, server_name};
 use crate::detect::{Verdict, is_http2_server};
 use crate::error::{Blamed, Error, Reason};
+use crate::http::neutral::Fields;
 use crate::http::{h1, h2};
 use crate::limits::{Admitted, leaving};
 use crate::listen;
 use crate::metrics::{Between, Direction, Outcome, Protocol, Tls};
 use crate::peer::stream::Reader;
+use crate::records::{Record, Seen};
 use crate::tcp;
 use crate::upstream::{Caller, Carrier, Way, open_tcp, open_tls, way};
 use crate::worker::Worker;
@@ -54,6 +56,12 @@ pub(crate) async fn serve(
 
 async fn forward(worker: &Rc<Worker>, socket: &mut TcpStream, caller: Caller) -> Result<(), Error> {
     let counted = |error: &Error| worker.metrics.refused(Direction::Outbound, error.reason);
+    let told = |error: &Error| {
+        counted(error);
+        if let Some(mut record) = record(worker, &caller) {
+            record.refused(error);
+        }
+    };
 
     // Where to.
     let found = whereto(worker, &caller).await.and_then(|found| {
@@ -65,7 +73,7 @@ async fn forward(worker: &Rc<Worker>, socket: &mut TcpStream, caller: Caller) ->
     let (destination, way) = match found {
         Ok(found) => found,
         Err(error) => {
-            counted(&error);
+            told(&error);
             explain(socket, &error).await;
             return Err(error);
         }
@@ -78,26 +86,28 @@ async fn forward(worker: &Rc<Worker>, socket: &mut TcpStream, caller: Caller) ->
         let _admitted = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
-                counted(&error);
+                told(&error);
                 explain(socket, &error).await;
                 return Err(error);
             }
         };
-        return plain(worker, socket, address).await.inspect_err(counted);
+        let record = record(worker, &caller);
+        let carried = plain(worker, socket, address, record).await;
+        return carried.inspect_err(counted);
     }
 
     // What it speaks.
     let mut input = Buffer::default();
     let (spoken, by) = protocol(worker, &caller, &destination, socket, &mut input)
         .await
-        .inspect_err(counted)?;
+        .inspect_err(told)?;
     worker.metrics.detected(spoken.protocol(), by);
 
     let admitted = match spoken {
         Spoken::Tls(_) | Spoken::Tcp(_) => leaving::connection(worker, &caller).await,
         Spoken::Http1 | Spoken::Http2 => Ok(Admitted::default()),
     };
-    let _admitted = admitted.inspect_err(counted)?;
+    let _admitted = admitted.inspect_err(told)?;
 
     // On its way. Everything below counts its own failures.
     match spoken {
@@ -105,7 +115,7 @@ async fn forward(worker: &Rc<Worker>, socket: &mut TcpStream, caller: Caller) ->
         Spoken::Http2 => Box::pin(h2::serve::serve(worker, caller, socket, input)).await,
         Spoken::Tls(name) => {
             let opened = open_tls(worker, &caller, name.as_deref()).await;
-            let carrier = match opened.inspect_err(counted) {
+            let carrier = match opened.inspect_err(told) {
                 Ok(carrier) => carrier,
                 Err(error) => {
                     if matches!(error.reason, Reason::NoRoute | Reason::NoBackend) {
@@ -115,15 +125,17 @@ async fn forward(worker: &Rc<Worker>, socket: &mut TcpStream, caller: Caller) ->
                     return Err(error);
                 }
             };
-            opaque(worker, socket, &mut input, &carrier, &mut Reader::default()).await
+            let ends = (socket, &mut input);
+            opaque(worker, &caller, ends, &carrier, &mut Reader::default()).await
         }
         Spoken::Tcp(None) => {
-            let carrier = open_tcp(worker, &caller).await.inspect_err(counted)?;
-            opaque(worker, socket, &mut input, &carrier, &mut Reader::default()).await
+            let carrier = open_tcp(worker, &caller).await.inspect_err(told)?;
+            let ends = (socket, &mut input);
+            opaque(worker, &caller, ends, &carrier, &mut Reader::default()).await
         }
         Spoken::Tcp(Some(mut opened)) => {
             let Opened { carrier, reader } = &mut *opened;
-            opaque(worker, socket, &mut input, carrier, reader).await
+            opaque(worker, &caller, (socket, &mut input), carrier, reader).await
         }
     }
 }
@@ -290,20 +302,43 @@ fn spoken(verdict: Verdict, opened: Option<Box<Opened>>) -> Spoken {
     }
 }
 
+/// What is told of a connection, if somebody wants that.
+fn record(worker: &Worker, caller: &Caller) -> Option<Record> {
+    worker.records.begin(|| {
+        Some(Seen::<Fields<'_>> {
+            direction: Direction::Outbound,
+            protocol: Protocol::Tcp,
+            begun: Instant::now(),
+            source: caller.source,
+            destination: caller.destination,
+            peer: None,
+            request: None,
+        })
+    })
+}
+
 /// Bytes to a pod's proxy.
 async fn opaque(
     worker: &Worker,
-    socket: &mut TcpStream,
-    input: &mut Buffer,
+    caller: &Caller,
+    (socket, input): (&mut TcpStream, &mut Buffer),
     carrier: &Carrier,
     reader: &mut Reader,
 ) -> Result<(), Error> {
     let Carrier {
         stream, traffic, ..
     } = carrier;
+    let tally = tcp::Tally::new(traffic);
+    let mut record = record(worker, caller);
+    if let Some(record) = &mut record {
+        carrier.identify(record);
+    }
     let (mut from, mut to) = socket.split();
     let ends = (&mut from, &mut to);
-    let outcome = tcp::with_stream(ends, input, stream, reader, traffic, Reason::ClientGone).await;
+    let outcome = tcp::with_stream(ends, input, stream, reader, &tally, Reason::ClientGone).await;
+    if let Some(record) = &mut record {
+        record.ended(tally.bytes(), &outcome);
+    }
     match &outcome {
         Ok(()) => {
             traffic.connection(Outcome::Success);
@@ -322,12 +357,18 @@ async fn opaque(
 }
 
 /// Bytes to where there is no proxy: outside the mesh, or our own app.
-async fn plain(worker: &Worker, socket: &mut TcpStream, address: SocketAddr) -> Result<(), Error> {
+async fn plain(
+    worker: &Worker,
+    socket: &mut TcpStream,
+    address: SocketAddr,
+    mut record: Option<Record>,
+) -> Result<(), Error> {
     let traffic = worker.metrics.traffic(&Between {
         direction: Direction::Outbound,
         ..Between::inbound(Tls::None, Protocol::Tcp)
     });
     traffic.connection_started();
+    let tally = tcp::Tally::new(&traffic);
     let connected = timeout(
         CONNECT_TIMEOUT,
         listen::connect(address, listen::Party::App, worker.config.socket_mark),
@@ -336,11 +377,14 @@ async fn plain(worker: &Worker, socket: &mut TcpStream, address: SocketAddr) -> 
     let outcome = match connected {
         Ok(Ok(mut other)) => {
             let blame = (Reason::ClientGone, Reason::AppGone);
-            tcp::with_socket(socket, &mut Buffer::default(), &mut other, &traffic, blame).await
+            tcp::with_socket(socket, &mut Buffer::default(), &mut other, &tally, blame).await
         }
         Ok(Err(error)) => Err(Reason::AppUnreachable.because(error)),
         Err(elapsed) => Err(Reason::AppUnreachable.because(elapsed)),
     };
+    if let Some(record) = &mut record {
+        record.ended(tally.bytes(), &outcome);
+    }
     match &outcome {
         Ok(()) => traffic.connection(Outcome::Success),
         Err(error) => {

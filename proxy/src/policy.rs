@@ -33,10 +33,10 @@ use crate::error::{DecisionId, Error, Reason};
 use crate::http::neutral::{Fields, Request};
 use crate::metrics::{Metrics, NO_IDENTITY};
 use crate::peer::streams::Streams;
+use crate::records::{Trail, What};
 use crate::snapshot::{Authorized, Snapshot};
 use crate::tls::identity::{Identity, unix_now};
 pub(crate) use audit::Ground;
-use audit::Pace;
 use current::Current;
 use external::Asking;
 pub(crate) use token::Authenticated;
@@ -102,11 +102,11 @@ pub(crate) struct Policies {
     first_expiry: Cell<u64>,
     /// Connections whose streams are judged.
     judged: RefCell<Vec<Weak<Streams>>>,
-    audit: Pace,
+    trail: Trail,
 }
 
 impl Policies {
-    pub(crate) fn new(snapshot: Arc<Snapshot>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(snapshot: Arc<Snapshot>, metrics: Arc<Metrics>, trail: Trail) -> Self {
         Self {
             snapshot,
             metrics,
@@ -115,7 +115,7 @@ impl Policies {
             generation: Cell::default(),
             first_expiry: Cell::new(u64::MAX),
             judged: RefCell::default(),
-            audit: Pace::default(),
+            trail,
         }
     }
 
@@ -237,6 +237,9 @@ impl Policies {
             current.count(shadow, true, &self.metrics);
         }
         self.enforce(current, decision, wanted, Reason::PolicyDenied)?;
+        if self.trail.has(What::Use) && current.protects(wanted.port) {
+            self.tell_use(current, decision, wanted);
+        }
         Ok(current.asking(decision, wanted))
     }
 
@@ -283,10 +286,10 @@ impl Policies {
         let id = DecisionId::random();
         self.metrics
             .denied(svid.id.as_str(), None, Reason::IdentityRevoked);
-        match self.audit.takes_line(unix_now()) {
-            true => audit::revoked(svid, wanted, id),
-            false => self.metrics.audit_lost(),
-        }
+        let server = self.snapshot.last_identity();
+        self.trail.tell(What::Refusal, unix_now(), |object| {
+            audit::revoked(object, (wanted, server.as_deref()), id);
+        });
         Err(Error::from(Reason::IdentityRevoked).decided(Some(id)))
     }
 
@@ -334,11 +337,21 @@ impl Policies {
         let peer = peer.map_or(NO_IDENTITY, |svid| svid.id.as_str());
         self.metrics.denied(peer, by, reason);
         let refusal = audit::Refusal { ground, reason, id };
-        match self.audit.takes_line(unix_now()) {
-            true => audit::refused(&current.authorized, wanted, server.as_deref(), refusal),
-            false => self.metrics.audit_lost(),
-        }
+        self.trail.tell(What::Refusal, unix_now(), |object| {
+            let between = (wanted, server.as_deref());
+            audit::refused(object, &current.authorized, between, refusal);
+        });
         Error::from(reason).decided(Some(id))
+    }
+
+    /// What a policy protects was used by somebody who may.
+    fn tell_use(&self, current: &Current, decision: Decision, wanted: &Wanted<'_>) {
+        let server = self.snapshot.last_identity();
+        self.trail.tell(What::Use, unix_now(), |object| {
+            let between = (wanted, server.as_deref());
+            let found = (decision.enforced, DecisionId::random());
+            audit::used(object, &current.authorized, between, found);
+        });
     }
 
     /// A stream rests on a token, whose time will be over.

@@ -18,14 +18,15 @@ use crate::capture::{Plan, probe};
 use crate::config::{
     ADMIN_PORT, Config, Explicit, INBOUND_PORT, OUTBOUND_PORT, PEER_PORT, STATUS_PORT,
 };
-use crate::drain::{Drain, Drainer, drain};
+use crate::drain::{Drainer, drain};
 use crate::error::{Blamed, Error, Reason};
 use crate::inventory::Inventory;
 use crate::limits::buckets::Buckets;
 use crate::listen::Party;
 use crate::metrics::{self, Metrics, enter_shard};
+use crate::records::Scribes;
 use crate::snapshot::Snapshot;
-use crate::worker::Worker;
+use crate::worker::{Shared, Worker};
 use crate::{control, inbound, listen, outbound, policy};
 
 /// How often a worker closes what has been idle too long.
@@ -53,18 +54,23 @@ pub fn run(config: Config) -> io::Result<()> {
         .filter(IpAddr::is_loopback)
         .unwrap_or(Ipv4Addr::LOCALHOST.into());
     let local = listen::bind(Some(loopback), ADMIN_PORT, Party::App)?;
+    let counts = metrics.counts();
+    let (scribes, export) = Scribes::start(&config, &snapshot, &counts)?;
+    let shared = Shared {
+        config: config.clone(),
+        snapshot: snapshot.clone(),
+        metrics: metrics.clone(),
+        drain: drain.clone(),
+        buckets: buckets.clone(),
+        inventory: inventory.clone(),
+        hands: scribes.hands(counts.clone()),
+    };
     for n in 1..=config.workers.get() {
         let listeners = Listeners::bind(&config)?;
-        let (config, snapshot, metrics, drain, seen) = (
-            config.clone(),
-            snapshot.clone(),
-            metrics.clone(),
-            drain.clone(),
-            (buckets.clone(), inventory.clone()),
-        );
+        let shared = shared.clone();
         let run_worker = move || {
             enter_shard(n);
-            worker(listeners, config, snapshot, metrics, drain, seen)
+            worker(listeners, shared)
         };
         std::thread::Builder::new()
             .name(format!("worker-{n}"))
@@ -101,6 +107,9 @@ pub fn run(config: Config) -> io::Result<()> {
         if let Some(plan) = config.capture.clone() {
             tokio::spawn(watch_capture(plan, metrics.clone()));
         }
+        if let Some(export) = export {
+            tokio::spawn(export.run(config.clone(), snapshot.clone(), counts));
+        }
         tokio::spawn(sweep_metrics(metrics.clone()));
         let controlled = control::run(config.clone(), snapshot, metrics, wanted, (buckets, news));
         let told = end(&stop);
@@ -109,6 +118,7 @@ pub fn run(config: Config) -> io::Result<()> {
             outcome = told => outcome?,
         }
         finish(&drainer, &config).await;
+        scribes.finish().await;
         Ok(())
     })
 }
@@ -190,19 +200,14 @@ impl Listeners {
 }
 
 /// One worker's life: a single-threaded runtime on which everything of its connections stays.
-fn worker(
-    listeners: Listeners,
-    config: Arc<Config>,
-    snapshot: Arc<Snapshot>,
-    metrics: Arc<Metrics>,
-    drain: Drain,
-    shared: (Arc<Buckets>, Arc<Inventory>),
-) -> io::Result<()> {
+fn worker(listeners: Listeners, shared: Shared) -> io::Result<()> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())?;
     runtime.block_on(async {
-        let worker = Worker::new(config, snapshot, metrics, drain, shared);
+        let worker = Worker::new(shared);
+        let recording = worker.clone();
+        spawn_local(async move { recording.records.hand_over().await });
         for listener in listeners.outbound {
             spawn_local(listen::accept(
                 worker.clone(),

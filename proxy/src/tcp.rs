@@ -3,6 +3,7 @@
 //! Both upgraded HTTP connections and opaque ones end up here. There is no idle limit: databases keep connections for
 //! days; TCP keepalive and the pings of the peer wire find ends that are gone.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
@@ -17,6 +18,33 @@ use crate::metrics::sharded::Counter;
 use crate::peer::frame::Kind;
 use crate::peer::stream::{Reader, Stream};
 
+/// Bytes of one connection, counted with its peer's as they pass.
+#[derive(Debug)]
+pub(crate) struct Tally<'a> {
+    sent: (&'a Counter, Cell<u64>),
+    received: (&'a Counter, Cell<u64>),
+}
+
+impl<'a> Tally<'a> {
+    pub(crate) fn new(traffic: &'a Traffic) -> Self {
+        Self {
+            sent: (&traffic.sent, Cell::new(0)),
+            received: (&traffic.received, Cell::new(0)),
+        }
+    }
+
+    /// Toward the peer and from it, so far.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        (self.sent.1.get(), self.received.1.get())
+    }
+}
+
+fn tell((counter, own): &(&Counter, Cell<u64>), bytes: usize) {
+    let bytes = bytes as u64;
+    counter.add(bytes);
+    own.set(own.get() + bytes);
+}
+
 /// Moves bytes both ways between the app's socket and a stream until both directions have ended. What was read from
 /// the socket already is in `input`; `gone` is the blame for the socket's errors.
 pub(crate) async fn with_stream(
@@ -27,7 +55,7 @@ pub(crate) async fn with_stream(
     input: &mut Buffer,
     stream: &Stream,
     reader: &mut Reader,
-    traffic: &Traffic,
+    tally: &Tally<'_>,
     gone: Reason,
 ) -> Result<(), Error> {
     let up = async {
@@ -38,7 +66,7 @@ pub(crate) async fn with_stream(
             }
             let bytes = input.data().len();
             stream.send_all(input.data(), false).await?;
-            traffic.sent.add(bytes as u64);
+            tell(&tally.sent, bytes);
             input.consume(bytes);
         }
     };
@@ -48,7 +76,7 @@ pub(crate) async fn with_stream(
             if received.kind != Kind::Data {
                 return Err(Reason::PeerProtocol.into());
             }
-            traffic.received.add(received.payload.len() as u64);
+            tell(&tally.received, received.payload.len());
             write_all(to, received.payload).await.blame(gone)?;
         }
         // The app may have closed for good; that shows when it is read from.
@@ -63,18 +91,18 @@ pub(crate) async fn with_socket(
     app: &mut TcpStream,
     input: &mut Buffer,
     other: &mut TcpStream,
-    traffic: &Traffic,
+    tally: &Tally<'_>,
     (gone, other_gone): (Reason, Reason),
 ) -> Result<(), Error> {
     let (from_app, to_app) = app.split();
     let (from_other, to_other) = other.split();
-    let up = copy(from_app, input, to_other, &traffic.sent, (gone, other_gone));
+    let up = copy(from_app, input, to_other, &tally.sent, (gone, other_gone));
     let mut from_other_buffer = Buffer::default();
     let down = copy(
         from_other,
         &mut from_other_buffer,
         to_app,
-        &traffic.received,
+        &tally.received,
         (other_gone, gone),
     );
     both(up, down).await
@@ -84,7 +112,7 @@ async fn copy(
     mut from: impl AsyncRead + Unpin,
     input: &mut Buffer,
     mut to: impl AsyncWrite + Unpin,
-    counter: &Counter,
+    tally: &(&Counter, Cell<u64>),
     (from_gone, to_gone): (Reason, Reason),
 ) -> Result<(), Error> {
     loop {
@@ -94,7 +122,7 @@ async fn copy(
         }
         let bytes = input.data().len();
         write_all(&mut to, input.data()).await.blame(to_gone)?;
-        counter.add(bytes as u64);
+        tell(tally, bytes);
         input.consume(bytes);
     }
 }

@@ -44,17 +44,20 @@ use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ringmail_proto::destination::{Destination, DestinationKind};
+use ringmail_proto::identity::WorkloadName;
 use ringmail_proto::limit;
 
 use crate::error::{Error, Reason};
-use crate::http::context::identify;
+use crate::http::context::{self, identify};
+use crate::http::neutral::{Request, Response};
 use crate::http::route::{Routed, route};
 use crate::limits::{Admitted, leaving};
 use crate::metrics::{Direction, Protocol, Traffic};
 use crate::peer::stream::Stream;
+use crate::records::{Record, Seen};
 use crate::worker::Worker;
 use call::{Call, Outgoing, Terms};
 use endpoint::Try;
@@ -137,9 +140,9 @@ pub(crate) async fn begin_http<'a>(
     caller: &Caller,
     destination: &'a Arc<Destination>,
     mut outgoing: Outgoing,
+    record: &mut Option<Record>,
 ) -> Result<Begun<'a>, Error> {
-    let mut head = std::mem::take(&mut outgoing.head);
-    identify(&mut head, || worker.services.roll());
+    let head = std::mem::take(&mut outgoing.head);
     if let Some(local) = &caller.local {
         let outgoing = Outgoing { head, ..outgoing };
         let (call, stream) = Call::local(worker, local, outgoing)?;
@@ -147,7 +150,7 @@ pub(crate) async fn begin_http<'a>(
     }
     let dialled = dialled(destination)?.service;
     let forward = match route(dialled, head, worker.services.roll_u32())? {
-        Routed::Answer(head) => return Ok(Begun::Answered(head)),
+        Routed::Answer(head) => return Ok(answered(head, record)),
         Routed::Forward(forward) => forward,
     };
     // Boxed: most apps ask without limits, and every request would hold room for it.
@@ -157,7 +160,7 @@ pub(crate) async fn begin_http<'a>(
             let leaving = leaving::request(worker, caller, forward.route, &forward.head);
             match Box::pin(leaving).await? {
                 Ok(admitted) => admitted,
-                Err(answer) => return Ok(Begun::Answered(answer)),
+                Err(answer) => return Ok(answered(answer, record)),
             }
         }
     };
@@ -165,6 +168,9 @@ pub(crate) async fn begin_http<'a>(
         destination,
         service: forward.service,
     };
+    if let Some(record) = record {
+        record.goes_to(&forward.service.name, forward.route);
+    }
     outgoing.head = forward.head;
     let terms = Terms {
         route: forward.route,
@@ -176,11 +182,52 @@ pub(crate) async fn begin_http<'a>(
     let now = Instant::now();
     if let Some(spell) = service.exhausted(now) {
         let answer = leaving::shed(worker, caller, &outgoing.head, (&spell, now))?;
-        return Ok(Begun::Answered(answer));
+        return Ok(answered(answer, record));
     }
     let (mut call, stream) = Call::open(worker, (service, now), terms, outgoing).await?;
     call.hold(admitted);
+    if let Some(record) = record {
+        record.is_with(call.peer());
+    }
     Ok(Begun::Sent(call, stream))
+}
+
+/// What a route or a limit answers.
+fn answered<'a>(head: Vec<u8>, record: &mut Option<Record>) -> Begun<'a> {
+    if let (Some(record), Some(status)) = (record, Response::status_of(&head)) {
+        record.answered(status, Duration::ZERO);
+    }
+    Begun::Answered(head)
+}
+
+/// Gives a request, whose head is in neutral form, what lets people follow it: an id, and the context of our span where
+/// there is one; with a record of it if somebody wants one. Of clients outside the mesh the inbound side keeps those.
+pub(crate) fn follow(
+    worker: &Worker,
+    caller: &Caller,
+    protocol: Protocol,
+    head: &mut Vec<u8>,
+) -> Option<Record> {
+    identify(head, || worker.services.roll());
+    if caller.local.is_some() {
+        return None;
+    }
+    let record = worker.records.begin(|| {
+        let (request, fields) = Request::decode(head).ok()?;
+        Some(Seen {
+            direction: Direction::Outbound,
+            protocol,
+            begun: Instant::now(),
+            source: caller.source,
+            destination: caller.destination,
+            peer: None,
+            request: Some(request.asked(fields)),
+        })
+    });
+    if let Some(span) = record.as_ref().and_then(|record| record.span()) {
+        context::go_on(head, span);
+    }
+    record
 }
 
 /// The service as this worker knows it, for a caller at `source`.
@@ -206,10 +253,17 @@ fn dialled(destination: &Arc<Destination>) -> Result<Target<'_>, Error> {
 pub(crate) struct Carrier {
     pub(crate) stream: Stream,
     pub(crate) traffic: Rc<Traffic>,
+    service: WorkloadName,
     current: Try,
 }
 
 impl Carrier {
+    /// Tells where it goes, and to whom.
+    pub(crate) fn identify(&self, record: &mut Record) {
+        record.goes_to(&self.service, "");
+        record.is_with(self.current.endpoint().peer.spiffe_id().cloned());
+    }
+
     /// It ended well.
     pub(crate) fn ended(&self, worker: &Worker) {
         self.current.closed(&worker.metrics);
@@ -254,6 +308,7 @@ pub(crate) async fn open_tls(
 }
 
 async fn open(worker: &Rc<Worker>, caller: &Caller, target: Target<'_>) -> Result<Carrier, Error> {
+    let name = target.service.name.clone();
     let service = resolve(worker, caller.source, target);
     let tried = RefCell::default();
     let now = Instant::now();
@@ -267,6 +322,7 @@ async fn open(worker: &Rc<Worker>, caller: &Caller, target: Target<'_>) -> Resul
     Ok(Carrier {
         stream,
         traffic,
+        service: name,
         current,
     })
 }
@@ -276,7 +332,6 @@ mod tests {
     use super::*;
     use ringmail_proto::destination::{Endpoint, Service, WEIGHT_DEFAULT};
     use ringmail_proto::identity::SpiffeId;
-    use ringmail_proto::identity::WorkloadName;
 
     fn service(endpoints: &[(&str, bool)]) -> DestinationKind {
         let name = |name| WorkloadName::new("shop", name).expect("valid");

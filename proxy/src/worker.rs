@@ -16,6 +16,7 @@ use crate::limits::Limits;
 use crate::limits::buckets::Buckets;
 use crate::metrics::Metrics;
 use crate::policy::Policies;
+use crate::records::{Hands, Records};
 use crate::snapshot::Snapshot;
 use crate::strangers::Strangers;
 use crate::upstream::mirror::Mirroring;
@@ -29,6 +30,8 @@ pub(crate) struct Worker {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) drain: Drain,
+    /// What is recorded of traffic.
+    pub(crate) records: Records,
     /// Who may ask our app for what.
     pub(crate) policies: Policies,
     /// How often they may.
@@ -57,16 +60,35 @@ pub(crate) struct Worker {
     pub(crate) plaintext: Strangers,
 }
 
+/// What all workers share.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    pub(crate) config: Arc<Config>,
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) drain: Drain,
+    pub(crate) buckets: Arc<Buckets>,
+    /// What our app's API is seen to be.
+    pub(crate) inventory: Arc<Inventory>,
+    /// Whoever takes records.
+    pub(crate) hands: Hands,
+}
+
 impl Worker {
-    pub(crate) fn new(
-        config: Arc<Config>,
-        snapshot: Arc<Snapshot>,
-        metrics: Arc<Metrics>,
-        drain: Drain,
-        (buckets, inventory): (Arc<Buckets>, Arc<Inventory>),
-    ) -> Rc<Self> {
+    pub(crate) fn new(shared: Shared) -> Rc<Self> {
+        let Shared {
+            config,
+            snapshot,
+            metrics,
+            drain,
+            buckets,
+            inventory,
+            hands,
+        } = shared;
+        let records = Records::new(&config, hands);
         Rc::new(Self {
-            policies: Policies::new(snapshot.clone(), metrics.clone()),
+            policies: Policies::new(snapshot.clone(), metrics.clone(), records.trail(&config)),
+            records,
             limits: Limits::new(snapshot.clone(), metrics.clone(), buckets),
             observer: Observer::new(inventory, Instant::now()),
             config,

@@ -143,12 +143,8 @@ fn refusals_explain_themselves(bed: Bed) -> anyhow::Result<()> {
             .get("x-ringmail-decision")
             .context("no decision id")?;
         let decision = decision.to_str()?.to_owned();
+        let line = shop.audited(&[&Plan::default().server], &decision)?;
         let log = shop.mesh.proxy_log(&Plan::default().server)?;
-        let line = log
-            .lines()
-            .find(|line| line.contains(&decision))
-            .context("not in the audit")?;
-        let line: serde_json::Value = serde_json::from_str(line)?;
         let fields = &line["fields"];
         let expected = serde_json::json!({
             "policy": "shop/p", "rule": 0, "by": "rule", "verdict": "deny", "method": "GET", "path": "/secret", "port": 8080,

@@ -166,10 +166,8 @@ fn refusals_explain_themselves(bed: Bed) -> anyhow::Result<()> {
         ensure!(header("ratelimit")?.starts_with("\"shop/calls/0\";r=0;t="));
         let decision = header("x-ringmail-decision")?.to_owned();
         // Whoever's proxy refused it.
-        let log = |pod| shop.mesh.proxy_log(&Workload::new("shop", pod));
-        let log = log("server")? + &log("client")?;
-        let line = log.lines().find(|line| line.contains(&decision));
-        let line = line.context("no line in the audit")?;
+        let proxies = ["server", "client"].map(|pod| Workload::new("shop", pod));
+        let line = shop.audited(&proxies.each_ref(), &decision)?.to_string();
         ensure!(
             line.contains("shop/calls/0") && line.contains("limit"),
             "{line}"
@@ -299,8 +297,7 @@ fn what_leaves(bed: Bed) -> anyhow::Result<()> {
         ensure!(reply.headers.contains_key("retry-after") && reply.body.is_empty());
         let decision = reply.headers.get("x-ringmail-decision");
         let decision = decision.context("no decision")?.to_str()?;
-        let log = shop.mesh.proxy_log(&Workload::new("shop", "client"))?;
-        ensure!(log.lines().any(|line| line.contains(decision)), "no audit");
+        shop.audited(&[&Workload::new("shop", "client")], decision)?;
         ensure!(
             shop.server_metric(DECISIONS, &[]) == 0.0,
             "the server counted"

@@ -96,6 +96,9 @@ mod observe;
 /// Suites of others.
 mod suites;
 
+/// What is recorded of traffic.
+mod records;
+
 /// Choices among endpoints, and what becomes of requests to those that fail.
 mod balance;
 
@@ -137,6 +140,7 @@ fn main() -> ExitCode {
         .chain(routes::SCENARIOS)
         .chain(authorization::SCENARIOS)
         .chain(external::SCENARIOS)
+        .chain(records::SCENARIOS)
         .chain(limits::SCENARIOS)
         .chain(authentication::SCENARIOS)
         .chain(probes::SCENARIOS)

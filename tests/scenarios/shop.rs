@@ -15,6 +15,7 @@ use ringmail_tests::mesh::{Binaries, Mesh, Service, ServicePort, Settings, Sidec
 use ringmail_tests::netns::{Node, Pod};
 use ringmail_tests::wait;
 use ringmail_tests::wire::Wire;
+use serde_json::Value;
 
 /// For anything that should take a moment.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
@@ -129,7 +130,7 @@ impl Shop<'_> {
     ) -> anyhow::Result<()> {
         let known = || -> anyhow::Result<u64> {
             let page = self.mesh.controller_page("/status")?;
-            let status: serde_json::Value = serde_json::from_slice(&page.body)?;
+            let status: Value = serde_json::from_slice(&page.body)?;
             status["service_addresses"]
                 .as_u64()
                 .context("no count of services")
@@ -181,6 +182,22 @@ impl Shop<'_> {
         let labels = [("direction", "inbound"), ("reason", reason)];
         wait::until(LIMIT, || self.server_metric(REFUSALS, &labels) > 0.0)
             .with_context(|| format!("no refusal of the server's proxy for {reason}"))
+    }
+
+    /// The line of these proxies' audits that has `word` in it, once it is there.
+    pub(crate) fn audited(&self, workloads: &[&Workload], word: &str) -> anyhow::Result<Value> {
+        let find = || {
+            let logs = workloads.iter().map(|one| self.mesh.proxy_log(one));
+            let logs: String = logs.map(Result::unwrap_or_default).collect();
+            let mut lines = logs.lines().filter(|line| line.contains(word));
+            lines.find_map(|line| {
+                let line: Value = serde_json::from_str(line).ok()?;
+                (line["target"] == "ringmail_audit").then_some(line)
+            })
+        };
+        wait::until(LIMIT, || find().is_some())
+            .with_context(|| format!("{word} is not in the audit"))?;
+        find().context("gone")
     }
 
     /// Between the pods there was something, all of it was TLS 1.3, and nothing of it readable.

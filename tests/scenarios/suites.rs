@@ -30,7 +30,7 @@ use ringmail_tests::bed::{Bed, Exemption};
 use ringmail_tests::mesh::{Service, ServicePort};
 
 use crate::shop::{Plan, REFUSALS, Shop, play};
-use crate::{Scenario, limits, observe};
+use crate::{Scenario, limits, observe, records};
 use desk::Desk;
 
 /// A suite, and what it cannot do without.
@@ -110,6 +110,11 @@ pub(crate) const SUITES: &[Suite] = &[
             Program("redis-benchmark"),
         ],
         scenario: databases::redis,
+    },
+    Suite {
+        name: "records::collected",
+        needs: &[Program(records::traces::COLLECTOR)],
+        scenario: records::traces::collected,
     },
     Suite {
         name: "limits::redis_two_controllers",

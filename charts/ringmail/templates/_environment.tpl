@@ -65,6 +65,16 @@
   value: {{ include "ringmail.image" (list $ .Values.proxy.image) | quote }}
 - name: RINGMAIL_PROXY_IMAGE_PULL_POLICY
   value: {{ .Values.proxy.image.pullPolicy | quote }}
+{{- with .Values.telemetry }}
+{{- if .otlp.endpoint }}
+- name: RINGMAIL_PROXY_OTLP_ENDPOINT
+  value: {{ .otlp.endpoint | quote }}
+- name: RINGMAIL_PROXY_AUDIT_OTLP
+  value: {{ .otlp.audit | quote }}
+- name: RINGMAIL_PROXY_TRACE_SAMPLE
+  value: {{ .traces.sample | float64 | printf "%.6f" | quote }}
+{{- end }}
+{{- end }}
 {{- with .Values.proxy.resources }}
 - name: RINGMAIL_PROXY_CPU_REQUEST
   value: {{ .requests.cpu | quote }}

@@ -196,6 +196,16 @@ pub struct SidecarFlags {
     /// Memory that a sidecar may use at most; empty for any.
     #[arg(long, env = "RINGMAIL_PROXY_MEMORY_LIMIT", default_value = "")]
     pub proxy_memory_limit: String,
+    /// Who collects the traces of sidecars: http://HOST:PORT, OTLP over gRPC; empty for nobody.
+    #[arg(long, env = "RINGMAIL_PROXY_OTLP_ENDPOINT", default_value = "")]
+    pub proxy_otlp_endpoint: String,
+    /// Whether it has their audit as well.
+    #[arg(long, env = "RINGMAIL_PROXY_AUDIT_OTLP", value_parser = BoolishValueParser::new(), num_args = 0..=1,
+        default_value = "false", default_missing_value = "true")]
+    pub proxy_audit_otlp: bool,
+    /// Of requests without a trace, the part that begins one.
+    #[arg(long, env = "RINGMAIL_PROXY_TRACE_SAMPLE", default_value = "0")]
+    pub proxy_trace_sample: String,
 }
 
 /// Flags of `join-token`, as said.

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use ringmail_proto::Invalid;
+use ringmail_proto::records::{AccessLog, Audit, HeaderNames, Share};
 
 use super::Resources;
 use crate::source::annotations::{
-    Annotations, CPU_LIMIT, CPU_REQUEST, LOG_LEVEL, MEMORY_LIMIT, MEMORY_REQUEST,
-    SKIP_INBOUND_NETWORKS, SKIP_INBOUND_PORTS, SKIP_OUTBOUND_NETWORKS, SKIP_OUTBOUND_PORTS,
-    port_list,
+    ACCESS_LOG, ACCESS_LOG_HEADERS, ACCESS_LOG_SAMPLE, AUDIT, Annotations, CPU_LIMIT, CPU_REQUEST,
+    LOG_LEVEL, MEMORY_LIMIT, MEMORY_REQUEST, SKIP_INBOUND_NETWORKS, SKIP_INBOUND_PORTS,
+    SKIP_OUTBOUND_NETWORKS, SKIP_OUTBOUND_PORTS, TRACE_SAMPLE, port_list,
 };
 
 /// Networks in one list.
@@ -37,6 +39,25 @@ const UNITS: [(&str, f64); 12] = [
 const WORKERS_UNLIMITED: u32 = 2;
 /// As many as a proxy takes.
 const WORKERS_MAX: f64 = 256.0;
+
+/// What a value has to be.
+type Check = fn(&str) -> Result<(), String>;
+/// What is said of records: the proxy takes the same words, and refuses the same.
+const RECORDS: [(&str, &str, Check); 5] = [
+    (ACCESS_LOG, "RINGMAIL_ACCESS_LOG", reads::<AccessLog>),
+    (
+        ACCESS_LOG_SAMPLE,
+        "RINGMAIL_ACCESS_LOG_SAMPLE",
+        reads::<Share>,
+    ),
+    (
+        ACCESS_LOG_HEADERS,
+        "RINGMAIL_ACCESS_LOG_HEADERS",
+        reads::<HeaderNames>,
+    ),
+    (AUDIT, "RINGMAIL_AUDIT", reads::<Audit>),
+    (TRACE_SAMPLE, "RINGMAIL_TRACE_SAMPLE", reads::<Share>),
+];
 
 /// What one sidecar is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +103,12 @@ impl Options {
             }
             variables.push(("RINGMAIL_LOG", level.clone()));
         }
+        for (key, variable, check) in RECORDS {
+            if let Some((key, text)) = said(key) {
+                check(text).map_err(|problem| Invalid::new(key, problem))?;
+                variables.push((variable, text.clone()));
+            }
+        }
         let quantity = |key, default: &Option<String>| match said(key) {
             Some((key, text)) => thousandths(key, text).map(|_| Some(text.clone())),
             None => Ok(default.clone()),
@@ -117,6 +144,11 @@ impl Options {
             resources,
         })
     }
+}
+
+fn reads<T: FromStr<Err: ToString>>(text: &str) -> Result<(), String> {
+    let read = text.parse::<T>();
+    read.map(drop).map_err(|problem| problem.to_string())
 }
 
 /// As many as the CPU limit has room for.
@@ -246,6 +278,17 @@ mod tests {
             (SKIP_OUTBOUND_NETWORKS, "10.0.0.0/33", false),
             (SKIP_OUTBOUND_NETWORKS, "ten", false),
             (LOG_LEVEL, "loud", false),
+            (ACCESS_LOG, "json", true),
+            (ACCESS_LOG, "yes", false),
+            (ACCESS_LOG_SAMPLE, "0.01", true),
+            (ACCESS_LOG_SAMPLE, "1%", false),
+            (ACCESS_LOG_HEADERS, "user-agent, x-tenant", true),
+            (ACCESS_LOG_HEADERS, "user-agent,authorization", false),
+            (ACCESS_LOG_HEADERS, "X-API-Key", false),
+            (AUDIT, "all", true),
+            (AUDIT, "none", false),
+            (TRACE_SAMPLE, "0.5", true),
+            (TRACE_SAMPLE, "2", false),
             (CPU_REQUEST, "100m", true),
             (CPU_REQUEST, "1.5", true),
             (CPU_REQUEST, "-1", false),

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Map, Value, json};
 
-use super::{PROXY_UID, Resources, Settings};
+use super::{PROXY_UID, Resources, Settings, Telemetry};
 use crate::inject::options::Options;
 
 /// The init container.
@@ -160,6 +160,7 @@ fn proxy(settings: &Settings, said: &Said<'_>) -> Value {
             Value::from(probes).to_string().replace('$', "$$"),
         ));
     }
+    own.extend(telemetry(&settings.telemetry, options));
     let get = |path, period: u32, failures: u32| {
         json!({
             "httpGet": {"path": path, "port": 15020},
@@ -195,6 +196,24 @@ fn proxy(settings: &Settings, said: &Said<'_>) -> Value {
             {"name": BUNDLE, "mountPath": BUNDLE_PATH, "readOnly": true},
         ],
     })
+}
+
+/// What all sidecars are told of who collects; the pod's own word on a variable counts.
+fn telemetry(telemetry: &Telemetry, options: &Options) -> Vec<Value> {
+    let Some(collector) = &telemetry.collector else {
+        return Vec::new();
+    };
+    let audit = if telemetry.audit { "on" } else { "off" };
+    let all = [
+        ("RINGMAIL_OTLP_ENDPOINT", collector.to_string()),
+        ("RINGMAIL_AUDIT_OTLP", audit.to_owned()),
+        ("RINGMAIL_TRACE_SAMPLE", telemetry.trace_sample.clone()),
+    ];
+    let is_said = |name: &str| options.variables.iter().any(|(own, _)| *own == name);
+    let unsaid = all.into_iter().filter(|(name, _)| !is_said(name));
+    unsaid
+        .map(|(name, value)| json!({"name": name, "value": value}))
+        .collect()
 }
 
 /// Its name; the address first where a search for the name may last longer than a call.

@@ -13,6 +13,7 @@ fn settings() -> Settings {
         pull_policy: "IfNotPresent".into(),
         trust_domain: "cluster.local".parse().expect("valid"),
         namespace: "ringmail-system".into(),
+        telemetry: Default::default(),
         resources: Resources {
             cpu_request: Some("10m".into()),
             memory_request: Some("24Mi".into()),
@@ -343,4 +344,34 @@ fn templates_of_workloads_and_namespaces_beside_them() {
     let mut broken = [json!({"kind": "Job", "metadata": {"name": "x"}})];
     let refused = inject_all(&mut broken, &settings()).expect_err("no template");
     assert_eq!(refused.field, "Job /x");
+}
+
+#[test]
+fn sidecars_are_told_who_collects_unless_the_pod_says_otherwise() {
+    let settings = Settings {
+        telemetry: Telemetry {
+            collector: Some("http://otel:4317".parse().expect("valid")),
+            audit: true,
+            trace_sample: "0.01".to_owned(),
+        },
+        ..settings()
+    };
+    for (own, sample) in [(None, "0.01"), (Some("1"), "1")] {
+        let mut pod = pod(json!({}));
+        if let Some(own) = own {
+            pod["metadata"]["annotations"] = json!({"config.ringmail.io/trace-sample": own});
+        }
+        inject(&mut pod, &Surroundings::default(), &settings).expect("injected");
+        let proxy = &pod["spec"]["initContainers"][1]["env"];
+        let variables = proxy.as_array().expect("variables").iter();
+        let value = |name: &str| {
+            let mut said = variables.clone().filter(|one| one["name"] == name);
+            let value = said.next().map(|one| one["value"].clone());
+            assert_eq!(said.next(), None, "{name} is said twice");
+            value.unwrap_or_default()
+        };
+        assert_eq!(value("RINGMAIL_OTLP_ENDPOINT"), "http://otel:4317");
+        assert_eq!(value("RINGMAIL_AUDIT_OTLP"), "on");
+        assert_eq!(value("RINGMAIL_TRACE_SAMPLE"), sample);
+    }
 }

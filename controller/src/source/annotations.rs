@@ -55,6 +55,17 @@ pub const MEMORY_LIMIT: &str = "config.ringmail.io/proxy-memory-limit";
 /// Of the sidecar.
 pub const LOG_LEVEL: &str = "config.ringmail.io/log-level";
 
+/// Of the sidecar.
+pub const ACCESS_LOG: &str = "config.ringmail.io/access-log";
+/// Of the sidecar.
+pub const ACCESS_LOG_SAMPLE: &str = "config.ringmail.io/access-log-sample";
+/// Of the sidecar.
+pub const ACCESS_LOG_HEADERS: &str = "config.ringmail.io/access-log-headers";
+/// Of the sidecar.
+pub const AUDIT: &str = "config.ringmail.io/audit";
+/// Of the sidecar.
+pub const TRACE_SAMPLE: &str = "config.ringmail.io/trace-sample";
+
 /// On a pod with a sidecar: the version it was injected by. On its labels too, to be selected by.
 pub const INJECTED: &str = "ringmail.io/injected";
 
@@ -62,7 +73,7 @@ pub const INJECTED: &str = "ringmail.io/injected";
 pub const LABELLED: &str = "ringmail.io/labelled";
 
 /// Keys whose values are not read here.
-const OTHERS: [&str; 11] = [
+const OTHERS: [&str; 16] = [
     INJECTED,
     LABELLED,
     SKIP_INBOUND_PORTS,
@@ -74,6 +85,11 @@ const OTHERS: [&str; 11] = [
     MEMORY_REQUEST,
     MEMORY_LIMIT,
     LOG_LEVEL,
+    ACCESS_LOG,
+    ACCESS_LOG_SAMPLE,
+    ACCESS_LOG_HEADERS,
+    AUDIT,
+    TRACE_SAMPLE,
 ];
 
 /// What one object's annotations say; none where they are silent.

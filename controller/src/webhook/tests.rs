@@ -106,6 +106,7 @@ fn a_pod_of_a_namespace_that_is_not_known_is_not_made_without_what_that_says() {
         pull_policy: "Always".into(),
         trust_domain: "cluster.local".parse().expect("valid"),
         namespace: "ringmail-system".into(),
+        telemetry: Default::default(),
         resources: Resources::default(),
     };
     let refused = pods::answer(&question, None, &settings);

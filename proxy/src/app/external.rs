@@ -243,6 +243,9 @@ impl Check<'_> {
             .metrics
             .refused(Direction::Inbound, refused.reason);
         exchange.answered(denial.status, Instant::now());
+        if let Some(record) = exchange.record() {
+            record.refused(refused);
+        }
         self.stream
             .send_head(Kind::Head, end, |out| out.extend_from_slice(&head));
         if !end {

@@ -1,10 +1,11 @@
 //! What lets people follow a request through the mesh.
 //!
 //! `x-request-id` is kept where a request has one, and made where our app sends one without. Trace context (W3C
-//! `traceparent`, `tracestate`) crosses as it came: who makes no spans must not change it, and whether a trace begins
-//! is for the app to say. Pure.
+//! `traceparent`, `tracestate`) crosses as it came where we make no span: who makes none must not change it. Where we make
+//! one, it is the parent of whatever follows. Pure.
 
-use super::neutral::{put_field, request_has};
+use super::neutral::{Fields, Request, put_field, request_has};
+use crate::records::trace::{Span, TRACEPARENT, TRACESTATE};
 
 /// By which logs of all that a request passes can be joined.
 pub(crate) const REQUEST_ID: &str = "x-request-id";
@@ -15,6 +16,30 @@ pub(crate) fn identify(head: &mut Vec<u8>, roll: impl Fn() -> u64) {
         return;
     }
     put_field(head, REQUEST_ID.as_bytes(), &uuid(roll(), roll()));
+}
+
+/// Puts our span in place of the one that asked, in a request's head in neutral form.
+pub(crate) fn go_on(head: &mut Vec<u8>, span: &Span) {
+    if let Ok(came) = Request::decode(head) {
+        *head = gone_on(came, span);
+    }
+}
+
+/// A request's head with our span in place of the one that asked. What a trace that begins here finds of another is no
+/// part of it.
+pub(crate) fn gone_on((request, fields): (Request<'_>, Fields<'_>), span: &Span) -> Vec<u8> {
+    let mut head = Vec::with_capacity(1024);
+    request.encode(&mut head);
+    for (name, value) in fields {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        let is_old = is(TRACEPARENT) || is(TRACESTATE) && span.parent.is_none();
+        if !is_old {
+            put_field(&mut head, name, value);
+        }
+    }
+    let parent = span.traceparent();
+    put_field(&mut head, TRACEPARENT.as_bytes(), parent.as_bytes());
+    head
 }
 
 fn uuid(high: u64, low: u64) -> [u8; 36] {

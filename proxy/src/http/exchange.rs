@@ -7,11 +7,12 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
 
-use crate::error::{Error, Reason};
+use crate::error::Error;
 use crate::http::edits::Edits;
 use crate::http::neutral::Fields;
 use crate::metrics::{Answer, Outcome, Traffic};
 use crate::peer::stream::Stream;
+use crate::records::Record;
 
 /// A request on its way. Dropping it before [`Self::finish`] or [`Self::fail`] counts it as broken.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(crate) struct Exchange {
     outcome: Outcome,
     /// Somebody wants the response's head changed.
     edits: Option<Box<Edits>>,
+    /// Somebody wants to be told of it.
+    record: Option<Record>,
 }
 
 impl Exchange {
@@ -38,7 +41,19 @@ impl Exchange {
             received: 0,
             outcome: Outcome::Broken,
             edits: None,
+            record: None,
         }
+    }
+
+    /// The same, which is told of in `record`.
+    pub(crate) fn recorded(mut self, record: Option<Record>) -> Self {
+        self.record = record;
+        self
+    }
+
+    /// What is told of it, if somebody wants that.
+    pub(crate) fn record(&mut self) -> Option<&mut Record> {
+        self.record.as_mut()
     }
 
     /// When the request's head was complete.
@@ -70,6 +85,9 @@ impl Exchange {
             self.answer.status = Some(status);
             let after = now.saturating_duration_since(self.begun);
             self.traffic.answered(after);
+            if let Some(record) = &mut self.record {
+                record.answered(status, after);
+            }
         }
     }
 
@@ -91,6 +109,9 @@ impl Exchange {
     /// The response's trailers had this status of a gRPC call.
     pub(crate) fn ended_as(&mut self, grpc_status: Option<u16>) {
         self.answer.grpc_status = grpc_status;
+        if let Some(record) = &mut self.record {
+            record.ended_as(grpc_status);
+        }
     }
 
     /// Bytes of a body passed toward the peer.
@@ -101,6 +122,13 @@ impl Exchange {
     /// Bytes of a body passed from the peer.
     pub(crate) fn received(&mut self, bytes: usize) {
         self.received += bytes as u64;
+    }
+
+    /// Bytes passed that were counted, on a connection that became something else.
+    pub(crate) fn tunnelled(&mut self, (sent, received): (u64, u64)) {
+        if let Some(record) = &mut self.record {
+            record.moved(sent, received);
+        }
     }
 
     /// The handles it is counted with.
@@ -114,8 +142,11 @@ impl Exchange {
     }
 
     /// It ended for a reason.
-    pub(crate) fn fail(mut self, reason: Reason) {
-        self.outcome = Outcome::of_reason(reason);
+    pub(crate) fn fail(mut self, error: &Error) {
+        self.outcome = Outcome::of_reason(error.reason);
+        if let Some(record) = &mut self.record {
+            record.refused(error);
+        }
     }
 }
 
@@ -127,6 +158,9 @@ impl Drop for Exchange {
         }
         if self.received > 0 {
             self.traffic.received.add(self.received);
+        }
+        if let Some(record) = &mut self.record {
+            record.moved(self.sent, self.received);
         }
     }
 }
@@ -190,6 +224,7 @@ pub(crate) async fn unless_reset<Answered>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Reason;
     use std::task::{Context, Waker};
 
     /// What comes of an upload that ends so, and of an answer that takes its time or does not.

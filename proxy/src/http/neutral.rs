@@ -14,6 +14,7 @@
 //! end a line or a field in HTTP/1, and that target and host are in the normal form of `target`. Limit: [`FIELDS_MAX`].
 
 use super::target;
+use crate::records::Asked;
 
 /// Fields of one head.
 pub(crate) const FIELDS_MAX: usize = 128;
@@ -66,6 +67,20 @@ impl<'a> Request<'a> {
             self.method,
             "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
         )
+    }
+
+    /// As records tell it.
+    pub(crate) fn asked(self, fields: Fields<'a>) -> Asked<'a, Fields<'a>> {
+        Asked {
+            version: match self.version {
+                Version::Http10 => "1.0",
+                Version::Http11 => "1.1",
+                Version::Http2 => "2",
+            },
+            method: self.method,
+            target: self.target,
+            fields,
+        }
     }
 
     /// Appends the head; fields follow by [`put_field`].

@@ -8,7 +8,7 @@ mod permissive;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringmail_proto::workload::{InboundMode, Workload};
 use tokio::io::AsyncWriteExt;
@@ -23,10 +23,12 @@ use crate::http::h1::forward::connect;
 use crate::http::h1::parse;
 use crate::http::h1::write::{self, Answer};
 use crate::http::h2::serve::refuse_all;
-use crate::http::neutral::{Request, Version};
+use crate::http::neutral::{Fields, Request, Version};
 use crate::listen::Party;
 use crate::listen::original_destination;
-use crate::metrics::{Between, Direction, Outcome, Protocol, Tls, Traffic};
+use crate::metrics::{Between, Direction, Outcome, Protocol, Tls};
+use crate::records::{Record, Seen};
+use crate::tcp::Tally;
 use crate::worker::Worker;
 
 /// For a probe to begin: the kubelet has sent all it says before we accept.
@@ -51,10 +53,25 @@ pub(crate) async fn serve(
     let between = Between::inbound(Tls::None, Protocol::Tcp);
     let traffic = worker.metrics.traffic(&between);
     traffic.connection_started();
+    let tally = Tally::new(&traffic);
+    let mut record = worker.records.begin(|| {
+        Some(Seen::<Fields<'_>> {
+            direction: Direction::Inbound,
+            protocol: Protocol::Tcp,
+            begun: Instant::now(),
+            source: from.ip().to_canonical(),
+            destination: app,
+            peer: None,
+            request: None,
+        })
+    });
     let open = worker.metrics.connections_open(Direction::Inbound);
     open.inc();
-    let outcome = admit(&worker, socket, app, &traffic).await;
+    let outcome = admit(&worker, socket, app, (&tally, &mut record)).await;
     open.dec();
+    if let Some(record) = &mut record {
+        record.ended(tally.bytes(), &outcome);
+    }
     match &outcome {
         Ok(()) => traffic.connection(Outcome::Success),
         Err(error) if error.reason == Reason::MtlsRequired => traffic.connection(Outcome::Refused),
@@ -67,13 +84,13 @@ async fn admit(
     worker: &Rc<Worker>,
     mut socket: TcpStream,
     app: SocketAddr,
-    traffic: &Traffic,
+    told: (&Tally<'_>, &mut Option<Record>),
 ) -> Result<(), Error> {
     let workload = worker.snapshot.workload()?;
     let from = socket.peer_addr().blame(Reason::ClientGone)?.ip();
     if workload.inbound_mode == InboundMode::Permissive {
         worker.metrics.came_in_plaintext(from);
-        return permissive::serve(worker, &workload, socket, app, traffic).await;
+        return permissive::serve(worker, &workload, socket, app, told).await;
     }
     let mut input = Buffer::default();
     let stranger = worker.plaintext.place(from).await?;

@@ -56,6 +56,9 @@ impl Exceeded {
         let end = body.is_empty() || request.method == "HEAD";
         metrics.refused(Direction::Inbound, refused.reason);
         exchange.answered(refused.reason.row().status, Instant::now());
+        if let Some(record) = exchange.record() {
+            record.refused(refused);
+        }
         stream.send_head(Kind::Head, end, |out| out.extend_from_slice(&head));
         match end {
             true => Ok(()),

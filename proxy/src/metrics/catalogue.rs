@@ -58,8 +58,18 @@ catalogue! {
         "How long requests waited for tokens of rate limits, those that did";
     RATE_LIMIT_LEDGER_DURATION: Histogram "ringmail_rate_limit_ledger_duration_seconds" []
         "What the ledger of rate limits took to answer";
+    AUDIT_RECORDS: Counter "ringmail_audit_records_total" ["verdict"]
+        "Refusals and uses that the audit has, by verdict";
     AUDIT_LOST: Counter "ringmail_audit_lost_total" []
-        "Refusals by policy without a line in the audit: there were too many at once";
+        "Refusals and uses without a line in the audit: there were too many at once, or no room";
+    AUDIT_EXPORTS: Counter "ringmail_audit_exports_total" ["result"]
+        "Lines of the audit that were for the collector, by whether it took them";
+    ACCESS_LOG_RECORDS: Counter "ringmail_access_log_records_total" []
+        "Lines of the access log that were written";
+    ACCESS_LOG_LOST: Counter "ringmail_access_log_lost_total" []
+        "Lines of the access log that could not be written in time";
+    SPANS: Counter "ringmail_spans_total" ["result"]
+        "Spans, by whether the collector took them";
     EGRESS_AUDITED: Counter "ringmail_egress_audited_total" []
         "Connections that left the mesh where it is audited";
     MIRRORED: Counter "ringmail_mirrored_total" ["result"]

@@ -29,7 +29,6 @@ pub(super) struct Events {
     renewals: Family<Counter, 1>,
     updates: Family<Counter, 1>,
     egress_audited: Counter,
-    audit_lost: Counter,
 }
 
 impl Events {
@@ -49,7 +48,6 @@ impl Events {
             renewals: register.family(&catalogue::CERTIFICATE_RENEWALS),
             updates: register.family(&catalogue::CONTROL_UPDATES),
             egress_audited: register.counter(&catalogue::EGRESS_AUDITED),
-            audit_lost: register.counter(&catalogue::AUDIT_LOST),
         }
     }
 }
@@ -127,11 +125,6 @@ impl Metrics {
             .retries
             .get([cause.into(), result.into()])
             .add(1);
-    }
-
-    /// A refusal has no line in the audit.
-    pub(crate) fn audit_lost(&self) {
-        self.events.audit_lost.add(1);
     }
 
     /// A connection left the mesh, where that is audited.

@@ -1,46 +1,19 @@
-//! One line for each refusal: who, what, by which rule, and under which name. Never a header's value or a query, which
-//! may hold secrets.
+//! What the audit is told of a decision: who, what, by which rule, and under which name. Never a header's value or a query,
+//! which may hold secrets. Pure.
 //!
-//! Limits: [`LINES_PER_SECOND`] of one worker, so that whoever is refused cannot fill the disk (what is not told is
-//! counted), and [`PATH_BYTES_MAX`] of a path.
-
-use std::cell::Cell;
+//! Limit: [`PATH_BYTES_MAX`] of a path. How much is told in all is for [`crate::records`] to say.
 
 use ringmail_proto::policy::{By, Finding};
-use ringmail_proto::svid::Svid;
 
 use super::Wanted;
 use crate::error::{DecisionId, Reason};
 use crate::metrics::NO_IDENTITY;
+use crate::records::Object;
 use crate::snapshot::Authorized;
 use crate::tls::identity::Identity;
 
-/// What marks lines of the audit among those of the log.
-const TARGET: &str = "ringmail_audit";
-
-/// Lines of one worker in a second.
-const LINES_PER_SECOND: u32 = 200;
 /// Of a path that is told.
 const PATH_BYTES_MAX: usize = 1024;
-
-/// How many lines there were.
-#[derive(Debug, Default)]
-pub(super) struct Pace {
-    second: Cell<i64>,
-    lines: Cell<u32>,
-}
-
-impl Pace {
-    /// Whether another may be told at `now`, in seconds.
-    pub(super) fn takes_line(&self, now: i64) -> bool {
-        if self.second.replace(now) != now {
-            self.lines.set(0);
-        }
-        let lines = self.lines.get();
-        self.lines.set(lines.saturating_add(1));
-        lines < LINES_PER_SECOND
-    }
-}
 
 /// What is told.
 #[derive(Debug, Clone, Copy)]
@@ -73,107 +46,141 @@ pub(crate) enum Ground<'a> {
     },
 }
 
-impl<'a> Ground<'a> {
+impl Ground<'_> {
     /// The name of what decided, if it has one.
-    pub(super) fn policy(&self, authorized: &'a Authorized) -> Option<&'a str> {
+    pub(super) fn policy<'a>(&'a self, authorized: &'a Authorized) -> Option<&'a str> {
+        self.told(authorized).policy
+    }
+
+    /// What decided, the object it is in, the rule of that, and what was wrong.
+    fn told<'a>(&'a self, authorized: &'a Authorized) -> Told<'a> {
+        let told = |by, policy| Told {
+            by,
+            policy,
+            rule: None,
+            problem: None,
+        };
         match *self {
-            Self::Policy(finding) => match finding.by {
-                By::Rule { policy, .. } | By::Policy { policy } => {
-                    Some(&*authorized.authorizer.policies().get(policy)?.name)
-                }
-                By::NoRule | By::Posture => None,
+            Ground::Policy(finding) => of_finding(finding, authorized),
+            Ground::Token { object, problem } => Told {
+                problem: Some(problem),
+                ..told("token", Some(object))
             },
-            Self::Token { object, .. } => Some(object),
-            Self::Limit(name) | Self::OwnLimit(name) => Some(name),
-            Self::External { policy, .. } => Some(policy),
+            Ground::Limit(limit) | Ground::OwnLimit(limit) => told("limit", Some(limit)),
+            Ground::External { policy, problem } => Told {
+                problem,
+                ..told("external", Some(policy))
+            },
         }
     }
 }
 
-pub(super) fn refused(
-    authorized: &Authorized,
-    wanted: &Wanted<'_>,
-    server: Option<&Identity>,
-    refusal: Refusal<'_>,
-) {
+/// A ground in words.
+struct Told<'a> {
+    by: &'static str,
+    policy: Option<&'a str>,
+    rule: Option<usize>,
+    problem: Option<&'static str>,
+}
+
+impl Told<'_> {
+    fn put(&self, object: &mut Object<'_>) {
+        object.text("by", self.by);
+        object.text_if("policy", self.policy);
+        object.number_if("rule", self.rule.map(|rule| rule as u64));
+        object.text_if("problem", self.problem);
+    }
+}
+
+fn of_finding(finding: Finding, authorized: &Authorized) -> Told<'_> {
     let name = |at: usize| Some(&*authorized.authorizer.policies().get(at)?.name);
-    let (by, policy, rule, problem) = match refusal.ground {
-        Ground::Policy(finding) => match finding.by {
-            By::Rule { policy, rule } => ("rule", name(policy), Some(rule), None),
-            By::Policy { policy } => ("policy", name(policy), None, None),
-            By::NoRule => ("no_rule", None, None, None),
-            By::Posture => ("posture", None, None, None),
-        },
-        Ground::Token { object, problem } => ("token", Some(object), None, Some(problem)),
-        Ground::Limit(limit) | Ground::OwnLimit(limit) => ("limit", Some(limit), None, None),
-        Ground::External { policy, problem } => ("external", Some(policy), None, problem),
+    let (by, policy, rule) = match finding.by {
+        By::Rule { policy, rule } => ("rule", name(policy), Some(rule)),
+        By::Policy { policy } => ("policy", name(policy), None),
+        By::NoRule => ("no_rule", None, None),
+        By::Posture => ("posture", None, None),
     };
+    Told {
+        by,
+        policy,
+        rule,
+        problem: None,
+    }
+}
+
+/// Who wants what of whom.
+fn put(object: &mut Object<'_>, wanted: &Wanted<'_>, server: Option<&Identity>) {
     let svid = wanted.client.svid.as_ref();
     let request = wanted.request.map(|(request, _)| request);
     let path = request.map(|request| request.target.split('?').next().unwrap_or_default());
     let path = path.map(|path| &path[..path.floor_char_boundary(PATH_BYTES_MAX)]);
-    tracing::warn!(
-        target: TARGET,
-        decision = %refusal.id,
-        verdict = "deny",
-        reason = refusal.reason.row().label,
-        by,
-        policy,
-        rule,
-        problem,
-        version = %authorized.version,
-        client = svid.map_or(NO_IDENTITY, |svid| svid.id.as_str()),
-        serial = svid.map(|svid| svid.serial.as_str()),
-        address = %wanted.client.address,
-        server = server.map(|identity| identity.svid.id.as_str()),
-        port = wanted.port,
-        method = request.map(|request| request.method),
-        path,
-        "refused by policy"
-    );
+    object.text("client", svid.map_or(NO_IDENTITY, |svid| svid.id.as_str()));
+    object.text_if("serial", svid.map(|svid| svid.serial.as_str()));
+    object.display("address", wanted.client.address);
+    object.text_if("server", server.map(|identity| identity.svid.id.as_str()));
+    object.number("port", wanted.port);
+    object.text_if("method", request.map(|request| request.method));
+    object.text_if("path", path);
+}
+
+pub(super) fn refused(
+    object: &mut Object<'_>,
+    authorized: &Authorized,
+    (wanted, server): (&Wanted<'_>, Option<&Identity>),
+    refusal: Refusal<'_>,
+) {
+    object.text("message", "refused by policy");
+    object.display("decision", refusal.id);
+    object.text("verdict", "deny");
+    object.text("reason", refusal.reason.row().label);
+    refusal.ground.told(authorized).put(object);
+    object.display("version", authorized.version);
+    put(object, wanted, server);
+}
+
+/// A use of what a policy protects.
+pub(super) fn used(
+    object: &mut Object<'_>,
+    authorized: &Authorized,
+    (wanted, server): (&Wanted<'_>, Option<&Identity>),
+    (finding, id): (Finding, DecisionId),
+) {
+    object.text("message", "allowed");
+    object.display("decision", id);
+    object.text("verdict", "allow");
+    of_finding(finding, authorized).put(object);
+    object.display("version", authorized.version);
+    put(object, wanted, server);
 }
 
 /// What was let through though nobody answered.
-pub(super) fn unanswered(wanted: &Wanted<'_>, policy: &str, problem: &'static str) {
-    let svid = wanted.client.svid.as_ref();
-    tracing::warn!(
-        target: TARGET,
-        verdict = "allow",
-        by = "external",
-        policy,
-        problem,
-        client = svid.map_or(NO_IDENTITY, |svid| svid.id.as_str()),
-        serial = svid.map(|svid| svid.serial.as_str()),
-        address = %wanted.client.address,
-        port = wanted.port,
-        "let through without an answer, as the policy has it"
+pub(super) fn unanswered(
+    object: &mut Object<'_>,
+    (wanted, server): (&Wanted<'_>, Option<&Identity>),
+    policy: &str,
+    problem: &'static str,
+) {
+    object.text(
+        "message",
+        "let through without an answer, as the policy has it",
     );
+    object.text("verdict", "allow");
+    object.text("by", "external");
+    object.text("policy", policy);
+    object.text("problem", problem);
+    put(object, wanted, server);
 }
 
 /// A client whom nobody trusts any more.
-pub(super) fn revoked(svid: &Svid, wanted: &Wanted<'_>, id: DecisionId) {
-    tracing::warn!(
-        target: TARGET,
-        decision = %id,
-        verdict = "deny",
-        reason = Reason::IdentityRevoked.row().label,
-        by = "revocation",
-        client = svid.id.as_str(),
-        serial = svid.serial.as_str(),
-        address = %wanted.client.address,
-        port = wanted.port,
-        "refused by revocation"
-    );
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn so_many_lines_a_second() {
-        let pace = Pace::default();
-        let told = |now| (0..1000).filter(|_| pace.takes_line(now)).count();
-        assert_eq!([told(1), told(1), told(2)], [200, 0, 200]);
-    }
+pub(super) fn revoked(
+    object: &mut Object<'_>,
+    (wanted, server): (&Wanted<'_>, Option<&Identity>),
+    id: DecisionId,
+) {
+    object.text("message", "refused by revocation");
+    object.display("decision", id);
+    object.text("verdict", "deny");
+    object.text("reason", Reason::IdentityRevoked.row().label);
+    object.text("by", "revocation");
+    put(object, wanted, server);
 }

@@ -3,7 +3,7 @@
 use std::cell::{OnceCell, RefCell};
 use std::sync::Arc;
 
-use ringmail_proto::policy::{Action, Asked, By, Caller, Decision, Finding, Http, Verdict};
+use ringmail_proto::policy::{Action, Asked, By, Caller, Decision, Finding, Http, Mode, Verdict};
 
 use super::Wanted;
 use super::external::Asking;
@@ -35,6 +35,12 @@ impl Current {
 
     pub(super) fn decide(&self, wanted: &Wanted<'_>) -> Decision {
         self.authorized.authorizer.decide(&asked(wanted))
+    }
+
+    /// Whether a policy in force is for that port.
+    pub(super) fn protects(&self, port: u16) -> bool {
+        let mut policies = self.authorized.authorizer.policies().iter();
+        policies.any(|policy| policy.mode == Mode::Enforce && policy.is_for(port))
     }
 
     /// Who else is asked; nobody, and at no cost, where no policy asks.

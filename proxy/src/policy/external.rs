@@ -16,6 +16,7 @@ use ringmail_proto::policy::external::External;
 use super::audit::{self, Ground};
 use super::{Policies, Wanted};
 use crate::error::{Error, Reason};
+use crate::records::What;
 use crate::tls::identity::unix_now;
 pub(crate) use answer::{Answer, Denial, read};
 pub(crate) use question::question;
@@ -85,9 +86,10 @@ impl Policies {
         problem: &'static str,
     ) {
         self.let_by(asking);
-        match self.audit.takes_line(unix_now()) {
-            true => audit::unanswered(wanted, &asking.policy, problem),
-            false => self.metrics.audit_lost(),
-        }
+        let server = self.snapshot.last_identity();
+        self.trail.tell(What::Unanswered, unix_now(), |object| {
+            let between = (wanted, server.as_deref());
+            audit::unanswered(object, between, &asking.policy, problem);
+        });
     }
 }

@@ -31,6 +31,7 @@ use crate::peer::frame::Kind;
 use crate::peer::stream::{Reader, Stream};
 use crate::peer::streams::Streams;
 use crate::worker::Worker;
+use ringmail_proto::identity::SpiffeId;
 use ringmail_proto::route::{Mirror, Policy};
 
 /// A request that is under way. Dropping it ends that.
@@ -173,6 +174,12 @@ impl<'a> Call<'a> {
         Ok(self.service.traffic(self.worker, to, self.protocol))
     }
 
+    /// Who is asked now; none without an identity.
+    pub(super) fn peer(&self) -> Option<SpiffeId> {
+        let current = self.current.borrow();
+        current.as_ref()?.endpoint().peer.spiffe_id().cloned()
+    }
+
     /// Runs the whole exchange, or as much of it as there is time for. Without a limit it costs nothing.
     pub(crate) async fn in_time<T>(
         &self,
@@ -226,6 +233,9 @@ impl<'a> Call<'a> {
                     // Where nobody is left to ask, what there was to say stands.
                     retried.map_err(|error| reason.map_or(error, Error::from))?;
                     exchange.moved_to(self.traffic()?);
+                    if let Some(record) = exchange.record() {
+                        record.is_with(self.peer());
+                    }
                 }
                 (None, Some(reason)) => return Err(Error::from(reason).decided(stream.decision())),
                 // An answer, if not a good one.

@@ -232,6 +232,14 @@ impl Peer {
         }
     }
 
+    /// Whom it must prove to be; none of an app without a proxy.
+    pub(crate) fn spiffe_id(&self) -> Option<&SpiffeId> {
+        match &self.is {
+            Is::Proxy(identity) => Some(identity),
+            Is::App(_) => None,
+        }
+    }
+
     /// A connection with room for one more stream, if there is one.
     pub(crate) fn ready(&self, worker: &Worker) -> Result<Option<Rc<Streams>>, Error> {
         if let Is::App(_) = self.is {

@@ -70,7 +70,7 @@ pub(crate) async fn unary(
         }
         Err(error) => {
             stream.fail(error.reason);
-            exchange.fail(error.reason);
+            exchange.fail(&error);
             Err(error)
         }
     }

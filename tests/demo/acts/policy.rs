@@ -84,6 +84,10 @@ pub(super) fn without_a_right(stage: &mut Stage<'_>) -> anyhow::Result<String> {
         reply.status
     ));
     let log = stage.mesh.proxy_log_path(&stage.cart.workload);
+    // The proxy writes its audit a few times a second.
+    stage.interrupt.until(LIMIT, || {
+        std::fs::read_to_string(&log).is_ok_and(|text| text.contains(&decision))
+    })?;
     let explained = stage
         .mesh
         .ringmail(&["why", &decision, "--log", &log.to_string_lossy()])?;

@@ -195,17 +195,13 @@ impl Forwarding<'_> {
         };
         exchange.received(uploaded);
         if head.upgrade {
-            let traffic = exchange.traffic();
-            tcp::with_stream(
-                (&mut from, &mut to),
-                input,
-                stream,
-                reader,
-                traffic,
-                Reason::AppGone,
-            )
-            .await?;
-            return Ok(false);
+            let tally = tcp::Tally::new(exchange.traffic());
+            let ends = (&mut from, &mut to);
+            let gone = Reason::AppGone;
+            let pumped = tcp::with_stream(ends, input, stream, reader, &tally, gone).await;
+            let bytes = tally.bytes();
+            exchange.tunnelled(bytes);
+            return pumped.map(|()| false);
         }
         if request.upgrade {
             stream.end();

@@ -24,7 +24,7 @@ use crate::peer::frame::Kind;
 use crate::peer::stream::{Reader, Stream};
 use crate::tcp;
 use crate::upstream::call::{Call, Outgoing};
-use crate::upstream::{Begun, Caller, begin_http};
+use crate::upstream::{Begun, Caller, begin_http, follow};
 use crate::worker::Worker;
 
 /// Response bytes that are gathered before they are written.
@@ -35,10 +35,11 @@ pub(super) async fn exchange(
     worker: &Rc<Worker>,
     caller: &Caller,
     head: &RequestHead,
-    neutral: Vec<u8>,
+    mut neutral: Vec<u8>,
     connection: &mut Connection<'_, '_>,
 ) -> Result<Next, Error> {
     connection.input.consume(head.bytes);
+    let mut record = follow(worker, caller, Protocol::Http1, &mut neutral);
     let outgoing = Outgoing {
         head: neutral,
         end: head.body.is_over() && !head.upgrade,
@@ -47,15 +48,20 @@ pub(super) async fn exchange(
     };
     let destination = caller.behind(worker).await;
     let begun = match &destination {
-        Ok(destination) => begin_http(worker, caller, destination, outgoing).await,
+        Ok(destination) => begin_http(worker, caller, destination, outgoing, &mut record).await,
         Err(error) => Err(error.reason.into()),
     };
     let (call, stream) = match begun {
         Ok(Begun::Sent(call, stream)) => (call, stream),
         Ok(Begun::Answered(neutral)) => return tell(worker, head, &neutral, connection).await,
-        Err(error) => return refuse_request(worker, caller, head, &error, connection).await,
+        Err(error) => {
+            if let Some(record) = &mut record {
+                record.refused(&error);
+            }
+            return refuse_request(worker, caller, head, &error, connection).await;
+        }
     };
-    let mut exchange = Exchange::begin(call.traffic()?, call.begun());
+    let mut exchange = Exchange::begin(call.traffic()?, call.begun()).recorded(record);
     match carry(
         &call,
         &stream,
@@ -76,7 +82,7 @@ pub(super) async fn exchange(
             }
             stream.fail(error.reason);
             let unanswered = !exchange.is_answered();
-            exchange.fail(error.reason);
+            exchange.fail(&error);
             if unanswered {
                 refuse(connection.from, connection.to, &error).await;
             }
@@ -183,17 +189,12 @@ async fn carry(
     exchange.sent(uploaded);
     match done {
         Responded::Switched => {
-            let traffic = exchange.traffic();
-            tcp::with_stream(
-                (*from, *to),
-                input,
-                stream,
-                &mut reader,
-                traffic,
-                Reason::ClientGone,
-            )
-            .await?;
-            Ok(Next::Close)
+            let tally = tcp::Tally::new(exchange.traffic());
+            let (ends, gone) = ((&mut **from, &mut **to), Reason::ClientGone);
+            let pumped = tcp::with_stream(ends, input, stream, &mut reader, &tally, gone).await;
+            let bytes = tally.bytes();
+            exchange.tunnelled(bytes);
+            pumped.map(|()| Next::Close)
         }
         Responded::Over { .. } if !uploaded_all.get() => Ok(Next::Linger),
         Responded::Over { persistent } => {

@@ -29,7 +29,7 @@ use crate::peer::frame::Kind;
 use crate::peer::stream::{Reader, Stream};
 use crate::upstream::call::{Call, Outgoing};
 use crate::upstream::retry::grpc_timeout;
-use crate::upstream::{Begun, Caller, begin_http};
+use crate::upstream::{Begun, Caller, begin_http, follow};
 use crate::worker::Worker;
 
 /// For the client's preface.
@@ -172,12 +172,13 @@ pub(crate) async fn refuse_all(socket: &mut TcpStream, mut input: Buffer, error:
 async fn exchange(worker: &Rc<Worker>, caller: Caller, request: Request, lane: Lane) {
     let patience = request.grpc_timeout().and_then(grpc_timeout);
     let Request {
-        neutral,
+        mut neutral,
         tunnel,
         is_grpc,
         bodyless,
         ..
     } = request;
+    let mut record = follow(worker, &caller, Protocol::Http2, &mut neutral);
     let destination = caller.behind(worker).await;
     let begun = async {
         let outgoing = Outgoing {
@@ -187,7 +188,7 @@ async fn exchange(worker: &Rc<Worker>, caller: Caller, request: Request, lane: L
             patience,
         };
         let destination = destination.as_ref().map_err(|error| error.reason)?;
-        begin_http(worker, &caller, destination, outgoing).await
+        begin_http(worker, &caller, destination, outgoing, &mut record).await
     }
     .await;
     let (call, stream) = match begun {
@@ -196,6 +197,9 @@ async fn exchange(worker: &Rc<Worker>, caller: Caller, request: Request, lane: L
         Err(error) => {
             tracing::debug!(destination = %caller.destination, ?error, "request refused");
             worker.metrics.refused(caller.direction(), error.reason);
+            if let Some(record) = &mut record {
+                record.refused(&error);
+            }
             return refuse(&lane, &error, is_grpc);
         }
     };
@@ -203,7 +207,7 @@ async fn exchange(worker: &Rc<Worker>, caller: Caller, request: Request, lane: L
         Ok(traffic) => traffic,
         Err(error) => return refuse(&lane, &error, is_grpc),
     };
-    let mut exchange = Exchange::begin(traffic, call.begun());
+    let mut exchange = Exchange::begin(traffic, call.begun()).recorded(record);
     let asked = Asked {
         lane: &lane,
         bodyless,
@@ -221,7 +225,7 @@ async fn exchange(worker: &Rc<Worker>, caller: Caller, request: Request, lane: L
                 true => lane.fail(reset_code(error.reason)),
                 false => refuse(&lane, &error, is_grpc),
             }
-            exchange.fail(error.reason);
+            exchange.fail(&error);
         }
     }
 }

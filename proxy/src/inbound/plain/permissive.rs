@@ -19,11 +19,11 @@ use crate::error::{Blamed, Error, Reason};
 use crate::http::h1::forward::connect;
 use crate::http::{h1, h2};
 use crate::listen::Party;
-use crate::metrics::Traffic;
 use crate::peer::local;
 use crate::peer::streams::{Side, Streams};
 use crate::policy::{Client, Ground, Wanted};
-use crate::tcp;
+use crate::records::Record;
+use crate::tcp::{self, Tally};
 use crate::upstream::Caller;
 use crate::upstream::local::Local;
 use crate::worker::Worker;
@@ -47,7 +47,7 @@ pub(super) async fn serve(
     workload: &Workload,
     mut socket: TcpStream,
     app: SocketAddr,
-    traffic: &Traffic,
+    (tally, record): (&Tally<'_>, &mut Option<Record>),
 ) -> Result<(), Error> {
     let mut input = Buffer::default();
     let declared = workload.protocol(app.port());
@@ -61,11 +61,13 @@ pub(super) async fn serve(
     };
     let to_app = match spoken(worker, declared, &mut socket, &mut input, app).await? {
         Spoken::Http1 => {
+            *record = None;
             let caller = caller(worker, &socket, app)?;
             let served = Box::pin(h1::serve::serve(worker, &caller, &mut socket, input)).await;
             return counted(served);
         }
         Spoken::Http2 => {
+            *record = None;
             let caller = caller(worker, &socket, app)?;
             let served = Box::pin(h2::serve::serve(worker, caller, &mut socket, input)).await;
             return counted(served);
@@ -100,7 +102,7 @@ pub(super) async fn serve(
     // Seen from the app: what it sends goes to the client.
     let blame = (Reason::AppGone, Reason::ClientGone);
     let mut from_app = Buffer::default();
-    let pumped = tcp::with_socket(&mut to_app, &mut from_app, &mut socket, traffic, blame);
+    let pumped = tcp::with_socket(&mut to_app, &mut from_app, &mut socket, tally, blame);
     tokio::select! {
         pumped = pumped => pumped,
         cut = worker.policies.until_denied(&wanted) => Err(cut),

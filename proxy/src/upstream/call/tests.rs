@@ -25,10 +25,12 @@ use crate::limits::buckets::Buckets;
 use crate::metrics::Metrics;
 use crate::peer::frame::Decoder;
 use crate::peer::streams::Side;
+use crate::records::Hands;
 use crate::snapshot::Snapshot;
 use crate::tls::identity::Identity;
 use crate::upstream::dialled;
 use crate::upstream::resolve;
+use crate::worker::Shared;
 
 const ID: &str = "spiffe://mesh.local/ns/shop/sa/cart";
 const SOURCE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
@@ -89,13 +91,15 @@ fn worker() -> Rc<Worker> {
     let (_drainer, drain) = drain();
     let (buckets, _news) = Buckets::new();
     let metrics = Arc::new(Metrics::new(1, &config.workload));
-    Worker::new(
-        Arc::new(config),
+    Worker::new(Shared {
+        config: Arc::new(config),
         snapshot,
         metrics,
         drain,
-        (buckets, Arc::default()),
-    )
+        buckets,
+        inventory: Arc::default(),
+        hands: Hands::none(),
+    })
 }
 
 fn destination() -> Arc<Destination> {

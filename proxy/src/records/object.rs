@@ -1,0 +1,73 @@
+//! JSON objects as records have them, written member by member without a tree of values. Pure.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::time::Duration;
+
+/// One JSON object of flat members, which are written as they are told.
+#[derive(Debug)]
+pub(crate) struct Object<'a> {
+    out: &'a mut Vec<u8>,
+    is_empty: bool,
+}
+
+impl<'a> Object<'a> {
+    pub(crate) fn begin(out: &'a mut Vec<u8>) -> Self {
+        out.push(b'{');
+        Self {
+            out,
+            is_empty: true,
+        }
+    }
+
+    fn name(&mut self, name: &str) {
+        if !self.is_empty {
+            self.out.push(b',');
+        }
+        self.is_empty = false;
+        self.string(name);
+        self.out.push(b':');
+    }
+
+    fn string(&mut self, text: &str) {
+        // A vector takes all that is written, and a string can always be.
+        let _ = serde_json::to_writer(&mut *self.out, text);
+    }
+
+    pub(crate) fn text(&mut self, name: &str, value: &str) {
+        self.name(name);
+        self.string(value);
+    }
+
+    pub(crate) fn text_if(&mut self, name: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.text(name, value);
+        }
+    }
+
+    pub(crate) fn number_if(&mut self, name: &str, value: Option<u64>) {
+        if let Some(value) = value {
+            self.number(name, value);
+        }
+    }
+
+    /// Of a type whose text needs no escape.
+    pub(crate) fn display(&mut self, name: &str, value: impl Display) {
+        self.name(name);
+        let _ = write!(self.out, "\"{value}\"");
+    }
+
+    pub(crate) fn number(&mut self, name: &str, value: impl Into<u64>) {
+        self.name(name);
+        let _ = write!(self.out, "{}", value.into());
+    }
+
+    pub(crate) fn seconds(&mut self, name: &str, value: Duration) {
+        self.name(name);
+        let _ = write!(self.out, "{:.6}", value.as_secs_f64());
+    }
+
+    pub(crate) fn end(self) {
+        self.out.push(b'}');
+    }
+}
