@@ -42,14 +42,14 @@ pub mod tls;
 /// Lists of what is counted.
 pub mod catalogue;
 
+/// What the process itself uses.
+pub mod process;
+
 /// What is recorded of traffic.
 pub mod records;
 
 /// The audit as a chain.
 pub mod audit;
-
-/// What the process itself uses.
-pub mod process;
 
 /// Doors for fuzzers.
 #[cfg(any(test, feature = "fuzzing"))]

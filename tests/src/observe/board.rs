@@ -109,8 +109,8 @@ pub enum Needs {
     Cluster,
     /// A ledger in Redis.
     Redis,
-    /// An issuer of tokens of workloads.
-    Issuer,
+    /// Something that breaks, and that no test breaks.
+    Fault,
 }
 
 /// An expression, and what its series or its column are called.

@@ -258,7 +258,7 @@ fn cluster() -> Vec<Panel> {
             "{{kind}}",
         )
         .empty("none broke")
-        .needs(Needs::Cluster),
+        .needs(Needs::Fault),
         lines("Leader", "Which replica writes.", Unit::Flag)
             .asks("ringmail_controller_leader", "{{instance}}"),
         lines(
