@@ -162,6 +162,17 @@ impl Records {
     }
 }
 
+/// The line of what is seen and over at once, for the bench.
+#[cfg(feature = "bench")]
+pub(crate) fn line<'a, Fields>(seen: Seen<'a, Fields>, out: &mut Vec<u8>)
+where
+    Fields: IntoIterator<Item = (&'a [u8], &'a [u8])> + Copy,
+{
+    let mut told = Told::begin(seen, &[], true, (None, None));
+    told.end(Instant::now());
+    access::json(&told, None, out);
+}
+
 /// What is recorded of one exchange or opaque connection. Its drop is the end of that, as far as it is recorded.
 #[derive(Debug)]
 pub(crate) struct Record {
