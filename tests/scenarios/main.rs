@@ -84,6 +84,9 @@ mod tls_routes;
 /// How long is waited.
 mod waiting;
 
+/// What the mesh is seen to be.
+mod inventory;
+
 /// Rolling restarts of everything.
 mod rollouts;
 
@@ -140,6 +143,7 @@ fn main() -> ExitCode {
         .chain(probes::SCENARIOS)
         .chain(tls_routes::SCENARIOS)
         .chain(waiting::SCENARIOS)
+        .chain(inventory::SCENARIOS)
         .chain(rollouts::SCENARIOS);
     let bed = bed.ok();
     let trials = scenarios.map(|(name, scenario)| trial(name, *scenario, bed));

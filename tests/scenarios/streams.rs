@@ -160,7 +160,7 @@ fn first_bytes_and_banners(bed: Bed) -> anyhow::Result<()> {
 }
 
 /// Resident memory of a proxy in KiB.
-fn resident(sidecar: &Sidecar) -> anyhow::Result<u64> {
+pub(crate) fn resident(sidecar: &Sidecar) -> anyhow::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{}/status", sidecar.process.id()))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
