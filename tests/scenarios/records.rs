@@ -105,7 +105,7 @@ fn access_log(bed: Bed) -> anyhow::Result<()> {
             let both = json!({
                 "ringmail.client.identity": CLIENT, "ringmail.server.identity": SERVER,
                 "network.protocol.name": "http", "network.protocol.version": number,
-                "http.request.method": "POST", "url.path": format!("/{word}"), "http.request.header.x-tenant": "blue",
+                "http.request.method": "POST", "url.path": format!("/{word}"), "http.request.header.x-tenant": ["blue"],
                 "http.response.status_code": 200, "http.request.body.size": 5,
                 "http.response.body.size": reply.body.len(), "server.address": "server",
             });
@@ -117,8 +117,11 @@ fn access_log(bed: Bed) -> anyhow::Result<()> {
             );
             ensure!(outbound["ringmail.service"] == "shop/server", "{outbound}");
             ensure!(outbound["server.port"] == 80 && inbound["server.port"] == 8080);
-            let id = &outbound["http.request.id"];
-            ensure!(id.is_string() && *id == inbound["http.request.id"], "{id}");
+            let id = &outbound["http.request.header.x-request-id"];
+            ensure!(
+                id.is_array() && *id == inbound["http.request.header.x-request-id"],
+                "{id}"
+            );
         }
 
         let reply = shop.get(WEB, "/secret?refused")?;

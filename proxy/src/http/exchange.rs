@@ -11,6 +11,7 @@ use crate::error::Error;
 #[cfg(test)]
 use crate::error::Reason;
 use crate::http::edits::Edits;
+use crate::http::fields::{DECISION, REASON};
 use crate::http::neutral::Fields;
 use crate::metrics::{Answer, Outcome, Traffic};
 use crate::peer::stream::Stream;
@@ -101,6 +102,13 @@ impl Exchange {
     /// Whether the client has seen a status.
     pub(crate) fn is_answered(&self) -> bool {
         self.answer.status.is_some()
+    }
+
+    /// What another proxy says of a refusal, in the fields of the response, is for the record.
+    pub(crate) fn explained_by(&mut self, fields: Fields<'_>) {
+        if let Some(record) = &mut self.record {
+            record.explained([REASON, DECISION].map(|name| fields.first(name)));
+        }
     }
 
     /// The response was a head with these fields, which may have the status of a gRPC call.

@@ -39,6 +39,15 @@ impl<'a> Object<'a> {
         self.string(value);
     }
 
+    pub(crate) fn texts<'v>(&mut self, name: &str, values: impl Iterator<Item = &'v str>) {
+        self.name(name);
+        for (n, value) in values.enumerate() {
+            self.out.push(if n == 0 { b'[' } else { b',' });
+            self.string(value);
+        }
+        self.out.push(b']');
+    }
+
     pub(crate) fn text_if(&mut self, name: &str, value: Option<&str>) {
         if let Some(value) = value {
             self.text(name, value);
