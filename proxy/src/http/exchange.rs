@@ -8,8 +8,6 @@ use std::task::Poll;
 use std::time::Instant;
 
 use crate::error::Error;
-#[cfg(test)]
-use crate::error::Reason;
 use crate::http::edits::Edits;
 use crate::http::fields::{DECISION, REASON};
 use crate::http::neutral::Fields;
@@ -234,6 +232,7 @@ pub(crate) async fn unless_reset<Answered>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Reason;
     use std::task::{Context, Waker};
 
     /// What comes of an upload that ends so, and of an answer that takes its time or does not.
