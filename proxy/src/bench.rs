@@ -281,7 +281,7 @@ impl Recorded {
     /// A request, whose head is in neutral form and was read, from its beginning to its end; whether there is a record of it.
     pub fn request(&self, neutral: &[u8], begun: Instant) -> Option<bool> {
         let record = self.0.begin(|| {
-            let (request, fields) = Request::decode(neutral).ok()?;
+            let (request, fields) = Request::of_ours(neutral)?;
             Some(Seen {
                 direction: Direction::Outbound,
                 protocol: Protocol::Http1,
@@ -303,7 +303,7 @@ impl Recorded {
 
     /// The line of a request in the access log, appended to `out`.
     pub fn line(neutral: &[u8], begun: Instant, out: &mut Vec<u8>) -> Option<()> {
-        let (request, fields) = Request::decode(neutral).ok()?;
+        let (request, fields) = Request::of_ours(neutral)?;
         let seen = Seen {
             direction: Direction::Outbound,
             protocol: Protocol::Http1,

@@ -215,7 +215,7 @@ pub(crate) fn follow(
         return None;
     }
     let record = worker.records.begin(|| {
-        let (request, fields) = Request::decode(head).ok()?;
+        let (request, fields) = Request::of_ours(head)?;
         Some(Seen {
             direction: Direction::Outbound,
             protocol,

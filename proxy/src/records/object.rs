@@ -25,8 +25,10 @@ impl<'a> Object<'a> {
             self.out.push(b',');
         }
         self.is_empty = false;
-        self.string(name);
-        self.out.push(b':');
+        // Names are ours, or those of headers: none has anything to escape.
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
     }
 
     fn string(&mut self, text: &str) {
@@ -73,7 +75,7 @@ impl<'a> Object<'a> {
 
     pub(crate) fn seconds(&mut self, name: &str, value: Duration) {
         self.name(name);
-        let _ = write!(self.out, "{:.6}", value.as_secs_f64());
+        let _ = write!(self.out, "{}.{:06}", value.as_secs(), value.subsec_micros());
     }
 
     pub(crate) fn end(self) {
