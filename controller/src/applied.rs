@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use prometheus_client::metrics::gauge::Gauge;
 use ringmail_proto::identity::WorkloadName;
 use ringmail_proto::pb;
 use ringmail_proto::policy::{Authorization, DENIED_MAX};
@@ -33,6 +34,8 @@ pub(crate) struct Proxies {
     seats: Mutex<Seats>,
     /// Seats taken so far.
     changes: watch::Sender<u64>,
+    /// How many there are.
+    connected: Gauge,
 }
 
 /// By pod, the number of its seat and what is in force there.
@@ -88,11 +91,20 @@ impl Default for Proxies {
         Self {
             seats: Mutex::default(),
             changes: watch::Sender::new(0),
+            connected: Gauge::default(),
         }
     }
 }
 
 impl Proxies {
+    /// None yet; `connected` says how many.
+    pub(crate) fn new(connected: Gauge) -> Self {
+        Self {
+            connected,
+            ..Self::default()
+        }
+    }
+
     /// A proxy that comes again takes the place of the stream it had.
     pub(crate) fn seat(self: &Arc<Self>, workload: WorkloadName) -> Seat {
         let number = self.change(|seats, number| {
@@ -122,6 +134,8 @@ impl Proxies {
         let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
         let number = *self.changes.borrow() + 1;
         change(&mut seats, number);
+        let connected = i64::try_from(seats.len()).unwrap_or(i64::MAX);
+        self.connected.set(connected);
         self.changes.send_replace(number);
         number
     }

@@ -55,6 +55,10 @@ mod webhook;
 /// Every metric, by name.
 pub mod metrics;
 
+/// What they are called, for the tests of dashboards.
+#[doc(hidden)]
+pub use metrics::catalogue;
+
 /// `/metrics`, `/ready`, `/live`, `/status`.
 mod admin;
 

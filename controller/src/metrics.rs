@@ -1,4 +1,4 @@
-//! Every metric, by name: the catalogue. All names begin with `ringmail_controller_`; counters end in `_total`.
+//! Every metric: handles of what the catalogue lists.
 
 use std::sync::atomic::AtomicU64;
 
@@ -6,21 +6,32 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Metric, Registry, Unit};
+use ringmail_proto::catalogue::Metric as Row;
+
+/// Their names, kinds and labels.
+pub mod catalogue;
 
 /// Their labels.
 mod labels;
 
+/// What the process uses.
+mod process;
+
 pub use labels::{
-    Certified, CertifyLabels, Credential, ExchangeLabels, ExchangeOutcome, HandshakeLabels,
-    HandshakeOutcome, LimitLabels, Reviewed, StreamEnd, StreamLabels, WatchLabels, Webhook,
-    WebhookLabels, WriteLabels, WriteOutcome, Written,
+    CallLabels, Cause, Certified, CertifyLabels, Credential, ExchangeLabels, ExchangeOutcome,
+    HandshakeLabels, HandshakeOutcome, LimitLabels, ResponseLabels, Reviewed, StreamEnd,
+    StreamLabels, WatchLabels, Webhook, WebhookLabels, WriteLabels, WriteOutcome, Written,
 };
+use process::Process;
 
 /// Upper bounds of the buckets of an exchange's seconds: a call of a server nearby, to more than it may take.
 const EXCHANGE_SECONDS: [f64; 9] = [
     0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5,
 ];
+/// Of what proxies and the API server wait for, or we for them: from what is next door to what is cut.
+const ANSWER_SECONDS: [f64; 10] = [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0];
 
 /// Handles of every metric.
 #[derive(Debug)]
@@ -39,6 +50,8 @@ pub struct Metrics {
     pub workloads_meshed: Gauge,
     /// `issuer_expiry_timestamp_seconds`: end of the issuer certificate.
     pub issuer_expiry: Gauge<u64, AtomicU64>,
+    /// `certificate_issued_timestamp_seconds`: when that was made.
+    pub own_issued: Gauge<u64, AtomicU64>,
     /// `certificate_expiry_timestamp_seconds`: end of the controller's own certificate.
     pub own_expiry: Gauge<u64, AtomicU64>,
     /// `certify_requests_total`.
@@ -47,16 +60,22 @@ pub struct Metrics {
     pub handshakes: Family<HandshakeLabels, Counter>,
     /// `connections`: open now.
     pub connections: Gauge,
+    /// `proxies_connected`: as [`Proxies`](crate::applied::Proxies) counts them.
+    pub proxies_connected: Gauge,
+    /// `proxies_behind`: of those, slow to answer.
+    pub proxies_behind: Gauge,
     /// `watch_streams`: open now.
     pub streams: Gauge,
     /// `watch_stream_ends_total`.
     pub stream_ends: Family<StreamLabels, Counter>,
     /// `watch_responses_total`.
-    pub responses: Counter,
+    pub responses: Family<ResponseLabels, Counter>,
     /// `watch_acks_total`.
     pub acks: Counter,
     /// `watch_nacks_total`.
     pub nacks: Counter,
+    /// `watch_ack_duration_seconds`.
+    pub ack_duration: Histogram,
     /// `ledger_sessions`: proxies that lease tokens of rate limits.
     pub ledger_sessions: Gauge,
     /// `ledger_tokens_leased_total`.
@@ -85,6 +104,8 @@ pub struct Metrics {
     pub writes: Family<WriteLabels, Counter>,
     /// `webhook_requests_total`.
     pub webhooks: Family<WebhookLabels, Counter>,
+    /// `webhook_duration_seconds`.
+    pub webhook_duration: Family<CallLabels, Histogram, fn() -> Histogram>,
     /// `issuer_refused`: whether the issuer's Secret holds one that is not taken.
     pub issuer_refused: Gauge,
     /// `jwks_refreshes_total`.
@@ -103,15 +124,19 @@ impl Default for Metrics {
             workloads: Default::default(),
             workloads_meshed: Default::default(),
             issuer_expiry: Default::default(),
+            own_issued: Default::default(),
             own_expiry: Default::default(),
             certify: Default::default(),
             handshakes: Default::default(),
             connections: Default::default(),
+            proxies_connected: Default::default(),
+            proxies_behind: Default::default(),
             streams: Default::default(),
             stream_ends: Default::default(),
             responses: Default::default(),
             acks: Default::default(),
             nacks: Default::default(),
+            ack_duration: Histogram::new(ANSWER_SECONDS),
             ledger_sessions: Default::default(),
             ledger_leased: Default::default(),
             ledger_returned: Default::default(),
@@ -126,6 +151,7 @@ impl Default for Metrics {
             pods_uncovered: Default::default(),
             writes: Default::default(),
             webhooks: Default::default(),
+            webhook_duration: Family::new_with_constructor(|| Histogram::new(ANSWER_SECONDS)),
             issuer_refused: Default::default(),
             jwks_refreshes: Default::default(),
             jwks_failures: Default::default(),
@@ -134,256 +160,128 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// The registry in which all of them are.
+    /// The registry in which all of them are, and what the process uses.
     #[must_use]
     pub fn registry(&self) -> Registry {
-        let mut all = Registry::with_prefix("ringmail_controller");
+        let mut all = Registry::default();
         let r = &mut all;
-        r.register(
-            "source_objects",
-            "Objects in force",
-            self.source_objects.clone(),
-        );
-        r.register(
-            "source_files_refused",
-            "Source files whose content is not in force",
+        enter(r, catalogue::SOURCE_OBJECTS, self.source_objects.clone());
+        enter(
+            r,
+            catalogue::SOURCE_FILES_REFUSED,
             self.source_files_refused.clone(),
         );
-        r.register(
-            "snapshot_sequence",
-            "Place of the current state in its epoch",
+        enter(
+            r,
+            catalogue::SOURCE_OBJECTS_REFUSED,
+            self.source_objects_refused.clone(),
+        );
+        enter(
+            r,
+            catalogue::SNAPSHOT_SEQUENCE,
             self.snapshot_sequence.clone(),
         );
-        r.register(
-            "snapshot_problems",
-            "Contradictions in the objects in force",
+        enter(
+            r,
+            catalogue::SNAPSHOT_PROBLEMS,
             self.snapshot_problems.clone(),
         );
-        r.register("workloads", "Live pods", self.workloads.clone());
-        r.register(
-            "workloads_meshed",
-            "Live pods with a sidecar",
+        enter(r, catalogue::WORKLOADS, self.workloads.clone());
+        enter(
+            r,
+            catalogue::WORKLOADS_MESHED,
             self.workloads_meshed.clone(),
         );
-        r.register(
-            "issuer_expiry_timestamp_seconds",
-            "End of the issuer certificate's validity",
-            self.issuer_expiry.clone(),
-        );
-        r.register(
-            "certificate_expiry_timestamp_seconds",
-            "End of the controller's own certificate's validity",
-            self.own_expiry.clone(),
-        );
-        self.register_calls(r);
-        self.register_cluster(r);
+        enter(r, catalogue::PODS_UNCOVERED, self.pods_uncovered.clone());
+        enter(r, catalogue::ISSUER_EXPIRY, self.issuer_expiry.clone());
+        enter(r, catalogue::ISSUER_REFUSED, self.issuer_refused.clone());
+        enter(r, catalogue::CERTIFICATE_ISSUED, self.own_issued.clone());
+        enter(r, catalogue::CERTIFICATE_EXPIRY, self.own_expiry.clone());
+        self.enter_proxies(r);
+        self.enter_cluster(r);
+        self.enter_ledger(r);
+        let version = vec![("version", env!("CARGO_PKG_VERSION"))];
+        enter(r, catalogue::BUILD, Info::new(version));
+        all.register_collector(Box::new(Process));
         all
     }
 
-    fn register_cluster(&self, r: &mut Registry) {
-        r.register(
-            "source_objects_refused",
-            "Objects of the cluster whose value is not in force",
-            self.source_objects_refused.clone(),
+    fn enter_proxies(&self, r: &mut Registry) {
+        enter(r, catalogue::CERTIFY_REQUESTS, self.certify.clone());
+        enter(r, catalogue::HANDSHAKES, self.handshakes.clone());
+        enter(r, catalogue::CONNECTIONS, self.connections.clone());
+        enter(
+            r,
+            catalogue::PROXIES_CONNECTED,
+            self.proxies_connected.clone(),
         );
-        r.register(
-            "watch_failures",
-            "Watches of the cluster that broke",
-            self.watch_failures.clone(),
-        );
-        r.register(
-            "leader",
-            "Whether this replica writes into the cluster",
-            self.leader.clone(),
-        );
-        r.register(
-            "pods_uncovered",
-            "Running pods that should have a sidecar and have none, as the leader counts",
-            self.pods_uncovered.clone(),
-        );
-        r.register("writes", "Writes into the cluster", self.writes.clone());
-        r.register(
-            "webhook_requests",
-            "Calls of the API server",
-            self.webhooks.clone(),
-        );
-        r.register(
-            "issuer_refused",
-            "Whether the issuer's Secret holds one that is not taken",
-            self.issuer_refused.clone(),
-        );
-    }
-
-    fn register_calls(&self, r: &mut Registry) {
-        // The library adds `_total` to the names of counters.
-        r.register(
-            "certify_requests",
-            "Certificate requests",
-            self.certify.clone(),
-        );
-        r.register(
-            "handshakes",
-            "TLS handshakes of callers",
-            self.handshakes.clone(),
-        );
-        r.register("connections", "Open connections", self.connections.clone());
-        r.register("watch_streams", "Open watch streams", self.streams.clone());
-        r.register(
-            "watch_stream_ends",
-            "Watch streams that ended or were not admitted",
-            self.stream_ends.clone(),
-        );
-        r.register(
-            "watch_responses",
-            "Responses sent to proxies",
-            self.responses.clone(),
-        );
-        r.register(
-            "watch_acks",
-            "Responses that proxies took",
-            self.acks.clone(),
-        );
-        r.register(
-            "watch_nacks",
-            "Responses that proxies refused",
-            self.nacks.clone(),
-        );
-        r.register(
-            "watch_responses_outstanding",
-            "Responses sent and not yet answered",
+        enter(r, catalogue::PROXIES_BEHIND, self.proxies_behind.clone());
+        enter(r, catalogue::WATCH_STREAMS, self.streams.clone());
+        enter(r, catalogue::WATCH_STREAM_ENDS, self.stream_ends.clone());
+        enter(r, catalogue::WATCH_RESPONSES, self.responses.clone());
+        enter(r, catalogue::WATCH_ACKS, self.acks.clone());
+        enter(r, catalogue::WATCH_NACKS, self.nacks.clone());
+        enter(
+            r,
+            catalogue::WATCH_RESPONSES_OUTSTANDING,
             self.outstanding.clone(),
         );
-        self.register_ledger(r);
-        r.register(
-            "jwks_refreshes",
-            "Fetches of the JWT issuer's keys",
-            self.jwks_refreshes.clone(),
-        );
-        r.register(
-            "jwks_failures",
-            "Fetches of the JWT issuer's keys that failed",
-            self.jwks_failures.clone(),
-        );
+        enter(r, catalogue::WATCH_ACK_DURATION, self.ack_duration.clone());
     }
 
-    fn register_ledger(&self, r: &mut Registry) {
-        r.register(
-            "ledger_sessions",
-            "Proxies that lease tokens of rate limits",
-            self.ledger_sessions.clone(),
+    fn enter_cluster(&self, r: &mut Registry) {
+        enter(r, catalogue::LEADER, self.leader.clone());
+        enter(r, catalogue::WATCH_FAILURES, self.watch_failures.clone());
+        enter(r, catalogue::WRITES, self.writes.clone());
+        enter(r, catalogue::WEBHOOK_REQUESTS, self.webhooks.clone());
+        enter(
+            r,
+            catalogue::WEBHOOK_DURATION,
+            self.webhook_duration.clone(),
         );
-        r.register(
-            "ledger_tokens_leased",
-            "Tokens of rate limits leased to proxies",
+        enter(r, catalogue::JWKS_REFRESHES, self.jwks_refreshes.clone());
+        enter(r, catalogue::JWKS_FAILURES, self.jwks_failures.clone());
+    }
+
+    fn enter_ledger(&self, r: &mut Registry) {
+        enter(r, catalogue::LEDGER_SESSIONS, self.ledger_sessions.clone());
+        enter(
+            r,
+            catalogue::LEDGER_TOKENS_LEASED,
             self.ledger_leased.clone(),
         );
-        r.register(
-            "ledger_tokens_returned",
-            "Tokens of rate limits that proxies gave back unspent",
+        enter(
+            r,
+            catalogue::LEDGER_TOKENS_RETURNED,
             self.ledger_returned.clone(),
         );
-        r.register(
-            "ledger_share_used",
-            "The part of what a rate limit lets through that its busiest key used of late",
+        enter(
+            r,
+            catalogue::LEDGER_SHARE_USED,
             self.ledger_share_used.clone(),
         );
-        r.register(
-            "ledger_home_up",
-            "Whether the ledger of rate limits is kept here",
-            self.ledger_home_up.clone(),
-        );
-        r.register(
-            "ledger_exchanges",
-            "Exchanges with the server that keeps the ledger",
+        enter(r, catalogue::LEDGER_HOME_UP, self.ledger_home_up.clone());
+        enter(
+            r,
+            catalogue::LEDGER_EXCHANGES,
             self.ledger_exchanges.clone(),
         );
-        r.register(
-            "ledger_exchange_seconds",
-            "How long these took",
+        enter(
+            r,
+            catalogue::LEDGER_EXCHANGE_DURATION,
             self.ledger_exchange_seconds.clone(),
         );
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_readme_lists_what_there_is() {
-        let metrics = Metrics::default();
-        metrics
-            .certify
-            .get_or_create(&CertifyLabels {
-                outcome: Certified::Issued,
-                credential: Credential::None,
-            })
-            .inc();
-        metrics
-            .handshakes
-            .get_or_create(&HandshakeLabels {
-                outcome: HandshakeOutcome::Failed,
-            })
-            .inc();
-        metrics
-            .stream_ends
-            .get_or_create(&StreamLabels {
-                reason: StreamEnd::Closed,
-            })
-            .inc();
-        metrics
-            .watch_failures
-            .get_or_create(&WatchLabels { kind: "Pod".into() })
-            .inc();
-        metrics
-            .writes
-            .get_or_create(&WriteLabels {
-                object: Written::Label,
-                outcome: WriteOutcome::Done,
-            })
-            .inc();
-        metrics
-            .webhooks
-            .get_or_create(&WebhookLabels {
-                webhook: Webhook::Pods,
-                outcome: Reviewed::Allowed,
-            })
-            .inc();
-        metrics
-            .ledger_share_used
-            .get_or_create(&LimitLabels {
-                limit: "shop/calls/0".into(),
-            })
-            .set(0.0);
-        metrics
-            .ledger_exchanges
-            .get_or_create(&ExchangeLabels {
-                outcome: ExchangeOutcome::Done,
-            })
-            .inc();
-        let mut rendered = String::new();
-        prometheus_client::encoding::text::encode(&mut rendered, &metrics.registry())
-            .expect("renders");
-        let mut there: Vec<_> = rendered.lines().filter_map(family).collect();
-        let readme = include_str!("../../README.md").lines();
-        let mut listed: Vec<_> = readme.filter_map(listed).collect();
-        there.sort_unstable();
-        listed.sort_unstable();
-        assert_eq!(there, listed);
-    }
-
-    /// The name of a metric from its TYPE line, as its samples have it.
-    fn family(line: &str) -> Option<String> {
-        let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
-        let end = if kind == "counter" { "_total" } else { "" };
-        Some(format!("{name}{end}"))
-    }
-
-    /// The name in a row of the README's table of the controller.
-    fn listed(line: &str) -> Option<String> {
-        let (name, _) = line
-            .strip_prefix("| `ringmail_controller_")?
-            .split_once('`')?;
-        Some(format!("ringmail_controller_{name}"))
+/// As the row has it; the library adds the end of the name again.
+fn enter(all: &mut Registry, row: &Row, metric: impl Metric) {
+    let (stem, unit) = row.stem();
+    match unit {
+        Some(unit) => all.register_with_unit(stem, row.help, Unit::Other(unit.to_owned()), metric),
+        None => all.register(stem, row.help, metric),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -90,7 +90,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let (publisher, snapshots) = Publisher::new(authority.bundle())?;
     let (states, source) = watch::channel(None);
     let (stopper, stop) = stop::pair();
-    let proxies = Arc::new(Proxies::default());
+    let proxies = Arc::new(Proxies::new(metrics.proxies_connected.clone()));
     let (shown, ledger) = watch::channel(Shown::default());
     let pages = Arc::new(Pages {
         trust_domain: config.trust_domain.clone(),

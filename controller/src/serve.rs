@@ -41,6 +41,9 @@ pub(crate) mod certify;
 /// What one proxy knows and is to be told; pure.
 mod session;
 
+/// Which of them are behind.
+mod slowness;
+
 /// Which pod's proxy calls.
 mod pod;
 

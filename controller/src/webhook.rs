@@ -28,7 +28,7 @@ use tracing::{debug, warn};
 
 use crate::config::CONTROLLER_ACCOUNT;
 use crate::inject::{Settings, Surroundings};
-use crate::metrics::{Metrics, Reviewed, Webhook, WebhookLabels};
+use crate::metrics::{CallLabels, Metrics, Reviewed, Webhook, WebhookLabels};
 use crate::source::State;
 use crate::stop::Stop;
 
@@ -194,11 +194,15 @@ impl Front {
             "/validate" => Webhook::Validate,
             _ => Webhook::Unknown,
         };
+        let begun = Instant::now();
         let answered = timeout(BUDGET, self.review(webhook, request, seat)).await;
         let (outcome, response) =
             answered.unwrap_or_else(|_| refused(Reviewed::TimedOut, StatusCode::GATEWAY_TIMEOUT));
         let labels = WebhookLabels { webhook, outcome };
         self.metrics.webhooks.get_or_create(&labels).inc();
+        let took = &self.metrics.webhook_duration;
+        let took = took.get_or_create(&CallLabels { webhook });
+        took.observe(begun.elapsed().as_secs_f64());
         response
     }
 

@@ -42,6 +42,9 @@ pub mod tls;
 /// Lists of what is counted.
 pub mod catalogue;
 
+/// What the process itself uses.
+pub mod process;
+
 /// What is recorded of traffic.
 pub mod records;
 

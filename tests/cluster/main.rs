@@ -66,6 +66,9 @@ mod status;
 /// What policies are taken, and what their authors are told.
 mod policies;
 
+/// What a Prometheus sees of it.
+mod observe;
+
 use control_plane::{ControlPlane, NETWORKS, Programs};
 
 /// A test: passes when it returns without an error.
@@ -106,7 +109,15 @@ fn main() -> ExitCode {
         .chain(status::TESTS)
         .chain(policies::TESTS);
     let trials = all.map(|(name, test)| trial(name, *test, ground.as_ref().ok(), &shared));
-    let exit_code = libtest_mimic::run(&arguments, trials.collect()).exit_code();
+    let missing = observe::missing();
+    if let Some(missing) = missing {
+        eprintln!("TIER SKIPPED: what a Prometheus sees of a cluster: {missing}");
+    }
+    let seen = observe::TESTS.iter().map(|(name, test)| {
+        let ground = ground.as_ref().ok().filter(|_| missing.is_none());
+        trial(name, *test, ground, &shared)
+    });
+    let exit_code = libtest_mimic::run(&arguments, trials.chain(seen).collect()).exit_code();
     // Here, so that its directory goes too.
     drop(shared.lock().unwrap_or_else(PoisonError::into_inner).take());
     exit_code

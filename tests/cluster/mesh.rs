@@ -54,7 +54,7 @@ pub(crate) struct Mesh<'plane> {
 pub(crate) struct Replica {
     pub(crate) pod: String,
     pub(crate) address: SocketAddr,
-    metrics: SocketAddr,
+    pub(crate) metrics: SocketAddr,
     process: Process,
 }
 

@@ -14,7 +14,7 @@ use ringmail_tests::wait;
 
 use crate::Scenario;
 use crate::forge::{By, PONG, Valid, answer, forge, knock};
-use crate::raw::{App, dial, read_rest};
+use crate::raw::{App, Ending, dial, read_rest};
 use crate::shop::{LIMIT, MARKER, Plan, WEB, play, refusal};
 
 pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
@@ -28,6 +28,10 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
         certificates_and_key_exchange,
     ),
     (
+        "identity::what_is_no_tls_is_refused",
+        what_is_no_tls_is_refused,
+    ),
+    (
         "identity::a_reused_address_gets_nothing",
         a_reused_address_gets_nothing,
     ),
@@ -38,6 +42,35 @@ const PEER_PORT: u16 = 15008;
 
 /// The client's own identity, which an intruder would like to have.
 const CLIENT: &str = "spiffe://mesh.local/ns/shop/sa/client";
+
+/// Once such bytes were read again after they had been refused.
+fn what_is_no_tls_is_refused(bed: Bed) -> anyhow::Result<()> {
+    play(bed, &Plan::default(), |shop| {
+        let intruder = shop.node.pod("intruder")?;
+        let handshakes = |labels: &[_]| shop.server_metric("ringmail_handshakes_total", labels);
+        let failed = || handshakes(&[]) - handshakes(&[("result", "ok")]);
+        for (number, bytes) in [
+            &b"GET / HTTP/1.1\r\n\r\n"[..],
+            &[0x16, 3, 3, 0, 4, 99, 0, 0, 0],
+        ]
+        .iter()
+        .enumerate()
+        {
+            let mut socket = dial(&intruder, shop.server_at(PEER_PORT))?;
+            socket.write_all(bytes)?;
+            let (answer, ending) = read_rest(&mut socket);
+            // A fatal alert (RFC 8446 section 6), and the end.
+            ensure!(
+                matches!(answer.as_bytes(), [21, _, _, _, _, 2, _]),
+                "{answer:?}"
+            );
+            ensure!(ending != Ending::Open, "{bytes:?}: left open");
+            wait::until(LIMIT, || failed() == (number + 1) as f64)
+                .with_context(|| format!("{} failed handshakes", failed()))?;
+        }
+        Ok(())
+    })
+}
 
 fn only_valid_certificates_are_let_in(bed: Bed) -> anyhow::Result<()> {
     play(bed, &Plan::default(), |shop| {

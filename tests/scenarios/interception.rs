@@ -334,7 +334,8 @@ fn flushed_rules_end_readiness(bed: Bed) -> anyhow::Result<()> {
     })
 }
 
-fn rules(shop: &Shop<'_>) -> anyhow::Result<Rules> {
+/// What the bed's pods have.
+pub(crate) fn rules(shop: &Shop<'_>) -> anyhow::Result<Rules> {
     let Node { exemption, .. } = shop.node;
     let exempt = |who| (*exemption == who).then_some(PROXY_IDENTITY);
     Ok(Rules::new(Settings {

@@ -90,6 +90,9 @@ mod inventory;
 /// Rolling restarts of everything.
 mod rollouts;
 
+/// What is seen of a mesh.
+mod observe;
+
 /// Suites of others.
 mod suites;
 

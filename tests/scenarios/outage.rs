@@ -86,7 +86,7 @@ fn renewals_and_a_dead_controller_under_load(bed: Bed) -> anyhow::Result<()> {
 }
 
 /// An issuer of JWTs that the controller trusts: unlike a join token, a JWT may be shown again.
-struct JwtIssuer {
+pub(crate) struct JwtIssuer {
     directory: TempDir,
     key: rcgen::KeyPair,
 }
@@ -94,7 +94,7 @@ struct JwtIssuer {
 const ISSUER: &str = "https://issuer.test";
 
 impl JwtIssuer {
-    fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("ringmail-jwt-").tempdir()?;
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
@@ -108,7 +108,7 @@ impl JwtIssuer {
         Ok(Self { directory, key })
     }
 
-    fn flags(&self) -> Vec<String> {
+    pub(crate) fn flags(&self) -> Vec<String> {
         let jwks = self
             .directory
             .path()
@@ -121,7 +121,7 @@ impl JwtIssuer {
     }
 
     /// The workload, with a token of its service account for credential.
-    fn vouch(&self, workload: Workload) -> anyhow::Result<Workload> {
+    pub(crate) fn vouch(&self, workload: Workload) -> anyhow::Result<Workload> {
         let file = self.directory.path().join(&workload.name);
         let mut header = Header::new(Algorithm::ES256);
         header.kid = Some("one".to_owned());

@@ -30,7 +30,7 @@ use ringmail_tests::bed::{Bed, Exemption};
 use ringmail_tests::mesh::{Service, ServicePort};
 
 use crate::shop::{Plan, REFUSALS, Shop, play};
-use crate::{Scenario, limits, records};
+use crate::{Scenario, limits, observe, records};
 use desk::Desk;
 
 /// A suite, and what it cannot do without.
@@ -130,6 +130,11 @@ pub(crate) const SUITES: &[Suite] = &[
         name: "limits::redis_forgets",
         needs: &[Program("redis-server")],
         scenario: limits::redis::forgets,
+    },
+    Suite {
+        name: "observe::prometheus",
+        needs: &[Program("prometheus")],
+        scenario: observe::proof,
     },
 ];
 

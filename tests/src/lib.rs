@@ -40,3 +40,9 @@ pub mod mesh;
 
 /// Waiting for what must come true.
 pub mod wait;
+
+/// Dashboards and rules.
+pub mod observe;
+
+/// What a Prometheus makes of them.
+pub mod prometheus;

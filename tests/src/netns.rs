@@ -268,6 +268,12 @@ impl Pod {
         })
     }
 
+    /// Gives it another address in the node's network.
+    pub fn also_at(&self, address: Ipv4Addr) -> anyhow::Result<()> {
+        self.namespace
+            .run(|| links::address("eth0", address.into(), 16))?
+    }
+
     /// Both addresses.
     pub fn addresses(&self) -> [IpAddr; 2] {
         [self.v4.into(), self.v6.into()]

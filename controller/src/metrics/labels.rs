@@ -93,6 +93,22 @@ pub struct StreamLabels {
     pub reason: StreamEnd,
 }
 
+/// Why a proxy was told something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// It is new, or asked.
+    Asked,
+    /// Something is different now.
+    Changed,
+}
+
+/// Labels of a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ResponseLabels {
+    /// Why it was sent.
+    pub cause: Cause,
+}
+
 /// Labels of a watch of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct WatchLabels {
@@ -146,6 +162,13 @@ pub struct WebhookLabels {
     pub outcome: Reviewed,
 }
 
+/// Labels of how long such a call took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CallLabels {
+    /// What for.
+    pub webhook: Webhook,
+}
+
 /// What the leader writes into the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Written {
@@ -183,7 +206,6 @@ pub struct WriteLabels {
     pub outcome: WriteOutcome,
 }
 
-/// How each value is written.
 /// How an exchange with the ledger's home went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ExchangeOutcome {
@@ -204,6 +226,7 @@ pub struct ExchangeLabels {
     pub outcome: ExchangeOutcome,
 }
 
+/// How each value is written.
 macro_rules! label_values {
     ($type:ident, $($variant:ident = $text:literal),+) => {
         impl EncodeLabelValue for $type {
@@ -263,6 +286,7 @@ label_values!(
     Failed = "failed",
     Forgotten = "forgotten"
 );
+label_values!(Cause, Asked = "asked", Changed = "changed");
 label_values!(WriteOutcome, Done = "done", Failed = "failed");
 label_values!(
     HandshakeOutcome,

@@ -54,6 +54,7 @@ impl Upkeep {
         self.metrics
             .issuer_expiry
             .set(self.authority.issuer_not_after());
+        self.metrics.own_issued.set(now.as_secs());
         self.metrics
             .own_expiry
             .set(u64::try_from(issued.svid.not_after).unwrap_or(0));

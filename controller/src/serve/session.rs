@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use prost::Message;
 use ringmail_proto::bundle::TrustBundle;
@@ -25,8 +25,6 @@ use crate::publish::Snapshot;
 
 /// Responses that are not answered yet.
 pub(crate) const OUTSTANDING_MAX: usize = 4;
-/// From a response to its answer.
-pub(super) const ACK_TIMEOUT: Duration = Duration::from_secs(15);
 /// Destinations of one stream.
 pub(super) const SUBSCRIPTIONS_MAX: usize = 10_000;
 /// Bytes after which a response is full; its last resource may be as large as a destination gets, and proxies take that.
@@ -122,25 +120,24 @@ impl Session {
         Ok(left)
     }
 
-    /// An ack or a nack. Returns what the response that it answers has told, as far as the proxy still wants to know.
-    pub(super) fn answered(&mut self, nonce: &str) -> Result<Told, Broken> {
+    /// An ack or a nack. Returns what the response that it answers has told, as far as the proxy still wants to know, and
+    /// when that was sent.
+    pub(super) fn answered(&mut self, nonce: &str) -> Result<(Told, Instant), Broken> {
         let at = self.outstanding.iter().position(|one| one.nonce == nonce);
         let answered = at.and_then(|at| self.outstanding.remove(at));
-        let mut told = answered.ok_or(Broken::Nonce)?.told;
+        let Outstanding { mut told, sent, .. } = answered.ok_or(Broken::Nonce)?;
         told.destinations
             .retain(|(address, _)| self.told.contains_key(address));
-        Ok(told)
+        Ok((told, sent))
     }
 
     pub(super) fn outstanding(&self) -> usize {
         self.outstanding.len()
     }
 
-    /// When the oldest answer is overdue.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.outstanding
-            .front()
-            .map(|oldest| oldest.sent + ACK_TIMEOUT)
+    /// When the oldest response that is not answered was sent.
+    pub(super) fn waits_since(&self) -> Option<Instant> {
+        self.outstanding.front().map(|oldest| oldest.sent)
     }
 
     /// The next response, when there is something to tell and the proxy keeps up.

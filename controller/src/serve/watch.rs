@@ -21,13 +21,16 @@ use super::Peer;
 use super::admission::Admission;
 use super::pod::{NotIts, named};
 use super::session::{Broken, OUTSTANDING_MAX, Session};
+use super::slowness::Slowness;
 use crate::applied::{Proxies, Seat};
-use crate::metrics::{Metrics, StreamEnd, StreamLabels};
+use crate::metrics::{Cause, Metrics, ResponseLabels, StreamEnd, StreamLabels};
 use crate::publish::Snapshots;
 use crate::stop::Stop;
 
 /// From the start of a stream to its hello.
 pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// From a response to its answer.
+const ACK_TIMEOUT: Duration = Duration::from_secs(15);
 /// Characters of a nack's reason that are logged.
 const REASON_CHARS_MAX: usize = 1024;
 /// Responses on their way to the connection, and one place for the final status.
@@ -135,6 +138,7 @@ impl DiscoveryService for Discovery {
 struct Watcher {
     session: Session,
     seat: Seat,
+    slowness: Slowness,
 }
 
 type Out = mpsc::Sender<Result<pb::WatchResponse, Status>>;
@@ -183,6 +187,7 @@ impl Parts {
         Ok(Watcher {
             seat: self.proxies.seat(name.clone()),
             session: Session::new(name, account),
+            slowness: Slowness::new(self.metrics.proxies_behind.clone()),
         })
     }
 
@@ -200,10 +205,13 @@ impl Parts {
             if let Err(ended) = self.tell(&mut watcher.session, &mut snapshots, out) {
                 return ended;
             }
-            let deadline = watcher
-                .session
-                .deadline()
-                .map_or(expiry, |at| at.min(expiry));
+            let since = watcher.session.waits_since();
+            let overdue = since.map(|at| at + ACK_TIMEOUT);
+            let slow = watcher.slowness.see(since, Instant::now());
+            let deadline = [overdue, slow]
+                .into_iter()
+                .flatten()
+                .fold(expiry, Instant::min);
             tokio::select! {
                 () = stop.stopped() => return Ended::Draining,
                 message = inbound.message() => match message {
@@ -219,7 +227,13 @@ impl Parts {
                 },
                 () = out.closed() => return Ended::Closed,
                 () = sleep_until(deadline.into()) => {
-                    return if Instant::now() >= expiry { Ended::Expired } else { Ended::Unacknowledged };
+                    let now = Instant::now();
+                    if now >= expiry {
+                        return Ended::Expired;
+                    }
+                    if overdue.is_some_and(|at| now >= at) {
+                        return Ended::Unacknowledged;
+                    }
                 }
             }
         }
@@ -234,11 +248,16 @@ impl Parts {
     ) -> Result<(), Ended> {
         let snapshot = snapshots.borrow_and_update().clone();
         while let Some(response) = session.next(&snapshot, Instant::now())? {
+            let cause = match response.full {
+                true => Cause::Asked,
+                false => Cause::Changed,
+            };
             out.try_send(Ok(response)).map_err(|e| match e {
                 mpsc::error::TrySendError::Full(_) => Ended::Unacknowledged,
                 mpsc::error::TrySendError::Closed(_) => Ended::Closed,
             })?;
-            self.metrics.responses.inc();
+            let labels = ResponseLabels { cause };
+            self.metrics.responses.get_or_create(&labels).inc();
             self.metrics.outstanding.inc();
         }
         Ok(())
@@ -250,17 +269,20 @@ impl Parts {
         message: pb::WatchRequest,
         peer: &Svid,
     ) -> Result<(), Ended> {
-        let Watcher { session, seat } = watcher;
+        let Watcher { session, seat, .. } = watcher;
         match message.request {
             Some(Message::Subscribe(names)) => session.subscribe(names)?,
             Some(Message::Unsubscribe(names)) => seat.left(&session.unsubscribe(names)?),
             Some(Message::Ack(ack)) => {
-                seat.took(session.answered(&ack.nonce)?, Vec::new());
+                let (told, sent) = session.answered(&ack.nonce)?;
+                seat.took(told, Vec::new());
+                let took = sent.elapsed().as_secs_f64();
+                self.metrics.ack_duration.observe(took);
                 self.metrics.outstanding.dec();
                 self.metrics.acks.inc();
             }
             Some(Message::Nack(nack)) => {
-                let told = session.answered(&nack.nonce)?;
+                let (told, _) = session.answered(&nack.nonce)?;
                 self.metrics.outstanding.dec();
                 self.metrics.nacks.inc();
                 let reason: String = nack.reason.chars().take(REASON_CHARS_MAX).collect();

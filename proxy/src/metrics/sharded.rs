@@ -133,7 +133,8 @@ impl EncodeMetric for Histogram {
         let bounds = BOUNDS_MICROS
             .iter()
             .map(|bound| seconds(*bound))
-            .chain([f64::MAX]);
+            // What is beyond: without this bucket no quantile can be told.
+            .chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds
             .enumerate()
             .map(|(n, bound)| (bound, self.bucket(n)))

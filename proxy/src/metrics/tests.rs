@@ -46,6 +46,7 @@ fn renders_what_was_counted_with_labels_escaped() {
         text.contains("ringmail_request_duration_seconds_sum{"),
         "{text}"
     );
+    assert!(text.contains(r#",le="+Inf","#), "{text}");
     assert!(text.ends_with("# EOF\n"));
 }
 

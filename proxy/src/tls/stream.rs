@@ -235,7 +235,7 @@ impl TlsStream {
                     encrypt(session.process_tls_records(records), plaintext, room)
                 }
             };
-            self.incoming.consume(discard);
+            used_up(&mut self.incoming, discard, encrypted.is_err());
             let (more, encrypted) = encrypted?;
             written += more;
             if encrypted {
@@ -288,9 +288,15 @@ impl TlsStream {
                 deliver,
             ),
         };
-        self.incoming.consume(discard);
+        used_up(&mut self.incoming, discard, step.is_err());
         step
     }
+}
+
+/// Takes incoming bytes away: all of them once one record was bad, or it would be read again, and answered by another alert.
+fn used_up(incoming: &mut Buffer, discard: usize, is_broken: bool) {
+    let all = incoming.data().len();
+    incoming.consume(if is_broken { all } else { discard });
 }
 
 impl std::fmt::Debug for TlsStream {

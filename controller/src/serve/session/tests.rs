@@ -120,20 +120,21 @@ fn answers_say_what_is_followed() {
     let state = world.state("", "cart");
     let first = session.next(&state, world.now).expect("goes on");
     let first = session.answered(&first.expect("something").nonce);
-    assert!(first.expect("outstanding").authorization.is_some());
+    assert!(first.expect("outstanding").0.authorization.is_some());
     let followed = |session: &mut Session| {
         session.subscribe(names(&[ADDRESS])).expect("good");
         let told = session.next(&state, world.now).expect("goes on");
         told.expect("the destination").nonce
     };
     let nonce = followed(&mut session);
-    let told = session.answered(&nonce).expect("outstanding");
+    let (told, sent) = session.answered(&nonce).expect("outstanding");
+    assert_eq!(sent, world.now);
     let address = ADDRESS.parse().expect("an address");
     assert_eq!(told.destinations, [(address, None)]);
     let nonce = followed(&mut session);
     let left = session.unsubscribe(names(&[ADDRESS])).expect("good");
     assert_eq!(left, [address]);
-    let told = session.answered(&nonce).expect("outstanding");
+    let (told, _) = session.answered(&nonce).expect("outstanding");
     assert_eq!(told.destinations, []);
 }
 
@@ -151,7 +152,7 @@ fn a_slow_proxy_gets_the_newest_state_and_no_queue() {
         }
     }
     assert_eq!(sent.len(), OUTSTANDING_MAX);
-    assert_eq!(session.deadline(), Some(world.now + ACK_TIMEOUT));
+    assert_eq!(session.waits_since(), Some(world.now));
     for response in &sent {
         session.answered(&response.nonce).expect("outstanding");
     }
