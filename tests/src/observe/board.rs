@@ -109,6 +109,8 @@ pub enum Needs {
     Cluster,
     /// A ledger in Redis.
     Redis,
+    /// A collector of OpenTelemetry.
+    Collector,
     /// Something that breaks, and that no test breaks.
     Fault,
 }
