@@ -33,7 +33,7 @@ pub struct Board {
 pub struct Row {
     /// Its heading.
     pub title: &'static str,
-    /// From left to right; wrapped at [`WIDTH`].
+    /// From left to right; wrapped at 24 columns.
     pub panels: Vec<Panel>,
 }
 
@@ -152,7 +152,7 @@ pub struct Panel {
     pub bad: Bad,
     /// What it says when there is nothing.
     pub empty: &'static str,
-    /// Of [`WIDTH`].
+    /// Of 24.
     pub width: u64,
     /// Where its rows lead.
     pub link: Option<Link>,
