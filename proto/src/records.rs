@@ -1,8 +1,8 @@
 //! What may be said of the records a proxy keeps of its traffic, by annotations of a pod and by variables of its proxy: the
 //! same words, refused for the same reasons.
 //!
-//! Limits: [`HEADERS_MAX`] of [`HEADER_NAME_BYTES_MAX`] each. A header that may hold a credential is never recorded,
-//! whoever asks for it: [`is_secret`] says which.
+//! Limits: `HEADERS_MAX` of `HEADER_NAME_BYTES_MAX` each. A header that may hold a credential is never recorded,
+//! whoever asks for it: `is_secret` says which.
 
 use std::fmt;
 use std::str::FromStr;
