@@ -349,7 +349,7 @@ impl Variable {
 
 impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "/d/{}?", uid(self.board))?;
+        write!(f, "/d/{}?var-datasource=${{datasource}}&", uid(self.board))?;
         for (label, variable) in self.hands_on {
             write!(f, "var-{variable}=${{__data.fields[\"{label}\"]}}&")?;
         }
