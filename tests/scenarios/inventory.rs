@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use ringmail_tests::bed::Bed;
@@ -228,5 +228,37 @@ fn no_request_makes_it_grow(bed: Bed) -> anyhow::Result<()> {
         let counted = shop.server_metric("ringmail_requests_total", &[("outcome", "success")]);
         wait::until(Duration::from_secs(1), || counted >= f64::from(distinct))
             .with_context(|| format!("{counted} of {distinct} were counted"))
+    })
+}
+
+/// The slowest of a hundred requests, in microseconds, with and without somebody who scrapes again and again, by turns.
+fn scrapes_disturb_nobody(bed: Bed) -> anyhow::Result<()> {
+    const ROUNDS: usize = 5;
+    const ROUND: Duration = Duration::from_secs(2);
+    /// What a busy machine may add.
+    const NOISE_MICROS: u64 = 10_000;
+    play(bed, &Plan::default(), |shop| {
+        let mut p99 = [[0; ROUNDS]; 2];
+        let mut scrapes = 0;
+        for round in 0..ROUNDS {
+            for (is_scraped, p99) in [false, true].into_iter().zip(&mut p99) {
+                let load = shop.load(Client::Http1(SERVICE, "/".to_owned()), 8)?;
+                let end = Instant::now() + ROUND;
+                while is_scraped && Instant::now() < end {
+                    series(shop)?;
+                    scrapes += 2;
+                }
+                wait::until(LIMIT, || Instant::now() > end)?;
+                let outcome = shop.assert_unhurt(load)?;
+                p99[round] = outcome.latency.value_at_quantile(0.99);
+            }
+        }
+        let [without, with] = p99.map(|mut all| {
+            all.sort_unstable();
+            all[ROUNDS / 2]
+        });
+        eprintln!("    p99 {without} µs, with {scrapes} scrapes {with} µs (medians of {ROUNDS})");
+        ensure!(with < 3 * without + NOISE_MICROS, "{without} -> {with} µs");
+        Ok(())
     })
 }
