@@ -60,7 +60,7 @@ pub struct Metrics {
     pub handshakes: Family<HandshakeLabels, Counter>,
     /// `connections`: open now.
     pub connections: Gauge,
-    /// `proxies_connected`: as [`Proxies`](crate::applied::Proxies) counts them.
+    /// `proxies_connected`: as `applied::Proxies` counts them.
     pub proxies_connected: Gauge,
     /// `proxies_behind`: of those, slow to answer.
     pub proxies_behind: Gauge,

@@ -1,6 +1,6 @@
 //! What people see of a mesh: dashboards for Grafana, and rules for Prometheus, made here and shipped by the chart.
 //!
-//! Everything is data first: [`board::Board`]s and [`rules::Group`]s, of which tests know every expression; then text. The
+//! Everything is data first, boards and groups of rules, of which tests know every expression; then text. The
 //! files in `charts/ringmail/files/{dashboards,rules}` are what this makes, and
 //! `RINGMAIL_WRITE_DASHBOARDS=1 cargo test -p ringmail-tests --lib observe` writes them. Nothing here asks Grafana or
 //! Prometheus; `scenarios::observe` does.

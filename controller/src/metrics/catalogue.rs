@@ -1,4 +1,4 @@
-//! Everything the controller counts, one row each. [`Metrics`](super::Metrics) registers from here; the README's table, the
+//! Everything the controller counts, one row each. `Metrics` registers from here; the README's table, the
 //! dashboards and the alerts are held against it.
 //!
 //! Labels have few values each (`labels.rs` lists them); but for `limit`, one for each limit there is, and `kind`, one for each

@@ -97,6 +97,12 @@ pub(super) fn known_load(
         "RingmailErrorBudgetBurn 1d",
         "RingmailErrorBudgetBurn 3d",
     ])?;
+    // What a strict workload refuses is not taken.
+    let strict = "ALERTS{alertname='RingmailPlaintextTaken', workload!='open'}";
+    ensure!(
+        prometheus.query(strict)?.is_empty(),
+        "who refuses plaintext is said to take it"
+    );
     let mut answered = 0;
     for Part { name, pod, running } in parts {
         let outcome = running.finish(&pod.namespace)?;

@@ -33,7 +33,7 @@ pub struct Board {
 pub struct Row {
     /// Its heading.
     pub title: &'static str,
-    /// From left to right; wrapped at [`WIDTH`].
+    /// From left to right; wrapped at 24 columns.
     pub panels: Vec<Panel>,
 }
 
@@ -109,6 +109,8 @@ pub enum Needs {
     Cluster,
     /// A ledger in Redis.
     Redis,
+    /// A collector of OpenTelemetry.
+    Collector,
     /// Something that breaks, and that no test breaks.
     Fault,
 }
@@ -150,7 +152,7 @@ pub struct Panel {
     pub bad: Bad,
     /// What it says when there is nothing.
     pub empty: &'static str,
-    /// Of [`WIDTH`].
+    /// Of 24.
     pub width: u64,
     /// Where its rows lead.
     pub link: Option<Link>,
@@ -347,7 +349,7 @@ impl Variable {
 
 impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "/d/{}?", uid(self.board))?;
+        write!(f, "/d/{}?var-datasource=${{datasource}}&", uid(self.board))?;
         for (label, variable) in self.hands_on {
             write!(f, "var-{variable}=${{__data.fields[\"{label}\"]}}&")?;
         }

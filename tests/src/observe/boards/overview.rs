@@ -65,7 +65,7 @@ fn now() -> Vec<Panel> {
         .bad(Bad::Below(0.999_999, 0.9)),
         figure(
             "Refused by policy",
-            "Requests and connections that no policy allows, or that one denies.",
+            "Requests and connections that no policy allows or that one denies, with a bad token, or of a revoked identity.",
             Unit::PerSecond,
             "sum(rate(ringmail_denials_total{@, reason!='rate_limited'}[R])) or vector(0)",
         ),

@@ -1,7 +1,9 @@
 //! Identities, certificates, who was refused.
 
 use super::{NAMESPACE, PEER, WORKLOAD, variable};
-use crate::observe::board::{Bad, Board, Panel, Row, Unit, figure, lines, spread, stack, table};
+use crate::observe::board::{
+    Bad, Board, Needs, Panel, Row, Unit, figure, lines, spread, stack, table,
+};
 
 pub(super) fn board() -> Board {
     Board {
@@ -26,6 +28,10 @@ pub(super) fn board() -> Board {
             Row {
                 title: "Policy",
                 panels: policy(),
+            },
+            Row {
+                title: "Audit",
+                panels: audit(),
             },
             Row {
                 title: "Plaintext and handshakes",
@@ -82,7 +88,7 @@ fn now() -> Vec<Panel> {
         .bad(Bad::Below(604_800.0, 86_400.0)),
         figure(
             "Audit records lost",
-            "Refusals without a line in the audit since the proxies began.",
+            "Refusals and uses without a line in the audit since the proxies began.",
             Unit::Count,
             "sum(ringmail_audit_lost_total{@})",
         )
@@ -212,6 +218,32 @@ fn policy() -> Vec<Panel> {
             "sum by (namespace, workload) (rate(ringmail_egress_audited_total{@}[R]))",
             "{{namespace}}/{{workload}}",
         ),
+    ]
+}
+
+fn audit() -> Vec<Panel> {
+    vec![
+        lines(
+            "Records",
+            "Lines of the audit, refusals (deny) and uses (allow), and those that it has not.",
+            Unit::PerSecond,
+        )
+        .asks(
+            "sum by (verdict) (rate(ringmail_audit_records_total{@}[R]))",
+            "{{verdict}}",
+        )
+        .asks("sum(rate(ringmail_audit_lost_total{@}[R]))", "lost"),
+        lines(
+            "Handed to the collector",
+            "Lines that it took or did not, where telemetry.otlp.audit is set.",
+            Unit::PerSecond,
+        )
+        .asks(
+            "sum by (result) (rate(ringmail_audit_exports_total{@}[R]))",
+            "{{result}}",
+        )
+        .empty("it is not handed on")
+        .needs(Needs::Collector),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! One workload, from both sides.
 
 use super::{NAMESPACE, PEER, WORKLOAD};
-use crate::observe::board::{Bad, Board, Panel, Row, Unit, figure, lines, stack, table};
+use crate::observe::board::{Bad, Board, Needs, Panel, Row, Unit, figure, lines, stack, table};
 
 pub(super) fn board() -> Board {
     Board {
@@ -21,6 +21,10 @@ pub(super) fn board() -> Board {
             Row {
                 title: "Refusals and handshakes",
                 panels: refusals(),
+            },
+            Row {
+                title: "Records",
+                panels: records(),
             },
             Row {
                 title: "Its proxies",
@@ -199,6 +203,32 @@ fn refusals() -> Vec<Panel> {
             "sum by (protocol, by) (rate(ringmail_detections_total{@}[R]))",
             "{{protocol}}, {{by}}",
         ),
+    ]
+}
+
+fn records() -> Vec<Panel> {
+    vec![
+        lines(
+            "Access log",
+            "Lines that were written, and lines that were not because whoever takes them is too slow.",
+            Unit::PerSecond,
+        )
+        .asks(
+            "sum(rate(ringmail_access_log_records_total{@}[R]))",
+            "written",
+        )
+        .asks("sum(rate(ringmail_access_log_lost_total{@}[R]))", "lost"),
+        lines(
+            "Spans",
+            "Of traces, by whether the collector took them.",
+            Unit::PerSecond,
+        )
+        .asks(
+            "sum by (result) (rate(ringmail_spans_total{@}[R]))",
+            "{{result}}",
+        )
+        .empty("nothing is traced")
+        .needs(Needs::Collector),
     ]
 }
 
