@@ -53,6 +53,7 @@ pub(crate) use object::Object;
 pub(crate) use queue::Hands;
 use queue::Queue;
 pub(crate) use scribe::Scribes;
+use told::Noted;
 pub(crate) use told::Told;
 use trace::{Parent, Span};
 pub(crate) use trail::{Trail, What};
@@ -131,10 +132,11 @@ impl Records {
     where
         Fields: IntoIterator<Item = (&'a [u8], &'a [u8])> + Copy,
     {
-        let parent = seen
-            .request
-            .as_ref()
-            .and_then(|asked| Parent::of(asked.fields));
+        let mut noted = Noted::default();
+        if let Some(asked) = &seen.request {
+            noted.read(asked.fields, &self.headers);
+        }
+        let parent = Parent::of(&noted.parents, &noted.states);
         let is_logged = self
             .access
             .is_some_and(|share| share == Share::ALL || share.takes(rand::random()));
@@ -145,8 +147,7 @@ impl Records {
         if !is_logged && span.is_none() {
             return None;
         }
-        let headers: &[String] = if is_logged { &self.headers } else { &[] };
-        let told = Told::begin(seen, headers, is_logged, (parent, span));
+        let told = Told::begin(seen, &noted, is_logged, (parent, span));
         Some(Record {
             to: self.queue.clone(),
             told: Some(Box::new(told)),
@@ -170,7 +171,11 @@ pub(crate) fn line<'a, Fields>(seen: Seen<'a, Fields>, out: &mut Vec<u8>)
 where
     Fields: IntoIterator<Item = (&'a [u8], &'a [u8])> + Copy,
 {
-    let mut told = Told::begin(seen, &[], true, (None, None));
+    let mut noted = Noted::default();
+    if let Some(asked) = &seen.request {
+        noted.read(asked.fields, &[]);
+    }
+    let mut told = Told::begin(seen, &noted, true, (None, None));
     told.end(Instant::now());
     access::json(&told, None, out);
 }

@@ -51,22 +51,20 @@ fn time_of_day(elapsed: Duration) -> (u64, u64, u64) {
     (seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
-/// Year, month and day: by counting years and months off the days since 1970.
+/// Year, month and day.
 fn date(elapsed: Duration) -> (u64, u8, u64) {
     let is_leap =
         |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
-    let mut days = elapsed.as_secs() / 86_400;
-    // Whole periods of 400 years first, so that no clock makes this long.
-    let mut year = 1970 + days / 146_097 * 400;
-    days %= 146_097;
-    loop {
-        let length = if is_leap(year) { 366 } else { 365 };
-        if days < length {
-            break;
-        }
-        days -= length;
+    // Leap years up to that one, and days from 1970 to the first day of another.
+    let leaps = |year: u64| year / 4 - year / 100 + year / 400;
+    let before = |year: u64| 365 * (year - 1970) + leaps(year - 1) - leaps(1969);
+    let since_1970 = elapsed.as_secs() / 86_400;
+    // No year has more days, so that this one is not too late; it is seldom too early by more than one.
+    let mut year = 1970 + since_1970 / 366;
+    while before(year + 1) <= since_1970 {
         year += 1;
     }
+    let mut days = since_1970 - before(year);
     let february = if is_leap(year) { 29 } else { 28 };
     let lengths = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
     let mut month = 1;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ringmail_proto::identity::{SpiffeId, WorkloadName};
 
-use super::trace::{Parent, Span, TraceId};
+use super::trace::{Parent, Span, TRACEPARENT, TRACESTATE, TraceId};
 use super::{PATH_BYTES_MAX, Seen, VALUE_BYTES_MAX};
 use crate::error::{DecisionId, Error, Reason};
 use crate::metrics::{Direction, Protocol};
@@ -65,25 +65,24 @@ pub(super) struct Request {
 impl Told {
     pub(super) fn begin<'a, Fields>(
         seen: Seen<'a, Fields>,
-        headers: &[String],
+        noted: &Noted<'_, '_>,
         is_logged: bool,
         (parent, span): (Option<Parent>, Option<Span>),
-    ) -> Self
-    where
-        Fields: IntoIterator<Item = (&'a [u8], &'a [u8])> + Copy,
-    {
+    ) -> Self {
         let of_span = span.as_ref().map(|span| span.trace);
         let request = seen.request.map(|asked| {
             let path = asked.target.split('?').next().unwrap_or_default();
-            let mut request = Request {
+            Request {
                 version: asked.version,
                 method: capped(asked.method.as_bytes(), VALUE_BYTES_MAX),
                 path: capped(path.as_bytes(), PATH_BYTES_MAX),
-                host: None,
-                headers: Vec::new(),
-            };
-            request.note(asked.fields, headers);
-            request
+                host: noted.host.map(|host| capped(host, VALUE_BYTES_MAX)),
+                headers: if is_logged {
+                    noted.headers()
+                } else {
+                    Vec::new()
+                },
+            }
         });
         Self {
             is_logged,
@@ -223,31 +222,53 @@ impl Told {
     }
 }
 
-impl Request {
-    fn note<'a>(
+/// What is looked for in a request's fields, all in one go.
+#[derive(Debug, Default)]
+pub(super) struct Noted<'a, 'names> {
+    host: Option<&'a [u8]>,
+    pub(super) parents: Vec<&'a [u8]>,
+    pub(super) states: Vec<&'a [u8]>,
+    /// By their lower-case names.
+    headers: Vec<(&'names str, &'a [u8])>,
+}
+
+impl<'a, 'names> Noted<'a, 'names> {
+    /// Of these headers, and of what is always looked for.
+    pub(super) fn read(
         &mut self,
         fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
-        headers: &[String],
+        names: &'names [String],
     ) {
         for (name, value) in fields {
             let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
-            if is("host") && self.host.is_none() {
-                self.host = Some(capped(value, VALUE_BYTES_MAX));
+            match name.len() {
+                4 if is("host") => self.host = self.host.or(Some(value)),
+                10 if is(TRACESTATE) => self.states.push(value),
+                11 if is(TRACEPARENT) => self.parents.push(value),
+                12 if is(REQUEST_ID) => self.put(REQUEST_ID, value),
+                _ => {}
             }
-            let asked = headers.iter().map(String::as_str);
-            let known = asked.chain([REQUEST_ID]).find(|known| is(known));
-            // A header may be there any number of times.
-            let count = |known: &str| {
-                self.headers
-                    .iter()
-                    .filter(|(name, _)| name == known)
-                    .count()
-            };
-            if let Some(known) = known.filter(|known| count(known) < SAME_HEADERS_MAX) {
-                let value = capped(value, VALUE_BYTES_MAX);
-                self.headers.push((known.to_owned(), value));
+            let listed = names.iter().map(String::as_str);
+            let mut listed = listed.filter(|name| *name != REQUEST_ID);
+            if let Some(known) = listed.find(|known| is(known)) {
+                self.put(known, value);
             }
         }
+    }
+
+    /// A header may be there any number of times.
+    fn put(&mut self, name: &'names str, value: &'a [u8]) {
+        let count = self.headers.iter().filter(|(known, _)| *known == name);
+        if count.count() < SAME_HEADERS_MAX {
+            self.headers.push((name, value));
+        }
+    }
+
+    fn headers(&self) -> Vec<(String, Box<str>)> {
+        let headers = self.headers.iter();
+        headers
+            .map(|(name, value)| ((*name).to_owned(), capped(value, VALUE_BYTES_MAX)))
+            .collect()
     }
 }
 
@@ -293,7 +314,9 @@ pub(super) mod tests {
             }),
         };
         let headers = ["user-agent", "x-tenant"].map(str::to_owned);
-        Told::begin(seen, &headers, true, (None, None))
+        let mut noted = Noted::default();
+        noted.read(Section(fields), &headers);
+        Told::begin(seen, &noted, true, (None, None))
     }
 
     #[test]

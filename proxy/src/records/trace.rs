@@ -40,17 +40,16 @@ pub(crate) struct Span {
 }
 
 impl Parent {
-    /// What a request's fields say; none where they say nothing, or nothing that can be understood.
-    pub(super) fn of<'a>(
-        fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])> + Copy,
-    ) -> Option<Self> {
-        let mut parents = named(fields, TRACEPARENT);
-        let parent = Self::parse(parents.next()?)?;
+    /// What a request's fields of these names say; none where they say nothing, or nothing that can be understood.
+    pub(super) fn of(parents: &[&[u8]], states: &[&[u8]]) -> Option<Self> {
         // Two of them contradict each other.
-        if parents.next().is_some() {
+        let [parent] = parents else {
             return None;
-        }
-        let states = named(fields, TRACESTATE).filter_map(|value| std::str::from_utf8(value).ok());
+        };
+        let parent = Self::parse(parent)?;
+        let states = states
+            .iter()
+            .filter_map(|value| std::str::from_utf8(value).ok());
         let state = states.collect::<Vec<_>>().join(",");
         Some(Self {
             state: match state.len() {
@@ -131,16 +130,6 @@ impl fmt::Display for SpanId {
     }
 }
 
-fn named<'a>(
-    fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
-    name: &str,
-) -> impl Iterator<Item = &'a [u8]> {
-    fields
-        .into_iter()
-        .filter(move |(found, _)| found.eq_ignore_ascii_case(name.as_bytes()))
-        .map(|(_, value)| value)
-}
-
 /// Lower case only, as the standard has it.
 fn hexadecimal<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     let digit = |b: u8| match b {
@@ -160,12 +149,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    use crate::records::told::Noted;
     use crate::records::told::tests::Section;
 
     const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
     fn of(fields: &[(&str, &str)]) -> Option<Parent> {
-        Parent::of(Section(fields))
+        let mut noted = Noted::default();
+        noted.read(Section(fields), &[]);
+        Parent::of(&noted.parents, &noted.states)
     }
 
     #[test]

@@ -145,8 +145,19 @@ pub(crate) fn collected(bed: Bed) -> anyhow::Result<()> {
         shop.assert_unhurt(load)?;
 
         let collector = start(shop, directory.path(), &file)?;
-        let exported = || shop.client_metric("ringmail_spans_total", &[("result", "exported")]);
-        wait::until(LIMIT, || ask(shop, &[]).is_ok() && exported() > 0.0)
+        // Each proxy learns by itself that somebody collects again.
+        let exported = || {
+            let (name, labels) = ("ringmail_spans_total", [("result", "exported")]);
+            [
+                shop.client_metric(name, &labels),
+                shop.server_metric(name, &labels),
+            ]
+        };
+        let more = |before: [f64; 2]| {
+            let now = exported();
+            now[0] > before[0] && now[1] > before[1]
+        };
+        wait::until(LIMIT, || ask(shop, &[]).is_ok() && more([0.0; 2]))
             .context("nothing was collected")?;
 
         one_goes_on(shop, &file)?;
@@ -161,7 +172,7 @@ pub(crate) fn collected(bed: Bed) -> anyhow::Result<()> {
             .context("nothing was lost again")?;
         let _collector = start(shop, directory.path(), &file)?;
         let before = exported();
-        wait::until(LIMIT, || ask(shop, &[]).is_ok() && exported() > before)
+        wait::until(LIMIT, || ask(shop, &[]).is_ok() && more(before))
             .context("nothing was collected again")
     })
 }
