@@ -92,6 +92,21 @@ const CASES: &[(&str, Run)] = &[
         m.counted.request(m.begun, m.answered);
         Some(())
     }),
+    ("records: a request of which none is wanted", |m, _| {
+        let found = m.unrecorded.request(&m.neutral_request, m.begun);
+        (found == Some(false)).then_some(())
+    }),
+    ("records: a request for the access log", |m, _| {
+        let found = m.logged.request(&m.neutral_request, m.begun);
+        found.filter(|is_told| *is_told).map(drop)
+    }),
+    ("records: a request with a span", |m, _| {
+        let found = m.traced.request(&m.neutral_request, m.begun);
+        found.filter(|is_told| *is_told).map(drop)
+    }),
+    ("records: the request's line", |m, out| {
+        bench::Recorded::line(&m.neutral_request, m.begun, out)
+    }),
     ("balance: pick of 100", |m, _| {
         bench::picked(&m.costs, 0x1234_5678_9abc_def0).map(drop)
     }),

@@ -49,6 +49,10 @@ pub(crate) struct Material {
     pub(crate) unlimited: bench::Limited,
     pub(crate) limited: bench::Limited,
     pub(crate) counted: bench::Counted,
+    /// Without records, with an access log, and with a collector of traces.
+    pub(crate) unrecorded: bench::Recorded,
+    pub(crate) logged: bench::Recorded,
+    pub(crate) traced: bench::Recorded,
     /// Of a request that took 3 ms.
     pub(crate) begun: Instant,
     pub(crate) answered: Instant,
@@ -136,6 +140,10 @@ fn authorizer(rules: usize) -> anyhow::Result<Authorizer> {
 }
 
 /// So many limits, each with one bucket.
+fn recorded(variables: &[(&str, &str)]) -> anyhow::Result<bench::Recorded> {
+    bench::Recorded::new(variables).context("records")
+}
+
 fn limited(limits: usize) -> anyhow::Result<bench::Limited> {
     let limit = |n: usize| pb::RateLimit {
         name: format!("shop/calls/{n}"),
@@ -201,6 +209,9 @@ pub(crate) fn make() -> anyhow::Result<Material> {
         unlimited: limited(0)?,
         limited: limited(1)?,
         counted: bench::Counted::new().context("a peer")?,
+        unrecorded: recorded(&[])?,
+        logged: recorded(&[("RINGMAIL_ACCESS_LOG", "json")])?,
+        traced: recorded(&[("RINGMAIL_OTLP_ENDPOINT", "http://otel:4317")])?,
         begun: now,
         answered: now + Duration::from_millis(3),
         caller: "spiffe://cluster.local/ns/shop/sa/web".parse()?,

@@ -1,7 +1,7 @@
 //! The audit as a chain: each line carries the digest of the one before it, so that a line that is missing, was changed or
 //! stands elsewhere is found (`verify`).
 //!
-//! A line is one JSON object in exactly this form, on a line of its own; `Seal` makes it:
+//! A line is one JSON object in exactly this form, on a line of its own; `Chain` makes it:
 //!
 //! ```text
 //! {"target":"ringmail_audit","timestamp":T,"chain":C,"sequence":N,"previous":P,"fields":{...},"hash":H}

@@ -327,6 +327,19 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_lists_every_variable() {
+        let sources = [include_str!("config.rs"), include_str!("config/records.rs")];
+        let code = sources.map(|source| source.split("#[cfg(test)]").next().unwrap_or_default());
+        let quoted = code.iter().flat_map(|code| code.split('"'));
+        let read = quoted.filter(|text| text.starts_with("RINGMAIL_") && !text.contains(' '));
+        let readme = include_str!("../../README.md");
+        for variable in read {
+            let row = format!("\n| `{variable}` |");
+            assert!(readme.contains(&row), "{variable} is not in the README");
+        }
+    }
+
+    #[test]
     fn a_controller_may_have_several_addresses() {
         let list = "10.96.0.7:15012, [fd00::7]:15012,controller.system.svc:15012";
         let config = with(&[("RINGMAIL_CONTROLLER_ADDRESS", list)]).expect("valid");

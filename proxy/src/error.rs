@@ -131,6 +131,12 @@ impl Reason {
             .unwrap_or(Self::PeerGone)
     }
 
+    /// The reason of a label.
+    pub(crate) fn of_label(label: &[u8]) -> Option<Self> {
+        let mut all = Self::ALL.iter().copied();
+        all.find(|reason| reason.row().label.as_bytes() == label)
+    }
+
     /// This reason because of `source`.
     pub(crate) fn because(
         self,
@@ -168,6 +174,14 @@ impl DecisionId {
     /// As it crosses the peer wire.
     pub(crate) fn to_bytes(self) -> [u8; 8] {
         self.0.get().to_be_bytes()
+    }
+
+    /// As it is shown.
+    pub(crate) fn read(digits: &[u8]) -> Option<Self> {
+        let digits = std::str::from_utf8(digits).ok()?;
+        Some(Self(NonZeroU64::new(
+            u64::from_str_radix(digits, 16).ok()?,
+        )?))
     }
 
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
@@ -264,7 +278,13 @@ mod tests {
         assert_eq!(labels.len(), Reason::ALL.len());
         for reason in Reason::ALL {
             assert_eq!(Reason::from_code(*reason as u8), *reason);
+            assert_eq!(
+                Reason::of_label(reason.row().label.as_bytes()),
+                Some(*reason)
+            );
         }
         assert_eq!(Reason::from_code(255), Reason::PeerGone);
+        let id = DecisionId::random();
+        assert_eq!(DecisionId::read(id.to_string().as_bytes()), Some(id));
     }
 }

@@ -135,7 +135,9 @@ impl Records {
             .request
             .as_ref()
             .and_then(|asked| Parent::of(asked.fields));
-        let is_logged = self.access.is_some_and(|share| share.takes(rand::random()));
+        let is_logged = self
+            .access
+            .is_some_and(|share| share == Share::ALL || share.takes(rand::random()));
         let span = match (self.traces, &seen.request) {
             (Some(share), Some(_)) => Span::begin(parent.as_ref(), || share.takes(rand::random())),
             (_, _) => None,
@@ -160,6 +162,17 @@ impl Records {
     pub(crate) async fn hand_over(&self) {
         self.queue.hand_over().await;
     }
+}
+
+/// The line of what is seen and over at once, for the bench.
+#[cfg(feature = "bench")]
+pub(crate) fn line<'a, Fields>(seen: Seen<'a, Fields>, out: &mut Vec<u8>)
+where
+    Fields: IntoIterator<Item = (&'a [u8], &'a [u8])> + Copy,
+{
+    let mut told = Told::begin(seen, &[], true, (None, None));
+    told.end(Instant::now());
+    access::json(&told, None, out);
 }
 
 /// What is recorded of one exchange or opaque connection. Its drop is the end of that, as far as it is recorded.

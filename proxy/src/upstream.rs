@@ -52,6 +52,7 @@ use ringmail_proto::limit;
 
 use crate::error::{Error, Reason};
 use crate::http::context::{self, identify};
+use crate::http::fields::{DECISION, REASON};
 use crate::http::neutral::{Request, Response};
 use crate::http::route::{Routed, route};
 use crate::limits::{Admitted, leaving};
@@ -194,8 +195,9 @@ pub(crate) async fn begin_http<'a>(
 
 /// What a route or a limit answers.
 fn answered<'a>(head: Vec<u8>, record: &mut Option<Record>) -> Begun<'a> {
-    if let (Some(record), Some(status)) = (record, Response::status_of(&head)) {
-        record.answered(status, Duration::ZERO);
+    if let (Some(record), Ok((response, fields))) = (record, Response::decode(&head)) {
+        record.answered(response.status, Duration::ZERO);
+        record.explained([REASON, DECISION].map(|name| fields.first(name)));
     }
     Begun::Answered(head)
 }
@@ -213,7 +215,7 @@ pub(crate) fn follow(
         return None;
     }
     let record = worker.records.begin(|| {
-        let (request, fields) = Request::decode(head).ok()?;
+        let (request, fields) = Request::of_ours(head)?;
         Some(Seen {
             direction: Direction::Outbound,
             protocol,

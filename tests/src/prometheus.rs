@@ -8,6 +8,7 @@ use std::{
     fs,
     io::{self, Read, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    path::Path,
     process::Command,
     time::Duration,
 };
@@ -26,7 +27,7 @@ use crate::{
 };
 
 /// Where it listens, in the network that it runs in.
-const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 19_090);
+pub const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 19_090);
 
 /// For an alert to fire or to be over: the longest range of a drill, and time for a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -63,6 +64,46 @@ impl fmt::Debug for Prometheus<'_> {
     }
 }
 
+/// The command that scrapes pods by name, and keeps everything in `directory`. At a drill's pace once a second.
+pub fn configured(
+    mut program: Command,
+    directory: &Path,
+    targets: &[(String, SocketAddr)],
+    tempo: Tempo,
+) -> anyhow::Result<Command> {
+    let seconds = match tempo {
+        Tempo::Shipped => 5,
+        Tempo::Drill => 1,
+    };
+    let mut config = format!(
+        "global: {{scrape_interval: {seconds}s, scrape_timeout: {seconds}s, evaluation_interval: {seconds}s}}\n\
+         rule_files: [recording.yaml, alerts.yaml]\n\
+         scrape_configs:\n- job_name: ringmail\n  honor_labels: true\n  static_configs:\n",
+    );
+    for (pod, address) in targets {
+        writeln!(
+            config,
+            "  - {{targets: ['{address}'], labels: {{pod: '{pod}'}}}}"
+        )?;
+    }
+    let file = |name: &str| directory.join(name);
+    fs::write(file("prometheus.yaml"), config)?;
+    for (name, groups) in [
+        ("recording.yaml", rules::recording(tempo)),
+        ("alerts.yaml", rules::alerts(tempo)),
+    ] {
+        fs::write(file(name), rules::yaml(&groups))?;
+    }
+    program
+        .arg(format!(
+            "--config.file={}",
+            file("prometheus.yaml").display()
+        ))
+        .arg(format!("--storage.tsdb.path={}", file("data").display()))
+        .arg(format!("--web.listen-address={ADDRESS}"));
+    Ok(program)
+}
+
 /// A page, of this thread's network. HTTP/1.0: all of it, and then the end.
 pub fn page(address: SocketAddr, path: &str) -> anyhow::Result<Vec<u8>> {
     let ask = || -> io::Result<Vec<u8>> {
@@ -81,7 +122,7 @@ pub fn page(address: SocketAddr, path: &str) -> anyhow::Result<Vec<u8>> {
 impl<'a> Prometheus<'a> {
     /// Runs `program` by `start`, to scrape pods by name once a second; waits until it has.
     pub fn start(
-        mut program: Command,
+        program: Command,
         targets: &[(String, SocketAddr)],
         start: impl FnOnce(&Command) -> anyhow::Result<Process>,
         pages: Pages<'a>,
@@ -89,30 +130,7 @@ impl<'a> Prometheus<'a> {
         let directory = tempfile::Builder::new()
             .prefix("ringmail-prometheus-")
             .tempdir()?;
-        let mut config = String::from(
-            "global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}\n\
-             rule_files: [recording.yaml, alerts.yaml]\n\
-             scrape_configs:\n- job_name: ringmail\n  honor_labels: true\n  static_configs:\n",
-        );
-        for (pod, address) in targets {
-            writeln!(
-                config,
-                "  - {{targets: ['{address}'], labels: {{pod: '{pod}'}}}}"
-            )?;
-        }
-        let file = |name: &str| directory.path().join(name);
-        fs::write(file("prometheus.yaml"), config)?;
-        let recording = rules::yaml(&rules::recording(Tempo::Drill));
-        fs::write(file("recording.yaml"), recording)?;
-        fs::write(
-            file("alerts.yaml"),
-            rules::yaml(&rules::alerts(Tempo::Drill)),
-        )?;
-        let config = file("prometheus.yaml");
-        program
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!("--storage.tsdb.path={}", file("data").display()))
-            .arg(format!("--web.listen-address={ADDRESS}"));
+        let program = configured(program, directory.path(), targets, Tempo::Drill)?;
         let prometheus = Self {
             _process: start(&program)?,
             _directory: directory,

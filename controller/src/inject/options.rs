@@ -307,6 +307,18 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_lists_what_may_be_said_of_records() {
+        let readme = include_str!("../../../README.md");
+        for (key, variable, _) in RECORDS {
+            assert!(readme.contains(&format!("\n| `{key}` |")), "{key}");
+            assert!(
+                readme.contains(&format!("\n| `{variable}` |")),
+                "{variable}"
+            );
+        }
+    }
+
+    #[test]
     fn a_default_request_gives_way_to_a_limit() {
         let rows = [
             (&[(CPU_LIMIT, "5m")][..], Ok("5m")),

@@ -18,9 +18,9 @@ pub(crate) fn identify(head: &mut Vec<u8>, roll: impl Fn() -> u64) {
     put_field(head, REQUEST_ID.as_bytes(), &uuid(roll(), roll()));
 }
 
-/// Puts our span in place of the one that asked, in a request's head in neutral form.
+/// Puts our span in place of the one that asked, in the head of a request of our app's, in neutral form.
 pub(crate) fn go_on(head: &mut Vec<u8>, span: &Span) {
-    if let Ok(came) = Request::decode(head) {
+    if let Some(came) = Request::of_ours(head) {
         *head = gone_on(came, span);
     }
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crate::error::Error;
 use crate::http::edits::Edits;
+use crate::http::fields::{DECISION, REASON};
 use crate::http::neutral::Fields;
 use crate::metrics::{Answer, Outcome, Traffic};
 use crate::peer::stream::Stream;
@@ -99,6 +100,13 @@ impl Exchange {
     /// Whether the client has seen a status.
     pub(crate) fn is_answered(&self) -> bool {
         self.answer.status.is_some()
+    }
+
+    /// What another proxy says of a refusal, in the fields of the response, is for the record.
+    pub(crate) fn explained_by(&mut self, fields: Fields<'_>) {
+        if let Some(record) = &mut self.record {
+            record.explained([REASON, DECISION].map(|name| fields.first(name)));
+        }
     }
 
     /// The response was a head with these fields, which may have the status of a gRPC call.

@@ -69,6 +69,20 @@ impl<'a> Request<'a> {
         )
     }
 
+    /// A head that we made ourselves, which needs no check.
+    pub(crate) fn of_ours(mut bytes: &'a [u8]) -> Option<(Self, Fields<'a>)> {
+        let (version, upgrade) = take_preamble(&mut bytes).ok()?;
+        let method = std::str::from_utf8(take_string(&mut bytes).ok()?).ok()?;
+        let target = std::str::from_utf8(take_string(&mut bytes).ok()?).ok()?;
+        let request = Self {
+            version,
+            upgrade,
+            method,
+            target,
+        };
+        Some((request, Fields(bytes)))
+    }
+
     /// As records tell it.
     pub(crate) fn asked(self, fields: Fields<'a>) -> Asked<'a, Fields<'a>> {
         Asked {

@@ -46,7 +46,7 @@ impl Counts {
     }
 
     /// Counts nothing.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "bench"))]
     pub(crate) fn nowhere() -> Self {
         let nowhere = Counter::nowhere;
         Self {

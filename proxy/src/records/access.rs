@@ -30,11 +30,16 @@ pub(super) fn json(told: &Told, own: Option<&str>, out: &mut Vec<u8>) {
         object.text("network.protocol.version", request.version);
         object.text("http.request.method", &request.method);
         object.text("url.path", &request.path);
-        object.text_if("http.request.id", request.id.as_deref());
         object.number("http.request.body.size", told.request_bytes());
         object.number("http.response.body.size", told.response_bytes());
-        for (name, value) in &request.headers {
-            object.text(&format!("http.request.header.{name}"), value);
+        for (at, (name, _)) in request.headers.iter().enumerate() {
+            // All values of a name at once, where it is first.
+            let is_new = !request.headers[..at].iter().any(|(known, _)| known == name);
+            if is_new {
+                let values = request.headers.iter().filter(|(known, _)| known == name);
+                let name = format!("http.request.header.{name}");
+                object.texts(&name, values.map(|(_, value)| &**value));
+            }
         }
     } else {
         object.number("ringmail.sent.size", told.sent);
@@ -133,7 +138,12 @@ mod tests {
     fn json_has_the_names_of_the_conventions() {
         let mut told = told(
             "/a\u{1}b?secret=1",
-            &[("host", "[fd00::1]:80"), ("x-tenant", "\"\n")],
+            &[
+                ("host", "[fd00::1]:80"),
+                ("x-tenant", "\"\n"),
+                ("X-Request-Id", "7"),
+                ("X-Tenant", "b"),
+            ],
         );
         told.answered(204, Duration::from_micros(1500));
         told.moved(7, 5);
@@ -149,7 +159,8 @@ mod tests {
             "network.protocol.version": "1.1",
             "http.request.method": "GET",
             "url.path": "/a\u{1}b",
-            "http.request.header.x-tenant": "\"\n",
+            "http.request.header.x-tenant": ["\"\n", "b"],
+            "http.request.header.x-request-id": ["7"],
             "http.response.status_code": 204,
             "http.request.body.size": 5,
             "http.response.body.size": 7,

@@ -25,8 +25,10 @@ impl<'a> Object<'a> {
             self.out.push(b',');
         }
         self.is_empty = false;
-        self.string(name);
-        self.out.push(b':');
+        // Names are ours, or those of headers: none has anything to escape.
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
     }
 
     fn string(&mut self, text: &str) {
@@ -37,6 +39,15 @@ impl<'a> Object<'a> {
     pub(crate) fn text(&mut self, name: &str, value: &str) {
         self.name(name);
         self.string(value);
+    }
+
+    pub(crate) fn texts<'v>(&mut self, name: &str, values: impl Iterator<Item = &'v str>) {
+        self.name(name);
+        for (n, value) in values.enumerate() {
+            self.out.push(if n == 0 { b'[' } else { b',' });
+            self.string(value);
+        }
+        self.out.push(b']');
     }
 
     pub(crate) fn text_if(&mut self, name: &str, value: Option<&str>) {
@@ -64,7 +75,7 @@ impl<'a> Object<'a> {
 
     pub(crate) fn seconds(&mut self, name: &str, value: Duration) {
         self.name(name);
-        let _ = write!(self.out, "{:.6}", value.as_secs_f64());
+        let _ = write!(self.out, "{}.{:06}", value.as_secs(), value.subsec_micros());
     }
 
     pub(crate) fn end(self) {

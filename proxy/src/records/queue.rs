@@ -99,7 +99,7 @@ impl Queue {
 
 impl Hands {
     /// Nobody wants anything.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "bench"))]
     pub(crate) fn none() -> Self {
         Self {
             access_log: None,

@@ -11,6 +11,12 @@ use super::{PATH_BYTES_MAX, Seen, VALUE_BYTES_MAX};
 use crate::error::{DecisionId, Error, Reason};
 use crate::metrics::{Direction, Protocol};
 
+/// By which records of all that a request passes can be joined: it always has one.
+const REQUEST_ID: &str = "x-request-id";
+
+/// Headers of one name.
+const SAME_HEADERS_MAX: usize = 2;
+
 /// What one record tells.
 #[derive(Debug)]
 pub(crate) struct Told {
@@ -52,8 +58,7 @@ pub(super) struct Request {
     /// Without the query.
     pub(super) path: Box<str>,
     pub(super) host: Option<Box<str>>,
-    pub(super) id: Option<Box<str>>,
-    /// Those that are asked for, by their lower-case names.
+    /// Its id, and those that are asked for, by their lower-case names.
     pub(super) headers: Vec<(String, Box<str>)>,
 }
 
@@ -75,7 +80,6 @@ impl Told {
                 method: capped(asked.method.as_bytes(), VALUE_BYTES_MAX),
                 path: capped(path.as_bytes(), PATH_BYTES_MAX),
                 host: None,
-                id: None,
                 headers: Vec::new(),
             };
             request.note(asked.fields, headers);
@@ -137,6 +141,14 @@ impl Told {
     pub(crate) fn refused(&mut self, error: &Error) {
         self.reason = Some(error.reason);
         self.decision = error.decision;
+    }
+
+    /// Why it was refused and the refusal's name, as a response says it.
+    pub(crate) fn explained(&mut self, [reason, decision]: [Option<&[u8]>; 2]) {
+        if let Some(reason) = reason.and_then(Reason::of_label) {
+            self.reason = Some(reason);
+            self.decision = decision.and_then(DecisionId::read);
+        }
     }
 
     /// An opaque connection ended so.
@@ -221,16 +233,21 @@ impl Request {
             let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
             if is("host") && self.host.is_none() {
                 self.host = Some(capped(value, VALUE_BYTES_MAX));
-            } else if is("x-request-id") && self.id.is_none() {
-                self.id = Some(capped(value, VALUE_BYTES_MAX));
             }
-            if let Some(header) = headers.iter().find(|header| is(header)) {
+            let asked = headers.iter().map(String::as_str);
+            let known = asked.chain([REQUEST_ID]).find(|known| is(known));
+            // A header may be there any number of times.
+            let count = |known: &str| {
+                self.headers
+                    .iter()
+                    .filter(|(name, _)| name == known)
+                    .count()
+            };
+            if let Some(known) = known.filter(|known| count(known) < SAME_HEADERS_MAX) {
                 let value = capped(value, VALUE_BYTES_MAX);
-                self.headers.push((header.clone(), value));
+                self.headers.push((known.to_owned(), value));
             }
         }
-        // A header may be there any number of times.
-        self.headers.truncate(headers.len() * 2);
     }
 }
 
@@ -286,7 +303,7 @@ pub(super) mod tests {
         let told = told(&format!("/{long}"), &many);
         let request = told.request.expect("a request");
         assert_eq!(request.path.len(), PATH_BYTES_MAX);
-        assert_eq!(request.headers.len(), 4);
+        assert_eq!(request.headers.len(), SAME_HEADERS_MAX);
         assert!(
             request
                 .headers

@@ -158,6 +158,8 @@ fn hexadecimal<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
     use crate::records::told::tests::Section;
 
     const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -190,6 +192,15 @@ mod tests {
         }
         assert!(of(&[("Traceparent", GOOD), ("tracestate", "a=1")]).is_some());
         assert!(of(&[("traceparent", GOOD), ("traceparent", GOOD)]).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            Parent::parse(&bytes);
+            let cut = GOOD.len().min(bytes.len());
+            Parent::parse(&[&GOOD.as_bytes()[..cut], &bytes].concat());
+        }
     }
 
     #[test]

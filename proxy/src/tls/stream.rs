@@ -115,8 +115,10 @@ impl TlsStream {
         match timeout(HANDSHAKE_TIMEOUT, stream.handshake()).await {
             Ok(Ok(())) => Ok(stream),
             Ok(Err(error)) => {
-                // The alert that tells the peer why; it may be gone already.
-                let _ = timeout(HANDSHAKE_TIMEOUT, stream.send_alert()).await;
+                // What tells the peer why, unless it said so itself or is gone.
+                if !matches!(error.reason, Reason::PeerRefusedIdentity | Reason::PeerGone) {
+                    let _ = timeout(HANDSHAKE_TIMEOUT, stream.send_alert()).await;
+                }
                 Err(error)
             }
             Err(elapsed) => Err(Reason::PeerUnreachable.because(elapsed)),
@@ -143,8 +145,9 @@ impl TlsStream {
         }
     }
 
+    /// One step, which is the alert's: with another, the state machine would read what it has refused once more.
     async fn send_alert(&mut self) -> io::Result<()> {
-        while let Ok(Step::Again) = self.step(&mut |_| {}) {}
+        let _ = self.step(&mut |_| {});
         poll_fn(|cx| self.poll_flush(cx)).await
     }
 
@@ -235,7 +238,7 @@ impl TlsStream {
                     encrypt(session.process_tls_records(records), plaintext, room)
                 }
             };
-            used_up(&mut self.incoming, discard, encrypted.is_err());
+            self.incoming.consume(discard);
             let (more, encrypted) = encrypted?;
             written += more;
             if encrypted {
@@ -288,15 +291,9 @@ impl TlsStream {
                 deliver,
             ),
         };
-        used_up(&mut self.incoming, discard, step.is_err());
+        self.incoming.consume(discard);
         step
     }
-}
-
-/// Takes incoming bytes away: all of them once one record was bad, or it would be read again, and answered by another alert.
-fn used_up(incoming: &mut Buffer, discard: usize, is_broken: bool) {
-    let all = incoming.data().len();
-    incoming.consume(if is_broken { all } else { discard });
 }
 
 impl std::fmt::Debug for TlsStream {

@@ -268,6 +268,7 @@ async fn respond(
                 let written = write::response(&head, fields, has_body, answer, output)?;
                 persistent = answer.persistent && written != Framing::Raw;
                 exchange.answered(head.status, heard);
+                exchange.explained_by(fields);
                 if head.upgrade != asked.is_answered_by_upgrade(head.status) {
                     return Err(Reason::PeerProtocol.into());
                 }

@@ -306,6 +306,7 @@ async fn answer(
             })?;
         }
         exchange.answered(head.status, heard);
+        exchange.explained_by(fields);
         if end {
             exchange.ended_with(fields);
         }
