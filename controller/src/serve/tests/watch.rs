@@ -56,15 +56,19 @@ async fn watching_full_then_deltas() {
         denied: Vec::new(),
     };
     watcher.say(Message::Nack(nack)).await;
-    bed.says("/metrics", "ringmail_controller_watch_nacks_total 1")
-        .await;
-    bed.says("/metrics", "ringmail_controller_watch_acks_total 2")
-        .await;
-    bed.says(
-        "/metrics",
-        "ringmail_controller_watch_responses_outstanding 0",
-    )
-    .await;
+    for counted in [
+        "watch_nacks_total 1",
+        "watch_acks_total 2",
+        "watch_ack_duration_seconds_count 2",
+        "watch_responses_total{cause=\"asked\"} 2",
+        "watch_responses_total{cause=\"changed\"} 1",
+        "watch_responses_outstanding 0",
+        "proxies_connected 1",
+        "proxies_behind 0",
+    ] {
+        let text = format!("ringmail_controller_{counted}\n");
+        bed.says("/metrics", &text).await;
+    }
 
     // Its pod becomes another's.
     bed.write(
@@ -84,6 +88,8 @@ async fn watching_full_then_deltas() {
     )
     .await;
     bed.says("/metrics", "ringmail_controller_watch_streams 0")
+        .await;
+    bed.says("/metrics", "ringmail_controller_proxies_connected 0")
         .await;
     bed.running.stop().await;
 }
