@@ -12,9 +12,10 @@ use ringmail_tests::netns::Pod;
 use ringmail_tests::observe::board::Needs;
 use ringmail_tests::observe::boards;
 use ringmail_tests::prometheus::{self, Prometheus};
+use ringmail_tests::wait;
 
 use crate::outage::JwtIssuer;
-use crate::shop::{Plan, Shop, play};
+use crate::shop::{LIMIT, Plan, Shop, play};
 use crate::suites::tools;
 
 /// Who plays.
@@ -48,7 +49,7 @@ pub(crate) fn proof(bed: Bed) -> anyhow::Result<()> {
     };
     play(bed, &plan, |shop| {
         let stage = Stage::set(shop, &issuer)?;
-        let mut prometheus = start(shop, &stage)?;
+        let mut prometheus = start(shop, &stage.pods())?;
         let tell = |what: &str| eprintln!("observe: {:?}: {what}", begun.elapsed());
         tell("calm");
         prometheus.calm()?;
@@ -75,8 +76,9 @@ pub(crate) fn proof(bed: Bed) -> anyhow::Result<()> {
 }
 
 /// On the node, and scrapes everybody.
-fn start<'node>(shop: &Shop<'node>, stage: &Stage) -> anyhow::Result<Prometheus<'node>> {
-    let pods = [&shop.client, &shop.server].into_iter().chain(stage.pods());
+fn start<'node>(shop: &Shop<'node>, others: &[&Pod]) -> anyhow::Result<Prometheus<'node>> {
+    let pods = [&shop.client, &shop.server].into_iter();
+    let pods = pods.chain(others.iter().copied());
     let proxy = |pod: &Pod| {
         (
             pod.name.clone(),
@@ -92,6 +94,33 @@ fn start<'node>(shop: &Shop<'node>, stage: &Stage) -> anyhow::Result<Prometheus<
         |command| node.start(command, 0, &log),
         Box::new(|address, path| node.run(|| prometheus::page(address, path))?),
     )
+}
+
+/// Panels that take more than a mesh show something of what goes on; nothing is asked where there is no Prometheus.
+pub(crate) fn shown(
+    shop: &Shop<'_>,
+    needs: Needs,
+    mut goes_on: impl FnMut() -> bool,
+) -> anyhow::Result<()> {
+    if tools::command("prometheus").is_err() {
+        eprintln!("TIER SKIPPED: panels of {needs:?}: no prometheus; install by .ci/tools");
+        return Ok(());
+    }
+    let prometheus = start(shop, &[])?;
+    let boards = boards::all();
+    let panels = boards.iter().flat_map(|board| board.panels());
+    let panels: Vec<_> = panels.filter(|panel| panel.needs == needs).collect();
+    ensure!(!panels.is_empty(), "no panel takes {needs:?}");
+    let shows = |expression: &str| {
+        let found = prometheus.panel(expression, &[], "10s");
+        found.is_ok_and(|found| found.iter().any(|sample| sample.value.is_finite()))
+    };
+    let all = || {
+        let mut queries = panels.iter().flat_map(|panel| &panel.queries);
+        queries.all(|query| shows(&query.expression))
+    };
+    wait::until(LIMIT, || goes_on() && all())
+        .with_context(|| format!("a panel of {needs:?} has nothing to show"))
 }
 
 /// Every panel has something to show of what went on.

@@ -12,10 +12,12 @@ use ringmail_tests::load::{Client, Load, Outcome, Pace, Running};
 use ringmail_tests::mesh::{Settings, Sidecar, Workload};
 use ringmail_tests::netns::NODE_V4;
 use ringmail_tests::netns::Pod;
+use ringmail_tests::observe::board::Needs;
 use ringmail_tests::process::Process;
 use ringmail_tests::wait;
 
 use super::{DECISIONS, policy};
+use crate::observe;
 use crate::shop::{LIMIT, Plan, Shop, WEB, metric, play, service};
 use crate::suites::tools;
 
@@ -290,6 +292,7 @@ pub(crate) fn goes_away(bed: Bed) -> anyhow::Result<()> {
             samples.extend(pair.watch_until_near()?);
             assert_bound(&samples, 0.0)?;
         }
+        observe::shown(pair.shop, Needs::Redis, || true)?;
         finish(pair, load)?;
         Ok(())
     })

@@ -11,11 +11,13 @@ use hyper::Request;
 use ringmail_tests::bed::Bed;
 use ringmail_tests::load::{Client, fetch};
 use ringmail_tests::netns::NODE_V4;
+use ringmail_tests::observe::board::Needs;
 use ringmail_tests::process::Process;
 use ringmail_tests::wait;
 use serde_json::Value;
 
 use super::{directory, plan};
+use crate::observe;
 use crate::shop::{LIMIT, Shop, WEB, play};
 use crate::suites::tools;
 
@@ -173,7 +175,8 @@ pub(crate) fn collected(bed: Bed) -> anyhow::Result<()> {
         let _collector = start(shop, directory.path(), &file)?;
         let before = exported();
         wait::until(LIMIT, || ask(shop, &[]).is_ok() && more(before))
-            .context("nothing was collected again")
+            .context("nothing was collected again")?;
+        observe::shown(shop, Needs::Collector, || ask(shop, &[]).is_ok())
     })
 }
 
