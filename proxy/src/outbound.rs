@@ -328,6 +328,7 @@ async fn opaque(
     let Carrier {
         stream, traffic, ..
     } = carrier;
+    traffic.connection_started();
     let tally = tcp::Tally::new(traffic);
     let mut record = record(worker, caller);
     if let Some(record) = &mut record {

@@ -320,7 +320,6 @@ async fn open(worker: &Rc<Worker>, caller: &Caller, target: Target<'_>) -> Resul
     current.opened(&worker.metrics);
     let to = (&*current.endpoint().peer, "");
     let traffic = service.traffic(worker, to, Protocol::Tcp);
-    traffic.connection_started();
     Ok(Carrier {
         stream,
         traffic,
