@@ -109,8 +109,26 @@ async fn mesh(plane: &ControlPlane) -> anyhow::Result<()> {
         ensure!(!rows.is_empty(), "{question:?}");
     }
 
+    // Nothing has passed yet, and that much it says.
+    let quiet: [(&[&str], &str); 3] = [
+        (
+            &["top", "--once", "--interval", "1"],
+            "nobody talks to anybody",
+        ),
+        (&["graph"], "digraph mesh {"),
+        (&["apis"], "no requests were seen"),
+    ];
+    for (question, expected) in quiet {
+        let ran = ask(question)?;
+        let is_told = ran.code == Some(0) && ran.out.contains(expected) && ran.err.is_empty();
+        ensure!(is_told, "{question:?}: {ran:?}");
+    }
+
     // A sidecar that is gone is said to be, in a sentence.
     drop(sidecar);
+    let ran = ask(&["apis"])?;
+    let missing = format!("no answer from {shop}/late: ");
+    ensure!(ran.code == Some(1) && ran.err.contains(&missing), "{ran:?}");
     let ran = ask(&["proxies"])?;
     ensure!(
         ran.code == Some(1) && ran.out.contains("refused"),

@@ -164,7 +164,7 @@ fn edges_are_told(bed: Bed) -> anyhow::Result<()> {
     })
 }
 
-/// Series of both proxies, and what the metrics say of their number.
+/// Lines of both proxies' metrics.
 fn series(shop: &Shop<'_>) -> anyhow::Result<[usize; 2]> {
     let sidecars = [
         (&shop.client_sidecar, &shop.client),
@@ -180,6 +180,8 @@ fn series(shop: &Shop<'_>) -> anyhow::Result<[usize; 2]> {
 /// Hosts, paths and values of fields that differ in each request; a million of them with `RINGMAIL_DISTINCT=1000000`.
 fn no_request_makes_it_grow(bed: Bed) -> anyhow::Result<()> {
     const KIB_MAX: u64 = 4096;
+    /// Series of what may happen for the first time meanwhile, such as a certificate's renewal.
+    const WORDS_MAX: usize = 16;
     let distinct = std::env::var("RINGMAIL_DISTINCT").ok();
     let distinct: u32 = distinct.map_or(Ok(20_000), |text| text.parse())?;
     play(bed, &Plan::default(), |shop| {
@@ -218,10 +220,12 @@ fn no_request_makes_it_grow(bed: Bed) -> anyhow::Result<()> {
              inventory {} bytes",
             apis()?
         );
-        ensure!(
-            series_after == series_before,
-            "{series_before:?} -> {series_after:?}"
-        );
+        for (before, after) in series_before.iter().zip(series_after) {
+            ensure!(
+                after <= before + WORDS_MAX,
+                "{series_before:?} -> {series_after:?}"
+            );
+        }
         for (before, after) in kib_before.iter().zip(kib_after) {
             ensure!(after < before + KIB_MAX, "{before} -> {after} KiB");
         }
