@@ -191,6 +191,9 @@ async fn inject(plane: &ControlPlane) -> anyhow::Result<()> {
         let mut pod = template.clone();
         pod["metadata"]["name"] = json!("shop-1");
         pod["metadata"]["namespace"] = json!(namespace);
+        // As of the workload in the file.
+        pod["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet",
+            "name": "shop", "uid": "7f1c2a34-0000-4000-8000-000000000001", "controller": true}]);
         async move {
             let pods = Api::<Pod>::namespaced(plane.client.clone(), &namespace);
             let dry = PostParams {
@@ -206,5 +209,9 @@ async fn inject(plane: &ControlPlane) -> anyhow::Result<()> {
     let of_file = complete(&file["spec"]["template"], plain).await?;
     let of_webhook = complete(&template, shop).await?;
     ensure!(of_file == of_webhook, "{of_file:?}\n{of_webhook:?}");
+    let named = json!({"name": "RINGMAIL_OWNER", "value": "shop"});
+    let sidecar = &of_file.1["initContainers"][1]["env"];
+    let is_named = sidecar.as_array().is_some_and(|env| env.contains(&named));
+    ensure!(is_named, "{sidecar}");
     replica.terminate()
 }

@@ -11,10 +11,9 @@ pub(super) fn owner(pod: &Value) -> Option<&str> {
     let owner = owners.iter().find(|owner| owner["controller"] == true)?;
     let name = owner["name"].as_str()?;
     let maker = match owner["kind"].as_str()? {
-        "ReplicaSet" => {
-            let hash = pod["metadata"]["labels"]["pod-template-hash"].as_str()?;
-            name.strip_suffix(hash)?.strip_suffix('-')
-        }
+        "ReplicaSet" => pod["metadata"]["labels"]["pod-template-hash"]
+            .as_str()
+            .and_then(|hash| name.strip_suffix(hash)?.strip_suffix('-')),
         "Job" => name.rsplit_once('-').and_then(|(cron, minute)| {
             let is_minute = minute.len() >= MINUTE_DIGITS && minute.parse::<u64>().is_ok();
             is_minute.then_some(cron)
@@ -39,6 +38,7 @@ mod tests {
         };
         let rows = [
             ("ReplicaSet", "cart-5d4f8c7b9", true, Some("cart")),
+            ("ReplicaSet", "alone", true, Some("alone")),
             ("StatefulSet", "db", true, Some("db")),
             ("DaemonSet", "log-28391021", true, Some("log-28391021")),
             ("Job", "sweep-28391021", true, Some("sweep")),
