@@ -11,5 +11,10 @@ mod anyone;
 
 pub(crate) use anyone::anyone;
 
-/// A TLS connection over a TCP socket, on rustls' unbuffered interface.
+/// A TLS connection over a TCP socket.
 pub(crate) mod stream;
+
+/// Until both ends have proved who they are.
+mod handshake;
+/// Records, once there are keys.
+mod record;

@@ -61,13 +61,15 @@ impl Identity {
         bundle: Arc<TrustBundle>,
         generation: u64,
     ) -> Result<Self, Error> {
-        let server = server_config(
+        let mut server = server_config(
             bundle.clone(),
             key.clone(),
             ClientCertificate::Required,
             &[ALPN_RINGMAIL],
         )
         .map_err(|error| Reason::Internal.because(error))?;
+        // Records are ours to protect.
+        server.enable_secret_extraction = true;
         Ok(Self {
             svid,
             generation,
@@ -83,9 +85,10 @@ impl Identity {
         expected: SpiffeId,
         alpn: &[u8],
     ) -> Result<Arc<ClientConfig>, Error> {
-        client_config(self.bundle.clone(), expected, Some(self.key.clone()), alpn)
-            .map(Arc::new)
-            .map_err(|error| Reason::Internal.because(error))
+        let config = client_config(self.bundle.clone(), expected, Some(self.key.clone()), alpn);
+        let mut config = config.map_err(|error| Reason::Internal.because(error))?;
+        config.enable_secret_extraction = true;
+        Ok(Arc::new(config))
     }
 
     /// Our certificate and those above it, as we show them to peers: nothing of it is a secret.
@@ -129,4 +132,42 @@ pub(crate) fn unix_now() -> i64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod testing {
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa,
+        KeyPair, KeyUsagePurpose, SanType,
+    };
+    use rustls::pki_types::PrivateKeyDer;
+
+    use super::*;
+
+    impl Identity {
+        /// One that trusts only the CA it was made by, and so itself.
+        pub(crate) fn of_test(id: &str) -> Self {
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+            let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("key"));
+            let ca = ca.expect("CA");
+            let mut params = CertificateParams::default();
+            params.subject_alt_names = vec![SanType::URI(id.try_into().expect("ASCII"))];
+            params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+            params.extended_key_usages = vec![
+                ExtendedKeyUsagePurpose::ServerAuth,
+                ExtendedKeyUsagePurpose::ClientAuth,
+            ];
+            params.is_ca = IsCa::ExplicitNoCa;
+            let key = KeyPair::generate().expect("key");
+            let leaf = params.signed_by(&key, &ca).expect("signed");
+            let root = CertificateDer::from(ca.der().to_vec());
+            let bundle = TrustBundle::single("mesh.local".parse().expect("domain"), vec![root]);
+            let key = PrivateKeyDer::try_from(key.serialize_der()).expect("PKCS 8");
+            let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).expect("P-256");
+            let chain = vec![leaf.der().clone()];
+            Self::new(chain, key, Arc::new(bundle.expect("a CA")), 1).expect("consistent")
+        }
+    }
 }

@@ -1,69 +1,61 @@
-//! A TLS connection over a TCP socket, on rustls' unbuffered interface.
+//! A TLS connection over a TCP socket.
 //!
 //! One read takes up to 128 KiB from the socket and decrypts all its records in place; what is written is encrypted
 //! straight into the write buffer. Buffers hold memory only while bytes are in flight. Reading and writing belong to
-//! one task. Limits: [`HANDSHAKE_TIMEOUT`].
+//! one task. Limits: [`KEY_UPDATES_MAX`], and those of `record` and `handshake`.
 
-use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use ringmail_proto::svid::{Svid, SvidError};
-use ringmail_proto::tls::svid_error;
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
-use rustls::{ClientConfig, CommonState, ServerConfig};
+use rustls::{AlertDescription, ClientConfig, ServerConfig};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
+use super::handshake::{Established, Keys, Session, shake_hands};
+use super::record::{
+    ALERT, DATA, HANDSHAKE, OVERHEAD, Opener, PLAINTEXT_BYTES_MAX, RecordError, Sealer,
+    whole_record,
+};
 use crate::buffer::Buffer;
 use crate::error::{Error, Reason};
 
-/// From the TCP connection to the verified identity.
-pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a record adds to its at most 16 KiB: header, content type, tag.
-const RECORD_OVERHEAD: usize = 5 + 1 + 16;
-const RECORD_BYTES_MAX: usize = 16 * 1024;
-/// Kept free in the write buffer for what TLS itself has to say (an answer to a key update).
-const CONTROL_BYTES: usize = 128;
+/// New keys that a peer may take without any data between them.
+const KEY_UPDATES_MAX: u32 = 32;
+/// The alert that no more comes (RFC 8446, section 6.1): a warning, and its number.
+const CLOSE_NOTIFY: [u8; 2] = [1, 0];
+/// A new key (RFC 8446, section 4.6.3): type, length, and whether it asks for one in return.
+const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
+const KEY_UPDATE_ASKS: [u8; 5] = [24, 0, 0, 1, 1];
 
 /// An established connection whose peer's identity is verified.
 pub(crate) struct TlsStream {
     socket: TcpStream,
-    session: Session,
+    peer: Result<Svid, SvidError>,
+    alpn: Option<Vec<u8>>,
+    key_exchange: &'static str,
     /// Records as they came, decrypted in place.
     incoming: Buffer,
+    opener: Opener,
     /// What the peer said right behind its handshake.
     early: Vec<u8>,
     /// Records to be sent.
     outgoing: Buffer,
+    sealer: Sealer,
+    keys: Keys,
+    /// The peer asked for a new key of ours.
+    owes_key: bool,
+    /// New keys of the peer since its last data.
+    key_updates: u32,
     /// The peer closed its direction, in TLS or in TCP.
     ended: bool,
-}
-
-enum Session {
-    Client(UnbufferedClientConnection),
-    Server(UnbufferedServerConnection),
-}
-
-/// What a step of the state machine asks for.
-enum Step {
-    /// Call again.
-    Again,
-    /// The outgoing buffer must be sent before the next step.
-    Send,
-    /// More bytes are needed from the socket.
-    Receive,
-    /// Handshake done; nothing left to process.
-    Ready,
-    /// The peer said that it will send no more.
-    Closed,
+    /// We told the peer that no more comes.
+    said_goodbye: bool,
 }
 
 /// How a read ended.
@@ -81,15 +73,12 @@ impl TlsStream {
         socket: TcpStream,
         config: Arc<ClientConfig>,
     ) -> Result<Self, Error> {
-        let name = ServerName::IpAddress(
-            socket
-                .peer_addr()
-                .map_err(|e| Reason::PeerGone.because(e))?
-                .ip()
-                .into(),
-        );
+        let address = socket
+            .peer_addr()
+            .map_err(|error| Reason::PeerGone.because(error))?;
+        let name = ServerName::IpAddress(address.ip().into());
         let session = UnbufferedClientConnection::new(config, name)
-            .map_err(|e| Reason::Internal.because(e))?;
+            .map_err(|error| Reason::Internal.because(error))?;
         Self::establish(socket, Session::Client(session)).await
     }
 
@@ -98,88 +87,52 @@ impl TlsStream {
         socket: TcpStream,
         config: Arc<ServerConfig>,
     ) -> Result<Self, Error> {
-        let session =
-            UnbufferedServerConnection::new(config).map_err(|e| Reason::Internal.because(e))?;
+        let session = UnbufferedServerConnection::new(config)
+            .map_err(|error| Reason::Internal.because(error))?;
         Self::establish(socket, Session::Server(session)).await
     }
 
-    async fn establish(socket: TcpStream, session: Session) -> Result<Self, Error> {
-        let mut stream = Self {
+    async fn establish(mut socket: TcpStream, session: Session) -> Result<Self, Error> {
+        let Established {
+            peer,
+            alpn,
+            key_exchange,
+            secrets,
+            keys,
+            early,
+            incoming,
+        } = shake_hands(&mut socket, session).await?;
+        Ok(Self {
             socket,
-            session,
-            incoming: Buffer::default(),
-            early: Vec::new(),
+            peer,
+            alpn,
+            key_exchange,
+            incoming,
+            opener: Opener::new(secrets.rx).map_err(internal)?,
+            early,
             outgoing: Buffer::default(),
+            sealer: Sealer::new(secrets.tx).map_err(internal)?,
+            keys,
+            owes_key: false,
+            key_updates: 0,
             ended: false,
-        };
-        match timeout(HANDSHAKE_TIMEOUT, stream.handshake()).await {
-            Ok(Ok(())) => Ok(stream),
-            Ok(Err(error)) => {
-                // What tells the peer why, unless it said so itself or is gone.
-                if !matches!(error.reason, Reason::PeerRefusedIdentity | Reason::PeerGone) {
-                    let _ = timeout(HANDSHAKE_TIMEOUT, stream.send_alert()).await;
-                }
-                Err(error)
-            }
-            Err(elapsed) => Err(Reason::PeerUnreachable.because(elapsed)),
-        }
-    }
-
-    async fn handshake(&mut self) -> Result<(), Error> {
-        let gone = |error: io::Error| Reason::PeerGone.because(error);
-        let mut early = Vec::new();
-        loop {
-            let step = self.step(&mut |plaintext| early.extend_from_slice(plaintext))?;
-            self.early.append(&mut early);
-            match step {
-                Step::Again => {}
-                Step::Send => poll_fn(|cx| self.poll_flush(cx)).await.map_err(gone)?,
-                Step::Receive => {
-                    if self.incoming.fill(&mut self.socket).await.map_err(gone)? == 0 {
-                        return Err(gone(io::ErrorKind::UnexpectedEof.into()));
-                    }
-                }
-                Step::Ready => return poll_fn(|cx| self.poll_flush(cx)).await.map_err(gone),
-                Step::Closed => return Err(Reason::PeerGone.into()),
-            }
-        }
-    }
-
-    /// One step, which is the alert's: with another, the state machine would read what it has refused once more.
-    async fn send_alert(&mut self) -> io::Result<()> {
-        let _ = self.step(&mut |_| {});
-        poll_fn(|cx| self.poll_flush(cx)).await
+            said_goodbye: false,
+        })
     }
 
     /// Whose certificate the peer proved to hold.
     pub(crate) fn peer(&self) -> Result<Svid, SvidError> {
-        let leaf = self.state().peer_certificates().and_then(<[_]>::first);
-        leaf.map_or(Err(SvidError::UriNames(0)), Svid::read)
+        self.peer.clone()
     }
 
     /// The key exchange of this connection, as its IANA name.
     pub(crate) fn key_exchange(&self) -> &'static str {
-        match self
-            .state()
-            .negotiated_key_exchange_group()
-            .map(|group| group.name())
-        {
-            Some(rustls::NamedGroup::X25519MLKEM768) => "X25519MLKEM768",
-            Some(rustls::NamedGroup::X25519) => "x25519",
-            Some(_) | None => "other",
-        }
+        self.key_exchange
     }
 
     /// The protocol both ends agreed on.
     pub(crate) fn alpn(&self) -> Option<&[u8]> {
-        self.state().alpn_protocol()
-    }
-
-    fn state(&self) -> &CommonState {
-        match &self.session {
-            Session::Client(session) => session,
-            Session::Server(session) => session,
-        }
+        self.alpn.as_deref()
     }
 
     /// One socket read; what it decrypts to goes to `sink`, in order.
@@ -193,17 +146,7 @@ impl TlsStream {
             sink(&std::mem::take(&mut self.early));
         }
         loop {
-            while !self.incoming.is_empty() && !self.ended {
-                let deliver = &mut |plaintext: &[u8]| {
-                    delivered = true;
-                    sink(plaintext);
-                };
-                match self.step(deliver)? {
-                    Step::Again | Step::Send => {}
-                    Step::Receive | Step::Ready => break,
-                    Step::Closed => self.ended = true,
-                }
-            }
+            delivered |= self.open_records(sink)?;
             if delivered {
                 return Poll::Ready(Ok(Read::Some));
             }
@@ -215,37 +158,85 @@ impl TlsStream {
         }
     }
 
+    /// Decrypts all whole records that are there. True when there was data in them.
+    fn open_records(&mut self, sink: &mut dyn FnMut(&[u8])) -> Result<bool, Error> {
+        let mut delivered = false;
+        while !self.ended
+            && let Some(length) = whole_record(self.incoming.data()).map_err(broken)?
+        {
+            let record = &mut self.incoming.data_mut()[..length];
+            let (content, plaintext) = self.opener.open(record).map_err(broken)?;
+            match content {
+                DATA if plaintext.is_empty() => {}
+                DATA => {
+                    delivered = true;
+                    self.key_updates = 0;
+                    sink(plaintext);
+                }
+                ALERT => self.ended |= is_goodbye(plaintext)?,
+                HANDSHAKE => {
+                    let asks_for_ours = key_update(plaintext).map_err(broken)?;
+                    self.owes_key |= asks_for_ours;
+                    self.follow_key()?;
+                }
+                other => return Err(broken(RecordError::Unexpected(other))),
+            }
+            self.incoming.consume(length);
+        }
+        Ok(delivered)
+    }
+
+    /// The peer goes on with a new key.
+    fn follow_key(&mut self) -> Result<(), Error> {
+        self.key_updates += 1;
+        if self.key_updates > KEY_UPDATES_MAX {
+            return Err(broken(RecordError::TooManyKeys(KEY_UPDATES_MAX)));
+        }
+        let secrets = self.keys.next_to_receive().map_err(internal)?;
+        self.opener = Opener::new(secrets).map_err(internal)?;
+        Ok(())
+    }
+
     /// Encrypts from the front of `plaintext` as much as the write buffer takes; says how much that was.
     pub(crate) fn write(&mut self, plaintext: &[u8]) -> Result<usize, Error> {
+        if self.owes_key || self.sealer.is_worn() {
+            self.update_key()?;
+        }
         let room = self.outgoing.spare();
-        let records = room.len() / (RECORD_BYTES_MAX + RECORD_OVERHEAD) + 1;
-        let overhead = records * RECORD_OVERHEAD + CONTROL_BYTES;
-        let n = plaintext.len().min(room.len().saturating_sub(overhead));
-        if n == 0 {
-            self.outgoing.filled(0);
-            return Ok(0);
-        }
-        let mut written = 0;
-        loop {
-            let (plaintext, room) = (&plaintext[..n], &mut room[written..]);
-            // A record that is there in part stays where it is: TLS keeps count of it.
-            let records = self.incoming.data_mut();
-            let (discard, encrypted) = match &mut self.session {
-                Session::Client(session) => {
-                    encrypt(session.process_tls_records(records), plaintext, room)
-                }
-                Session::Server(session) => {
-                    encrypt(session.process_tls_records(records), plaintext, room)
-                }
-            };
-            self.incoming.consume(discard);
-            let (more, encrypted) = encrypted?;
-            written += more;
-            if encrypted {
-                self.outgoing.filled(written);
-                return Ok(n);
+        let (mut taken, mut written) = (0, 0);
+        while taken < plaintext.len() {
+            let length = (plaintext.len() - taken).min(PLAINTEXT_BYTES_MAX);
+            if room.len() - written < length + OVERHEAD {
+                break;
             }
+            let piece = &plaintext[taken..taken + length];
+            let sealed = self.sealer.seal(DATA, piece, &mut room[written..]);
+            written += sealed.map_err(internal)?;
+            taken += length;
         }
+        self.outgoing.filled(written);
+        Ok(taken)
+    }
+
+    /// Goes on with a new key, once there is room to tell the peer.
+    fn update_key(&mut self) -> Result<(), Error> {
+        if self.seal_message(HANDSHAKE, &KEY_UPDATE)? {
+            let secrets = self.keys.next_to_send().map_err(internal)?;
+            self.sealer = Sealer::new(secrets).map_err(internal)?;
+            self.owes_key = false;
+        }
+        Ok(())
+    }
+
+    /// A message of TLS itself. False when there is no room for it.
+    fn seal_message(&mut self, content: u8, message: &[u8]) -> Result<bool, Error> {
+        let room = self.outgoing.spare();
+        if room.len() < message.len() + OVERHEAD {
+            return Ok(false);
+        }
+        let written = self.sealer.seal(content, message, room).map_err(internal)?;
+        self.outgoing.filled(written);
+        Ok(true)
     }
 
     /// Sends what is encrypted.
@@ -263,37 +254,48 @@ impl TlsStream {
     /// Tells the peer in TLS that no more comes, then closes our direction. What was written is sent first.
     pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(cx))?;
-        let room = self.outgoing.spare();
-        let written = match &mut self.session {
-            Session::Client(session) => {
-                close_notify(session.process_tls_records(self.incoming.data_mut()), room)
-            }
-            Session::Server(session) => {
-                close_notify(session.process_tls_records(self.incoming.data_mut()), room)
-            }
-        };
-        self.outgoing.filled(written);
-        ready!(self.poll_flush(cx))?;
+        if !std::mem::replace(&mut self.said_goodbye, true) {
+            self.seal_message(ALERT, &CLOSE_NOTIFY)
+                .map_err(io::Error::other)?;
+            ready!(self.poll_flush(cx))?;
+        }
         Pin::new(&mut self.socket).poll_shutdown(cx)
     }
+}
 
-    fn step(&mut self, deliver: &mut dyn FnMut(&[u8])) -> Result<Step, Error> {
-        let records = self.incoming.data_mut();
-        let (discard, step) = match &mut self.session {
-            Session::Client(session) => process(
-                session.process_tls_records(records),
-                &mut self.outgoing,
-                deliver,
-            ),
-            Session::Server(session) => process(
-                session.process_tls_records(records),
-                &mut self.outgoing,
-                deliver,
-            ),
-        };
-        self.incoming.consume(discard);
-        step
+/// Whether the peer says that it will send no more. Any other alert is its refusal of us.
+fn is_goodbye(alert: &[u8]) -> Result<bool, Error> {
+    let &[_, description] = alert else {
+        return Err(broken(RecordError::Alert));
+    };
+    match AlertDescription::from(description) {
+        AlertDescription::CloseNotify => Ok(true),
+        AlertDescription::UserCanceled => Ok(false),
+        other => {
+            let error = rustls::Error::AlertReceived(other);
+            Err(Reason::PeerRefusedIdentity.because(error))
+        }
     }
+}
+
+/// Whether the peer's new key asks for one of ours. Nothing else may come behind a handshake of ours: no tickets, for a
+/// resumed session would skip the certificate.
+fn key_update(message: &[u8]) -> Result<bool, RecordError> {
+    if message == KEY_UPDATE_ASKS {
+        return Ok(true);
+    }
+    if message == KEY_UPDATE {
+        return Ok(false);
+    }
+    Err(RecordError::Handshake)
+}
+
+fn broken(error: RecordError) -> Error {
+    Reason::PeerProtocol.because(error)
+}
+
+fn internal(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Reason::Internal.because(error)
 }
 
 impl std::fmt::Debug for TlsStream {
@@ -304,95 +306,5 @@ impl std::fmt::Debug for TlsStream {
     }
 }
 
-/// One step of the state machine: how many incoming bytes are used up, and what to do next.
-fn process<Side>(
-    status: UnbufferedStatus<'_, '_, Side>,
-    outgoing: &mut Buffer,
-    deliver: &mut dyn FnMut(&[u8]),
-) -> (usize, Result<Step, Error>) {
-    let UnbufferedStatus { mut discard, state } = status;
-    let step = match state {
-        Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
-            match traffic.next_record() {
-                Some(Ok(record)) => {
-                    discard += record.discard;
-                    deliver(record.payload);
-                }
-                Some(Err(error)) => break Err(refused(error)),
-                None => break Ok(Step::Again),
-            }
-        },
-        Ok(ConnectionState::EncodeTlsData(mut data)) => match data.encode(outgoing.spare()) {
-            Ok(n) => {
-                outgoing.filled(n);
-                Ok(Step::Again)
-            }
-            Err(EncodeError::AlreadyEncoded) => Ok(Step::Again),
-            Err(error @ EncodeError::InsufficientSize(_)) => {
-                Err(Reason::PeerProtocol.because(error))
-            }
-        },
-        Ok(ConnectionState::TransmitTlsData(data)) => {
-            data.done();
-            Ok(Step::Send)
-        }
-        Ok(ConnectionState::BlockedHandshake) => Ok(Step::Receive),
-        Ok(ConnectionState::WriteTraffic(_)) => Ok(Step::Ready),
-        Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Ok(Step::Closed),
-        // Early data, which we never offer, and states of a newer rustls.
-        Ok(_) => Err(Reason::PeerProtocol.into()),
-        Err(error) => Err(refused(error)),
-    };
-    (discard, step)
-}
-
-/// Encrypts into `room`, or writes what the state machine has to say first (an answer to a key update). Says how much
-/// was written, whether it was the plaintext, and how many incoming bytes are used up.
-fn encrypt<Side>(
-    status: UnbufferedStatus<'_, '_, Side>,
-    plaintext: &[u8],
-    room: &mut [u8],
-) -> (usize, Result<(usize, bool), Error>) {
-    let UnbufferedStatus { discard, state } = status;
-    let encrypted = match state {
-        Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-            let written = traffic.encrypt(plaintext, room);
-            written
-                .map(|n| (n, true))
-                .map_err(|error| Reason::Internal.because(error))
-        }
-        Ok(ConnectionState::EncodeTlsData(mut data)) => {
-            let written = data.encode(room);
-            written
-                .map(|n| (n, false))
-                .map_err(|error| Reason::Internal.because(error))
-        }
-        Ok(ConnectionState::TransmitTlsData(data)) => {
-            data.done();
-            Ok((0, false))
-        }
-        Ok(_) => Err(Reason::PeerGone.into()),
-        Err(error) => Err(refused(error)),
-    };
-    (discard, encrypted)
-}
-
-fn close_notify<Side>(status: UnbufferedStatus<'_, '_, Side>, room: &mut [u8]) -> usize {
-    match status.state {
-        Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-            traffic.queue_close_notify(room).unwrap_or(0)
-        }
-        _ => 0,
-    }
-}
-
-/// Whom a TLS error is to be blamed on.
-fn refused(error: rustls::Error) -> Error {
-    let reason = match &error {
-        rustls::Error::AlertReceived(_) => Reason::PeerRefusedIdentity,
-        rustls::Error::NoCertificatesPresented => Reason::PeerIdentity,
-        other if svid_error(other).is_some() => Reason::PeerIdentity,
-        _ => Reason::PeerProtocol,
-    };
-    reason.because(error)
-}
+#[cfg(test)]
+mod tests;

@@ -4,17 +4,11 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType,
-};
-use ringmail_proto::bundle::TrustBundle;
 use ringmail_proto::destination::{
     Destination, DestinationKind, Endpoint, Service, WEIGHT_DEFAULT,
 };
 use ringmail_proto::identity::{SpiffeId, WorkloadName};
 use ringmail_proto::route::Retry;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::task::spawn_local;
 
 use super::*;
@@ -48,30 +42,6 @@ enum Act {
     HintsThenReset,
 }
 
-fn identity() -> Identity {
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("key"));
-    let ca = ca.expect("CA");
-    let mut params = CertificateParams::default();
-    params.subject_alt_names = vec![SanType::URI(ID.try_into().expect("ASCII"))];
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![
-        ExtendedKeyUsagePurpose::ServerAuth,
-        ExtendedKeyUsagePurpose::ClientAuth,
-    ];
-    params.is_ca = IsCa::ExplicitNoCa;
-    let key = KeyPair::generate().expect("key");
-    let leaf = params.signed_by(&key, &ca).expect("signed");
-    let root = CertificateDer::from(ca.der().to_vec());
-    let bundle = TrustBundle::single("mesh.local".parse().expect("domain"), vec![root]);
-    let key = PrivateKeyDer::try_from(key.serialize_der()).expect("PKCS 8");
-    let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).expect("P-256");
-    let chain = vec![leaf.der().clone()];
-    Identity::new(chain, key, Arc::new(bundle.expect("a CA")), 1).expect("consistent")
-}
-
 fn worker() -> Rc<Worker> {
     let variables = |name: &str| {
         let value = match name {
@@ -87,7 +57,7 @@ fn worker() -> Rc<Worker> {
     };
     let config = Config::from_variables(&variables).expect("a configuration");
     let (snapshot, _lookups) = Snapshot::new();
-    snapshot.put_identity(identity());
+    snapshot.put_identity(Identity::of_test(ID));
     let (_drainer, drain) = drain();
     let (buckets, _news) = Buckets::new();
     let metrics = Arc::new(Metrics::new(1, &config.workload));
