@@ -10,13 +10,17 @@ use std::task::Poll;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use crate::buffer::{Buffer, write_all};
 use crate::error::{Blamed, Error, Reason};
 use crate::metrics::Traffic;
 use crate::metrics::sharded::Counter;
-use crate::peer::frame::Kind;
+use crate::peer::frame::{DATA_BYTES_MAX, Kind};
 use crate::peer::stream::{Reader, Stream};
+
+/// What a read toward a stream takes at first; then twice what the last one brought.
+const ROOM_BYTES_MIN: usize = 16 * 1024;
 
 /// Bytes of one connection, counted with its peer's as they pass.
 #[derive(Debug)]
@@ -48,10 +52,7 @@ fn tell((counter, own): &(&Counter, Cell<u64>), bytes: usize) {
 /// Moves bytes both ways between the app's socket and a stream until both directions have ended. What was read from
 /// the socket already is in `input`; `gone` is the blame for the socket's errors.
 pub(crate) async fn with_stream(
-    (from, to): (
-        &mut (impl AsyncRead + Unpin),
-        &mut (impl AsyncWrite + Unpin),
-    ),
+    (from, to): (&mut ReadHalf<'_>, &mut WriteHalf<'_>),
     input: &mut Buffer,
     stream: &Stream,
     reader: &mut Reader,
@@ -59,16 +60,23 @@ pub(crate) async fn with_stream(
     gone: Reason,
 ) -> Result<(), Error> {
     let up = async {
+        let early = input.data().len();
+        stream.send_all(input.data(), false).await?;
+        tell(&tally.sent, early);
+        input.consume(early);
+        // A conversation needs little room, bulk all it can get.
+        let mut room = ROOM_BYTES_MIN;
         loop {
-            if input.is_empty() && input.fill_large(from).await.blame(gone)? == 0 {
-                stream.end();
-                return Ok(());
+            let sent = poll_fn(|cx| stream.poll_send_from(cx, from, room)).await?;
+            let sent = sent.blame(gone)?;
+            if sent == 0 {
+                break;
             }
-            let bytes = input.data().len();
-            stream.send_all(input.data(), false).await?;
-            tell(&tally.sent, bytes);
-            input.consume(bytes);
+            tell(&tally.sent, sent);
+            room = (2 * sent).clamp(ROOM_BYTES_MIN, DATA_BYTES_MAX);
         }
+        stream.end();
+        Ok(())
     };
     let down = async {
         while !reader.is_ended() {

@@ -9,9 +9,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::tcp::ReadHalf;
 
 use super::frame::{DATA_BYTES_MAX, Frame, HEAD_BYTES_MAX, Kind};
 use super::inbox::{Inbox, Received};
@@ -228,6 +233,36 @@ impl Stream {
             data = later;
         }
         Ok(())
+    }
+
+    /// Sends what one read of `from` brings, at most `room` bytes, once there is credit; says how much. Nothing of it is
+    /// recorded: for streams that stay where they are.
+    pub(crate) fn poll_send_from(
+        &self,
+        cx: &mut Context<'_>,
+        from: &mut ReadHalf<'_>,
+        room: usize,
+    ) -> Poll<Result<io::Result<usize>, Reason>> {
+        let credit = match ready!(self.poll_sendable(cx)) {
+            Ok(credit) => credit,
+            Err(reason) => {
+                // Nothing is lost if there is nothing more to send; what came before the reset may still be read.
+                let mut byte = [0];
+                let mut unsent = ReadBuf::new(&mut byte);
+                let read = ready!(Pin::new(from).poll_read(cx, &mut unsent));
+                return Poll::Ready(match unsent.filled() {
+                    [] => Ok(read.map(|()| 0)),
+                    _ => Err(reason),
+                });
+            }
+        };
+        match &*self.place.borrow() {
+            Some(Place { streams, id }) => {
+                let most = credit.min(room);
+                streams.poll_send_from(*id, most, cx, from).map(Ok)
+            }
+            None => Poll::Ready(Err(Reason::PeerGone)),
+        }
     }
 
     /// The stream is reset when nothing moves on it for so long. To be said anew where it is placed anew.

@@ -1,7 +1,12 @@
 //! What one [`Stream`](super::super::stream::Stream) does with its connection. Ids are of live streams.
 
-use std::task::{Poll, Waker};
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
+
+use tokio::io::AsyncReadExt;
+use tokio::net::tcp::ReadHalf;
 
 use super::{SEND_QUEUE_BYTES, Streams, WINDOW_BYTES, WINDOW_BYTES_MAX};
 use crate::error::{DecisionId, Reason};
@@ -57,6 +62,40 @@ impl Streams {
             state.give_turns();
         }
         state.wake_sender();
+    }
+
+    /// Queues what one read of `from` brings, at most `most` bytes, in a frame of DATA: read to where it is sent from.
+    pub(crate) fn poll_send_from(
+        &self,
+        id: u32,
+        most: usize,
+        cx: &mut Context<'_>,
+        from: &mut ReadHalf<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let Some(half) = state.by_id.get_mut(&id) else {
+            return Poll::Ready(Ok(0));
+        };
+        let before = state.out.len();
+        let mut read = Poll::Pending;
+        let put = frame::put(&mut state.out, id, Kind::Data, false, |out| {
+            out.reserve(most);
+            let mut from = from.take(most as u64);
+            read = pin!(from.read_buf(out)).poll(cx);
+        });
+        // Whether it sends or has nothing to send: it is another's turn.
+        state.turns.done(id, &mut half.turn);
+        match &read {
+            Poll::Ready(Ok(n)) if *n > 0 && put.is_ok() => {
+                half.send_credit -= n;
+                half.has_moved = true;
+                state.wake_sender();
+            }
+            _ => state.out.truncate(before),
+        }
+        state.give_turns();
+        read
     }
 
     /// Moves the unread frames to `inbox`, which was read. False: there are none yet, and `reader` is woken when there

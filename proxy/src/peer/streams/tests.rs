@@ -1,6 +1,10 @@
 //! Both ends of a wire in memory: what one queues, the other receives.
 
+use std::future::poll_fn;
 use std::task::{Context, Poll};
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::peer::frame::{DATA_BYTES_MAX, Decoder};
@@ -349,4 +353,54 @@ fn what_is_too_long_or_answered_is_not_sent_again() {
     let answered = Stream::request(Vec::new(), true);
     answered.forget();
     assert_eq!(answered.place(&old.dialer, 80), Err(Reason::Internal));
+}
+
+async fn sockets() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let (dialled, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    (dialled.expect("connected"), accepted.expect("accepted").0)
+}
+
+#[test]
+fn what_a_socket_brings_is_sent_as_it_is_read() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let (mut app, mut socket) = sockets().await;
+        let mut from = socket.split().0;
+        let mut wire = Wire::new();
+        let (stream, (end, mut reader)) = wire.open();
+        let (other, _other_end) = wire.open();
+
+        // Nothing to send keeps no turn from others.
+        let read = stream.poll_send_from(&mut context(), &mut from, 100);
+        assert!(read.is_pending() && wire.dialer.state.borrow().out.is_empty());
+        assert!(other.poll_sendable(&context()).is_ready());
+
+        app.write_all(b"hello, mesh").await.expect("written");
+        for expected in [5, 5, 1] {
+            let read = poll_fn(|cx| stream.poll_send_from(cx, &mut from, 5)).await;
+            assert_eq!(read.expect("open").expect("no error"), expected);
+        }
+        wire.carry();
+        assert_eq!(read_now(&end, &mut reader), 11);
+
+        // The peer takes no more: that matters once there is more, and not if there never is.
+        let (silent, silent_end) = wire.open();
+        drop((end, silent_end));
+        wire.carry();
+        let read = stream.poll_send_from(&mut context(), &mut from, 5);
+        assert!(read.is_pending());
+        app.write_all(b"more").await.expect("written");
+        let read = poll_fn(|cx| stream.poll_send_from(cx, &mut from, 5)).await;
+        assert_eq!(read.expect_err("reset"), Reason::ClientGone);
+        let (app, mut socket) = sockets().await;
+        drop(app);
+        let mut from = socket.split().0;
+        let ended = poll_fn(|cx| silent.poll_send_from(cx, &mut from, 5)).await;
+        assert_eq!(ended.expect("nothing is lost").expect("no error"), 0);
+    });
 }
