@@ -33,6 +33,9 @@ const RATE: f64 = 100.0;
 const BURST: f64 = 40.0;
 const CALLS: &str = "{requests: 100, per: second, burst: 40, onUnavailable: deny}";
 
+/// Nothing is admitted for so long: what was leased is over.
+const QUIET: Duration = Duration::from_millis(500);
+
 /// Over which as much is admitted as the limit allows.
 const STEADY: Duration = Duration::from_secs(2);
 
@@ -257,6 +260,7 @@ pub(crate) fn goes_away(bed: Bed) -> anyhow::Result<()> {
     play_pair(bed, |pair| {
         let load = pair.load()?;
         pair.until_leasing(2.0)?;
+        pair.watch_until_near()?;
         for hangs in [false, true] {
             if hangs {
                 pair.redis()?.signal(Signal::SIGSTOP)?;
@@ -264,16 +268,20 @@ pub(crate) fn goes_away(bed: Bed) -> anyhow::Result<()> {
                 pair.redis = None;
             }
             let away = Instant::now();
-            let is_denied = |samples: &[Sample]| match samples {
-                [.., before, last] => before.admitted == last.admitted,
-                _ => false,
+            let is_denied = |samples: &[Sample]| {
+                let last = samples.last().copied();
+                let since = samples
+                    .iter()
+                    .find(|one| last.is_some_and(|last| one.admitted == last.admitted));
+                since
+                    .zip(last)
+                    .is_some_and(|(since, last)| last.from - since.to >= QUIET)
             };
-            // Nothing is admitted from one look to the next.
             let mut samples =
                 pair.watch(|samples| is_denied(samples) && pair.ledgers_up() == 0.0)?;
-            // Two lease times, and as long as such a machine takes for anything.
+            // Two lease times, the quiet, and as long as such a machine takes for anything.
             ensure!(
-                away.elapsed() < Duration::from_millis(2500),
+                away.elapsed() < QUIET + Duration::from_millis(2500),
                 "{:?}",
                 away.elapsed()
             );
