@@ -59,7 +59,7 @@ async fn handshake(worker: &Worker, socket: TcpStream) -> Result<TlsStream, Erro
     let from = socket.peer_addr().blame(Reason::PeerGone)?.ip();
     let stranger = worker.handshakes.place(from).await?;
     let begun = Instant::now();
-    let tls = TlsStream::accept(socket, ourselves.server.clone()).await;
+    let tls = Box::pin(TlsStream::accept(socket, ourselves.server.clone())).await;
     drop(stranger);
     let outcome = tls
         .as_ref()

@@ -49,22 +49,26 @@ pub(crate) async fn serve(
         destination: dialled,
         local: None,
     };
-    let outcome = forward(&worker, &mut socket, caller).await;
+    let outcome = forward(&worker, &mut socket, &caller).await;
     open.dec();
     outcome
 }
 
-async fn forward(worker: &Rc<Worker>, socket: &mut TcpStream, caller: Caller) -> Result<(), Error> {
+async fn forward(
+    worker: &Rc<Worker>,
+    socket: &mut TcpStream,
+    caller: &Caller,
+) -> Result<(), Error> {
     let counted = |error: &Error| worker.metrics.refused(Direction::Outbound, error.reason);
     let told = |error: &Error| {
         counted(error);
-        if let Some(mut record) = record(worker, &caller) {
+        if let Some(mut record) = record(worker, caller) {
             record.refused(error);
         }
     };
 
     // Where to.
-    let found = whereto(worker, &caller).await.and_then(|found| {
+    let found = whereto(worker, caller).await.and_then(|found| {
         if found.0.kind == DestinationKind::External {
             leave(worker, caller.destination)?;
         }
@@ -80,7 +84,7 @@ async fn forward(worker: &Rc<Worker>, socket: &mut TcpStream, caller: Caller) ->
     };
     if let Way::Plain(address) = way {
         let admitted = match destination.kind {
-            DestinationKind::External => leaving::connection(worker, &caller).await,
+            DestinationKind::External => Box::pin(leaving::connection(worker, caller)).await,
             DestinationKind::Service(_) => Ok(Admitted::default()),
         };
         let _admitted = match admitted {
@@ -91,53 +95,44 @@ async fn forward(worker: &Rc<Worker>, socket: &mut TcpStream, caller: Caller) ->
                 return Err(error);
             }
         };
-        let record = record(worker, &caller);
-        let carried = plain(worker, socket, address, record).await;
+        let record = record(worker, caller);
+        let carried = Box::pin(plain(worker, socket, address, record)).await;
         return carried.inspect_err(counted);
     }
 
-    // What it speaks.
+    // What it speaks. Most of its time a connection is idle: what is done once, or seldom, is no part of what it keeps.
     let mut input = Buffer::default();
-    let (spoken, by) = protocol(worker, &caller, &destination, socket, &mut input)
-        .await
-        .inspect_err(told)?;
+    let asking = Box::pin(protocol(worker, caller, &destination, socket, &mut input));
+    let (spoken, by) = asking.await.inspect_err(told)?;
     worker.metrics.detected(spoken.protocol(), by);
 
     let admitted = match spoken {
-        Spoken::Tls(_) | Spoken::Tcp(_) => leaving::connection(worker, &caller).await,
+        Spoken::Tls(_) | Spoken::Tcp(_) => Box::pin(leaving::connection(worker, caller)).await,
         Spoken::Http1 | Spoken::Http2 => Ok(Admitted::default()),
     };
     let _admitted = admitted.inspect_err(told)?;
 
     // On its way. Everything below counts its own failures.
-    match spoken {
-        Spoken::Http1 => h1::serve::serve(worker, &caller, socket, input).await,
-        Spoken::Http2 => Box::pin(h2::serve::serve(worker, caller, socket, input)).await,
-        Spoken::Tls(name) => {
-            let opened = open_tls(worker, &caller, name.as_deref()).await;
-            let carrier = match opened.inspect_err(told) {
-                Ok(carrier) => carrier,
-                Err(error) => {
-                    if matches!(error.reason, Reason::NoRoute | Reason::NoBackend) {
-                        // It may be gone, or not listen.
-                        let _ = socket.try_write(&UNRECOGNIZED_NAME);
-                    }
-                    return Err(error);
+    let opened = match spoken {
+        Spoken::Http1 => return h1::serve::serve(worker, caller, socket, input).await,
+        Spoken::Http2 => {
+            return Box::pin(h2::serve::serve(worker, caller.clone(), socket, input)).await;
+        }
+        Spoken::Tls(name) => match open_tls(worker, caller, name.as_deref()).await {
+            Ok(carrier) => Opened::new(carrier),
+            Err(error) => {
+                told(&error);
+                if matches!(error.reason, Reason::NoRoute | Reason::NoBackend) {
+                    // It may be gone, or not listen.
+                    let _ = socket.try_write(&UNRECOGNIZED_NAME);
                 }
-            };
-            let ends = (socket, &mut input);
-            opaque(worker, &caller, ends, &carrier, &mut Reader::default()).await
-        }
-        Spoken::Tcp(None) => {
-            let carrier = open_tcp(worker, &caller).await.inspect_err(told)?;
-            let ends = (socket, &mut input);
-            opaque(worker, &caller, ends, &carrier, &mut Reader::default()).await
-        }
-        Spoken::Tcp(Some(mut opened)) => {
-            let Opened { carrier, reader } = &mut *opened;
-            opaque(worker, &caller, (socket, &mut input), carrier, reader).await
-        }
-    }
+                return Err(error);
+            }
+        },
+        Spoken::Tcp(None) => Opened::new(open_tcp(worker, caller).await.inspect_err(told)?),
+        Spoken::Tcp(Some(opened)) => opened,
+    };
+    opaque(worker, caller, (socket, &mut input), opened).await
 }
 
 async fn whereto(worker: &Worker, caller: &Caller) -> Result<(Arc<Destination>, Way), Error> {
@@ -189,6 +184,13 @@ enum Spoken {
 struct Opened {
     carrier: Carrier,
     reader: Reader,
+}
+
+impl Opened {
+    fn new(carrier: Carrier) -> Box<Self> {
+        let reader = Reader::default();
+        Box::new(Self { carrier, reader })
+    }
 }
 
 impl Spoken {
@@ -322,12 +324,12 @@ async fn opaque(
     worker: &Worker,
     caller: &Caller,
     (socket, input): (&mut TcpStream, &mut Buffer),
-    carrier: &Carrier,
-    reader: &mut Reader,
+    mut opened: Box<Opened>,
 ) -> Result<(), Error> {
+    let Opened { carrier, reader } = &mut *opened;
     let Carrier {
         stream, traffic, ..
-    } = carrier;
+    } = &*carrier;
     traffic.connection_started();
     let tally = tcp::Tally::new(traffic);
     let mut record = record(worker, caller);
