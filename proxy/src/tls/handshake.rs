@@ -3,6 +3,7 @@
 //! Limits: [`HANDSHAKE_TIMEOUT`].
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ringmail_proto::svid::{Svid, SvidError};
@@ -15,9 +16,14 @@ use rustls::{CommonState, ConnectionTrafficSecrets, ExtractedSecrets};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::record::HEADER_BYTES;
 use crate::buffer::{Buffer, write_all};
 use crate::error::{Error, Reason};
 
+/// Content types from change_cipher_spec to application_data.
+const RECORD_TYPES: RangeInclusive<u8> = 20..=23;
+/// The longest record, as old versions of TLS may have it: rustls says which is too long for it.
+const RECORD_BYTES_MAX: usize = HEADER_BYTES + (1 << 14) + 2048;
 /// From the TCP connection to the verified identity.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -39,8 +45,7 @@ pub(super) struct Established {
     pub(super) secrets: ExtractedSecrets,
     /// Makes the keys that follow these.
     pub(super) keys: Keys,
-    /// What the peer said right behind its handshake: what was read of it already, and records as they came.
-    pub(super) early: Vec<u8>,
+    /// What the peer sent right behind its handshake.
     pub(super) incoming: Buffer,
 }
 
@@ -79,8 +84,8 @@ pub(super) async fn shake_hands(
         socket,
         session,
         incoming: Buffer::default(),
+        shown: 0,
         outgoing: Buffer::default(),
-        early: Vec::new(),
     };
     match timeout(HANDSHAKE_TIMEOUT, handshake.run()).await {
         Ok(Ok(())) => handshake
@@ -101,8 +106,9 @@ struct Handshake<'socket> {
     socket: &'socket mut TcpStream,
     session: Session,
     incoming: Buffer,
+    /// How much of `incoming` is for rustls: a record at a time, so that what follows its last is still there.
+    shown: usize,
     outgoing: Buffer,
-    early: Vec<u8>,
 }
 
 /// What a step of the state machine asks for.
@@ -127,8 +133,10 @@ impl Handshake<'_> {
                 Step::Again => {}
                 Step::Send => self.send().await.map_err(gone)?,
                 Step::Receive => {
-                    if self.incoming.fill(self.socket).await.map_err(gone)? == 0 {
-                        return Err(gone(io::ErrorKind::UnexpectedEof.into()));
+                    while !self.show_record() {
+                        if self.incoming.fill(self.socket).await.map_err(gone)? == 0 {
+                            return Err(gone(io::ErrorKind::UnexpectedEof.into()));
+                        }
                     }
                 }
                 Step::Done => return self.send().await.map_err(gone),
@@ -143,6 +151,24 @@ impl Handshake<'_> {
         Ok(())
     }
 
+    /// One more record for rustls, if all of it is there; of what is no record, all that is there, to be refused.
+    fn show_record(&mut self) -> bool {
+        let unseen = &self.incoming.data()[self.shown..];
+        let Some(&[content, major, _, high, low]) = unseen.first_chunk() else {
+            return false;
+        };
+        let length = HEADER_BYTES + usize::from(u16::from_be_bytes([high, low]));
+        let is_record = RECORD_TYPES.contains(&content) && major == 3 && length <= RECORD_BYTES_MAX;
+        if !is_record {
+            self.shown = self.incoming.data().len();
+        } else if unseen.len() >= length {
+            self.shown += length;
+        } else {
+            return false;
+        }
+        true
+    }
+
     /// One step, which is the alert's: with another, the state machine would read what it has refused once more.
     async fn send_alert(&mut self) -> io::Result<()> {
         let _ = self.step();
@@ -150,17 +176,14 @@ impl Handshake<'_> {
     }
 
     fn step(&mut self) -> Result<Step, Error> {
-        let records = self.incoming.data_mut();
-        let (outgoing, early) = (&mut self.outgoing, &mut self.early);
+        let records = &mut self.incoming.data_mut()[..self.shown];
+        let outgoing = &mut self.outgoing;
         let (discard, step) = match &mut self.session {
-            Session::Client(session) => {
-                process(session.process_tls_records(records), outgoing, early)
-            }
-            Session::Server(session) => {
-                process(session.process_tls_records(records), outgoing, early)
-            }
+            Session::Client(session) => process(session.process_tls_records(records), outgoing),
+            Session::Server(session) => process(session.process_tls_records(records), outgoing),
         };
         self.incoming.consume(discard);
+        self.shown -= discard;
         step
     }
 
@@ -194,7 +217,6 @@ impl Handshake<'_> {
             key_exchange,
             secrets,
             keys,
-            early: self.early,
             incoming: self.incoming,
         })
     }
@@ -204,20 +226,9 @@ impl Handshake<'_> {
 fn process<Side>(
     status: UnbufferedStatus<'_, '_, Side>,
     outgoing: &mut Buffer,
-    early: &mut Vec<u8>,
 ) -> (usize, Result<Step, Error>) {
-    let UnbufferedStatus { mut discard, state } = status;
+    let UnbufferedStatus { discard, state } = status;
     let step = match state {
-        Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
-            match traffic.next_record() {
-                Some(Ok(record)) => {
-                    discard += record.discard;
-                    early.extend_from_slice(record.payload);
-                }
-                Some(Err(error)) => break Err(refused(error)),
-                None => break Ok(Step::Again),
-            }
-        },
         Ok(ConnectionState::EncodeTlsData(mut data)) => match data.encode(outgoing.spare()) {
             Ok(n) => {
                 outgoing.filled(n);
@@ -235,7 +246,7 @@ fn process<Side>(
         Ok(ConnectionState::BlockedHandshake) => Ok(Step::Receive),
         Ok(ConnectionState::WriteTraffic(_)) => Ok(Step::Done),
         Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Ok(Step::Closed),
-        // Early data, which we never offer, and states of a newer rustls.
+        // Data before the handshake is over, which we never offer, and states of a newer rustls.
         Ok(_) => Err(Reason::PeerProtocol.into()),
         Err(error) => Err(refused(error)),
     };

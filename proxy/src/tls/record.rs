@@ -9,7 +9,7 @@ use aws_lc_rs::aead::{
 use rustls::ConnectionTrafficSecrets;
 
 /// Content type and two bytes each of version and length.
-const HEADER_BYTES: usize = 5;
+pub(super) const HEADER_BYTES: usize = 5;
 /// The tag of every AEAD of TLS 1.3.
 const TAG_BYTES: usize = 16;
 /// What a record adds to its plaintext: header, content type, tag.
@@ -41,8 +41,8 @@ pub(crate) enum RecordError {
     Unexpected(u8),
     #[error("a message behind the handshake is no key update")]
     Handshake,
-    #[error("more than {0} new keys came with no data between them")]
-    TooManyKeys(u32),
+    #[error("more than {0} records came with no data in them")]
+    Fruitless(u32),
     #[error("an alert is malformed")]
     Alert,
     #[error("this AEAD is none of TLS 1.3's, or it failed")]

@@ -2,7 +2,7 @@
 //!
 //! One read takes up to 128 KiB from the socket and decrypts all its records in place; what is written is encrypted
 //! straight into the write buffer. Buffers hold memory only while bytes are in flight. Reading and writing belong to
-//! one task. Limits: [`KEY_UPDATES_MAX`], and those of `record` and `handshake`.
+//! one task. Limits: [`FRUITLESS_MAX`], and those of `record` and `handshake`.
 
 use std::io;
 use std::pin::Pin;
@@ -25,8 +25,8 @@ use super::record::{
 use crate::buffer::Buffer;
 use crate::error::{Error, Reason};
 
-/// New keys that a peer may take without any data between them.
-const KEY_UPDATES_MAX: u32 = 32;
+/// Records without data that a peer may send with none between them that has any.
+const FRUITLESS_MAX: u32 = 32;
 /// The alert that no more comes (RFC 8446, section 6.1): a warning, and its number.
 const CLOSE_NOTIFY: [u8; 2] = [1, 0];
 /// A new key (RFC 8446, section 4.6.3): type, length, and whether it asks for one in return.
@@ -42,16 +42,14 @@ pub(crate) struct TlsStream {
     /// Records as they came, decrypted in place.
     incoming: Buffer,
     opener: Opener,
-    /// What the peer said right behind its handshake.
-    early: Vec<u8>,
     /// Records to be sent.
     outgoing: Buffer,
     sealer: Sealer,
     keys: Keys,
     /// The peer asked for a new key of ours.
     owes_key: bool,
-    /// New keys of the peer since its last data.
-    key_updates: u32,
+    /// Records of the peer since its last data.
+    fruitless: u32,
     /// The peer closed its direction, in TLS or in TCP.
     ended: bool,
     /// We told the peer that no more comes.
@@ -99,7 +97,6 @@ impl TlsStream {
             key_exchange,
             secrets,
             keys,
-            early,
             incoming,
         } = shake_hands(&mut socket, session).await?;
         Ok(Self {
@@ -109,12 +106,11 @@ impl TlsStream {
             key_exchange,
             incoming,
             opener: Opener::new(secrets.rx).map_err(internal)?,
-            early,
             outgoing: Buffer::default(),
             sealer: Sealer::new(secrets.tx).map_err(internal)?,
             keys,
             owes_key: false,
-            key_updates: 0,
+            fruitless: 0,
             ended: false,
             said_goodbye: false,
         })
@@ -141,13 +137,8 @@ impl TlsStream {
         cx: &mut Context<'_>,
         sink: &mut dyn FnMut(&[u8]),
     ) -> Poll<Result<Read, Error>> {
-        let mut delivered = !self.early.is_empty();
-        if delivered {
-            sink(&std::mem::take(&mut self.early));
-        }
         loop {
-            delivered |= self.open_records(sink)?;
-            if delivered {
+            if self.open_records(sink)? {
                 return Poll::Ready(Ok(Read::Some));
             }
             if self.ended {
@@ -166,11 +157,12 @@ impl TlsStream {
         {
             let record = &mut self.incoming.data_mut()[..length];
             let (content, plaintext) = self.opener.open(record).map_err(broken)?;
+            self.fruitless += 1;
             match content {
                 DATA if plaintext.is_empty() => {}
                 DATA => {
                     delivered = true;
-                    self.key_updates = 0;
+                    self.fruitless = 0;
                     sink(plaintext);
                 }
                 ALERT => self.ended |= is_goodbye(plaintext)?,
@@ -181,6 +173,9 @@ impl TlsStream {
                 }
                 other => return Err(broken(RecordError::Unexpected(other))),
             }
+            if self.fruitless > FRUITLESS_MAX {
+                return Err(broken(RecordError::Fruitless(FRUITLESS_MAX)));
+            }
             self.incoming.consume(length);
         }
         Ok(delivered)
@@ -188,10 +183,6 @@ impl TlsStream {
 
     /// The peer goes on with a new key.
     fn follow_key(&mut self) -> Result<(), Error> {
-        self.key_updates += 1;
-        if self.key_updates > KEY_UPDATES_MAX {
-            return Err(broken(RecordError::TooManyKeys(KEY_UPDATES_MAX)));
-        }
         let secrets = self.keys.next_to_receive().map_err(internal)?;
         self.opener = Opener::new(secrets).map_err(internal)?;
         Ok(())
@@ -199,8 +190,8 @@ impl TlsStream {
 
     /// Encrypts from the front of `plaintext` as much as the write buffer takes; says how much that was.
     pub(crate) fn write(&mut self, plaintext: &[u8]) -> Result<usize, Error> {
-        if self.owes_key || self.sealer.is_worn() {
-            self.update_key()?;
+        if (self.owes_key || self.sealer.is_worn()) && !self.update_key()? {
+            return Ok(0);
         }
         let room = self.outgoing.spare();
         let (mut taken, mut written) = (0, 0);
@@ -218,14 +209,15 @@ impl TlsStream {
         Ok(taken)
     }
 
-    /// Goes on with a new key, once there is room to tell the peer.
-    fn update_key(&mut self) -> Result<(), Error> {
-        if self.seal_message(HANDSHAKE, &KEY_UPDATE)? {
+    /// Goes on with a new key. False when there is no room to tell the peer.
+    fn update_key(&mut self) -> Result<bool, Error> {
+        let told = self.seal_message(HANDSHAKE, &KEY_UPDATE)?;
+        if told {
             let secrets = self.keys.next_to_send().map_err(internal)?;
             self.sealer = Sealer::new(secrets).map_err(internal)?;
             self.owes_key = false;
         }
-        Ok(())
+        Ok(told)
     }
 
     /// A message of TLS itself. False when there is no room for it.

@@ -3,8 +3,9 @@
 use std::future::poll_fn;
 
 use rustls::pki_types::IpAddr;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
@@ -171,7 +172,7 @@ fn a_worn_key_is_replaced() {
         assert_eq!(one.expect("received"), data);
         assert_eq!(other.expect("received"), data);
         assert!(!client.sealer.is_worn());
-        assert_eq!((server.key_updates, server.owes_key), (0, false));
+        assert_eq!((server.fruitless, server.owes_key), (0, false));
     });
 }
 
@@ -218,23 +219,79 @@ fn what_may_not_come_ends_the_connection() {
 }
 
 #[test]
-fn new_keys_without_end_are_refused() {
+fn records_without_data_have_an_end() {
+    let rows: [(u8, &[u8]); 3] = [(HANDSHAKE, &KEY_UPDATE), (DATA, &[]), (ALERT, &[1, 90])];
     run(async {
-        let (mut client, mut server) = ours().await;
-        let update = async |client: &mut TlsStream, times| {
-            for _ in 0..times {
-                client.update_key().expect("there is room");
-            }
-            poll_fn(|cx| client.poll_flush(cx)).await.expect("sent");
+        for (content, message) in rows {
+            let (mut client, mut server) = ours().await;
+            let say = async |client: &mut TlsStream, times| {
+                for _ in 0..times {
+                    let is_room = match content {
+                        HANDSHAKE => client.update_key(),
+                        _ => client.seal_message(content, message),
+                    };
+                    assert!(is_room.expect("sealed"));
+                }
+                poll_fn(|cx| client.poll_flush(cx)).await.expect("sent");
+            };
+            say(&mut client, FRUITLESS_MAX).await;
+            let (one, other) =
+                tokio::join!(exchange(&mut client, b"!"), exchange(&mut server, b"?"));
+            assert_eq!(one.expect("received"), b"?");
+            assert_eq!(other.expect("received"), b"!");
+            say(&mut client, FRUITLESS_MAX + 1).await;
+            let error = next(&mut server).await.expect_err("too many");
+            assert_eq!(error.reason, Reason::PeerProtocol);
+        }
+    });
+}
+
+/// Carries bytes both ways, but holds all that `near` says behind its hello until it is `said`.
+async fn hold_back(mut near: DuplexStream, mut far: TcpStream, said: &Notify) {
+    let mut hello = vec![0; 16 * 1024];
+    let n = near.read(&mut hello).await.expect("a hello");
+    far.write_all(&hello[..n]).await.expect("sent");
+    let (mut from_far, mut to_far) = far.split();
+    let (mut from_near, mut to_near) = tokio::io::split(near);
+    let forth = async {
+        said.notified().await;
+        tokio::io::copy(&mut from_near, &mut to_far).await
+    };
+    let back = tokio::io::copy(&mut from_far, &mut to_near);
+    let _ = tokio::join!(forth, back);
+}
+
+#[test]
+fn what_comes_right_behind_a_handshake_is_read() {
+    run(async {
+        let (identity, client) = identity();
+        let (dialled, accepted) = sockets().await;
+        let (io, held) = tokio::io::duplex(64 * 1024);
+        let said = Notify::new();
+        let client = async {
+            let name = ServerName::IpAddress(IpAddr::V4([127, 0, 0, 1].into()));
+            let tls = TlsConnector::from(client).connect(name, io).await;
+            let mut tls = tls.expect("shaken hands");
+            let refreshed = tls.get_mut().1.refresh_traffic_keys();
+            refreshed.expect("1.3");
+            tls.write_all(b"at once").await.expect("sent");
+            tls.flush().await.expect("sent");
+            said.notify_one();
+            let mut answer = [0; 7];
+            tls.read_exact(&mut answer).await.expect("answered");
+            answer
         };
-        update(&mut client, KEY_UPDATES_MAX).await;
-        let (one, other) = tokio::join!(exchange(&mut client, b"!"), exchange(&mut server, b"?"));
-        assert_eq!(
-            (one.expect("received"), other.expect("received")),
-            (b"?".to_vec(), b"!".to_vec())
-        );
-        update(&mut client, KEY_UPDATES_MAX + 1).await;
-        let error = next(&mut server).await.expect_err("too many");
-        assert_eq!(error.reason, Reason::PeerProtocol);
+        let server = async {
+            let tls = TlsStream::accept(accepted, identity.server.clone()).await;
+            let mut tls = tls.expect("shaken hands");
+            assert!(!tls.incoming.is_empty(), "it came with the handshake");
+            exchange(&mut tls, b"as soon").await.expect("received")
+        };
+        let both = async { tokio::join!(client, server) };
+        let (answer, received) = tokio::select! {
+            done = both => done,
+            () = hold_back(held, dialled, &said) => unreachable!("it carries for ever"),
+        };
+        assert_eq!((&answer, &received[..]), (b"as soon", &b"at once"[..]));
     });
 }
