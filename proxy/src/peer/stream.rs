@@ -10,12 +10,11 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::ReadBuf;
 use tokio::net::tcp::ReadHalf;
 
 use super::frame::{DATA_BYTES_MAX, Frame, HEAD_BYTES_MAX, Kind};
@@ -243,17 +242,17 @@ impl Stream {
         from: &mut ReadHalf<'_>,
         room: usize,
     ) -> Poll<Result<io::Result<usize>, Reason>> {
-        let credit = match ready!(self.poll_sendable(cx)) {
-            Ok(credit) => credit,
-            Err(reason) => {
-                // Nothing is lost if there is nothing more to send; what came before the reset may still be read.
+        let credit = match self.poll_sendable(cx) {
+            Poll::Ready(Ok(credit)) => credit,
+            // No room, or a reset: nothing is lost if the socket has nothing more to send, and what came before a reset may
+            // still be read.
+            blocked => {
                 let mut byte = [0];
-                let mut unsent = ReadBuf::new(&mut byte);
-                let read = ready!(Pin::new(from).poll_read(cx, &mut unsent));
-                return Poll::Ready(match unsent.filled() {
-                    [] => Ok(read.map(|()| 0)),
-                    _ => Err(reason),
-                });
+                let peeked = ready!(from.poll_peek(cx, &mut ReadBuf::new(&mut byte)));
+                return match peeked {
+                    Ok(0) | Err(_) => Poll::Ready(Ok(peeked)),
+                    Ok(_) => blocked.map_ok(Ok),
+                };
             }
         };
         match &*self.place.borrow() {

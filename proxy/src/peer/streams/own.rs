@@ -13,6 +13,9 @@ use crate::error::{DecisionId, Reason};
 use crate::peer::frame::{self, Kind};
 use crate::peer::inbox::Inbox;
 
+/// What the queue keeps for a read that brought nothing.
+const KEPT_ROOM_BYTES: usize = 32 * 1024;
+
 impl Streams {
     /// How many bytes of DATA may be sent now; none: `waker` is woken when some may.
     pub(crate) fn sendable(&self, id: u32, waker: &Waker) -> Result<Option<usize>, Reason> {
@@ -20,6 +23,9 @@ impl Streams {
         let state = &mut *state;
         let half = state.by_id.get_mut(&id).ok_or(Reason::Internal)?;
         if let Some(reason) = half.reset {
+            // What it waited for is another's.
+            state.turns.done(id, &mut half.turn);
+            state.give_turns();
             return Err(reason);
         }
         if half.send_credit == 0 {
@@ -74,7 +80,8 @@ impl Streams {
     ) -> Poll<io::Result<usize>> {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        let Some(half) = state.by_id.get_mut(&id) else {
+        let half = state.by_id.get_mut(&id);
+        let Some(half) = half.filter(|half| !half.send_ended) else {
             return Poll::Ready(Ok(0));
         };
         let before = state.out.len();
@@ -92,7 +99,12 @@ impl Streams {
                 half.has_moved = true;
                 state.wake_sender();
             }
-            _ => state.out.truncate(before),
+            _ => {
+                state.out.truncate(before);
+                if before == 0 {
+                    state.out.shrink_to(KEPT_ROOM_BYTES);
+                }
+            }
         }
         state.give_turns();
         read

@@ -355,6 +355,34 @@ fn what_is_too_long_or_answered_is_not_sent_again() {
     assert_eq!(answered.place(&old.dialer, 80), Err(Reason::Internal));
 }
 
+#[test]
+fn a_reset_gives_its_turn_to_the_next() {
+    let mut wire = Wire::new();
+    let full = SEND_QUEUE_BYTES / WINDOW_BYTES;
+    let mut streams: Vec<_> = (0..full).map(|_| wire.open()).collect();
+    let (waits, end) = wire.open();
+    for (stream, _) in &streams {
+        send_all_now(stream, b'x');
+    }
+    assert!(
+        waits.poll_sendable(&context()).is_pending(),
+        "there is room"
+    );
+    drop(end);
+    wire.carry();
+    assert_eq!(
+        waits.poll_sendable(&context()),
+        Poll::Ready(Err(Reason::ClientGone))
+    );
+    let (other, (end, reader)) = &mut streams[0];
+    read_now(end, reader);
+    wire.carry();
+    assert!(
+        other.poll_sendable(&context()).is_ready(),
+        "nobody else waits"
+    );
+}
+
 async fn sockets() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound");
@@ -398,7 +426,13 @@ fn what_a_socket_brings_is_sent_as_it_is_read() {
         let read = poll_fn(|cx| stream.poll_send_from(cx, &mut from, 5)).await;
         assert_eq!(read.expect_err("reset"), Reason::ClientGone);
         let (app, mut socket) = sockets().await;
+        // Without credit, its end is seen all the same.
+        send_all_now(&other, b'x');
+        let read = other.poll_send_from(&mut context(), &mut socket.split().0, 5);
+        assert!(read.is_pending());
         drop(app);
+        let ended = poll_fn(|cx| other.poll_send_from(cx, &mut socket.split().0, 5)).await;
+        assert_eq!(ended.expect("open").expect("no error"), 0);
         let mut from = socket.split().0;
         let ended = poll_fn(|cx| silent.poll_send_from(cx, &mut from, 5)).await;
         assert_eq!(ended.expect("nothing is lost").expect("no error"), 0);
