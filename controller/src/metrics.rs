@@ -9,6 +9,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 use ringmail_proto::catalogue::Metric as Row;
+use ringmail_proto::process::Process;
 
 /// Their names, kinds and labels.
 pub mod catalogue;
@@ -16,15 +17,11 @@ pub mod catalogue;
 /// Their labels.
 mod labels;
 
-/// What the process uses.
-mod process;
-
 pub use labels::{
     CallLabels, Cause, Certified, CertifyLabels, Credential, ExchangeLabels, ExchangeOutcome,
     HandshakeLabels, HandshakeOutcome, LimitLabels, ResponseLabels, Reviewed, StreamEnd,
     StreamLabels, WatchLabels, Webhook, WebhookLabels, WriteLabels, WriteOutcome, Written,
 };
-use process::Process;
 
 /// Upper bounds of the buckets of an exchange's seconds: a call of a server nearby, to more than it may take.
 const EXCHANGE_SECONDS: [f64; 9] = [

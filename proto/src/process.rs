@@ -1,38 +1,43 @@
 //! What the process itself uses, read from `/proc` when somebody asks: names as Prometheus' own clients have them.
 
-use std::fs;
+use std::{fmt, fs};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::catalogue::{Kind, Metric};
 
-/// Of [`Usage::resident_bytes`].
+/// Memory in use.
 pub const RESIDENT: &Metric = &Metric::new(
     Kind::Gauge,
     "process_resident_memory_bytes",
     &[],
     "Resident memory size in bytes",
 );
-/// Of [`Usage::cpu_seconds`].
+/// CPU time so far.
 pub const CPU: &Metric = &Metric::new(
     Kind::Counter,
     "process_cpu_seconds_total",
     &[],
     "Total user and system CPU time spent in seconds",
 );
-/// Of [`Usage::open_files`].
+/// Files and sockets that are open.
 pub const OPEN_FILES: &Metric = &Metric::new(
     Kind::Gauge,
     "process_open_fds",
     &[],
     "Number of open file descriptors",
 );
-/// Of [`Usage::files_max`].
+/// How many may be; none where there is no limit.
 pub const FILES_MAX: &Metric = &Metric::new(
     Kind::Gauge,
     "process_max_fds",
     &[],
     "Maximum number of open file descriptors",
 );
-/// Of [`Usage::start_seconds`].
+/// When it began, in Unix time.
 pub const START: &Metric = &Metric::new(
     Kind::Gauge,
     "process_start_time_seconds",
@@ -40,19 +45,43 @@ pub const START: &Metric = &Metric::new(
     "Start time of the process since unix epoch in seconds",
 );
 
-/// What could be read.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Usage {
-    /// Memory in use.
-    pub resident_bytes: Option<i64>,
-    /// CPU time so far.
-    pub cpu_seconds: Option<f64>,
-    /// Files and sockets that are open.
-    pub open_files: Option<i64>,
-    /// How many may be; none where there is no limit.
-    pub files_max: Option<i64>,
-    /// When it began, in Unix time.
-    pub start_seconds: Option<f64>,
+/// Adds these to a page of metrics; what cannot be read is left out.
+#[derive(Debug)]
+pub struct Process;
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let usage = Usage::read();
+        let e = &mut encoder;
+        write(e, RESIDENT, usage.resident_bytes.map(ConstGauge::new))?;
+        write(e, CPU, usage.cpu_seconds.map(ConstCounter::new))?;
+        write(e, OPEN_FILES, usage.open_files.map(ConstGauge::new))?;
+        write(e, FILES_MAX, usage.files_max.map(ConstGauge::new))?;
+        write(e, START, usage.start_seconds.map(ConstGauge::new))
+    }
+}
+
+fn write(
+    encoder: &mut DescriptorEncoder<'_>,
+    row: &Metric,
+    metric: Option<impl EncodeMetric>,
+) -> fmt::Result {
+    let Some(metric) = metric else {
+        return Ok(());
+    };
+    // The library adds what counters end in.
+    let name = row.name.strip_suffix("_total").unwrap_or(row.name);
+    let kind = metric.metric_type();
+    metric.encode(encoder.encode_descriptor(name, row.help, None, kind)?)
+}
+
+/// What could be read, in the order of the metrics.
+struct Usage {
+    resident_bytes: Option<i64>,
+    cpu_seconds: Option<f64>,
+    open_files: Option<i64>,
+    files_max: Option<i64>,
+    start_seconds: Option<f64>,
 }
 
 /// Of `/proc/self/stat`, by the number that proc(5) gives a field, less the three before the first that is read.
@@ -64,8 +93,7 @@ const TICKS: f64 = 100.0;
 
 impl Usage {
     /// Of this process, now.
-    #[must_use]
-    pub fn read() -> Self {
+    fn read() -> Self {
         let text = |path| fs::read_to_string(path).ok();
         let stat = text("/proc/self/stat");
         Self {

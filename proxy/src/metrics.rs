@@ -25,9 +25,6 @@ mod family;
 /// Counters and histograms, sharded by worker.
 pub(crate) mod sharded;
 
-/// What the process uses.
-mod process;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,10 +35,10 @@ use prometheus_client::registry::Registry;
 use ringmail_proto::identity::WorkloadName;
 use ringmail_proto::limit::{Limit, Scope};
 use ringmail_proto::policy::{Mode, Verdict};
+use ringmail_proto::process::Process;
 
 use events::Events;
 use family::{Family, Room, SERIES_MAX, Sweep, Value, name};
-use process::Process;
 use register::Register;
 use sharded::{Counter, Histogram, Shards};
 use traffic::{Codes, Ends, Grpc, Http};

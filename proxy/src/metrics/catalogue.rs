@@ -4,12 +4,20 @@
 //! policies and limits from the controller, and addresses of clients. No request chooses one.
 
 use ringmail_proto::catalogue::{Kind, Metric};
+use ringmail_proto::process;
 
 macro_rules! catalogue {
     ($($ident:ident: $kind:ident $name:literal [$($label:literal)*] $help:literal;)*) => {
         $(#[doc = $help] pub const $ident: Metric = Metric::new(Kind::$kind, $name, &[$($label),*], $help);)*
-        /// All of them.
-        pub const ALL: &[&Metric] = &[$(&$ident),*];
+        /// All of them, with what any process has.
+        pub const ALL: &[&Metric] = &[
+            $(&$ident,)*
+            process::RESIDENT,
+            process::CPU,
+            process::OPEN_FILES,
+            process::FILES_MAX,
+            process::START,
+        ];
     };
 }
 
@@ -104,16 +112,6 @@ catalogue! {
         "Times that something was counted as overflow, for want of series";
     BUILD: Info "ringmail_build_info" ["version"]
         "This program";
-    RESIDENT_MEMORY: Gauge "process_resident_memory_bytes" []
-        "Resident memory size in bytes";
-    CPU: Counter "process_cpu_seconds_total" []
-        "Total user and system CPU time spent in seconds";
-    OPEN_FDS: Gauge "process_open_fds" []
-        "Number of open file descriptors";
-    MAX_FDS: Gauge "process_max_fds" []
-        "Maximum number of open file descriptors";
-    START_TIME: Gauge "process_start_time_seconds" []
-        "Start time of the process since unix epoch in seconds";
 }
 
 #[cfg(test)]
