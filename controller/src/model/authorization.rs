@@ -5,12 +5,9 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use prost::Message;
 use ringmail_proto::identity::WorkloadName;
 use ringmail_proto::limit::{LIMITS_MAX, Limit, Terms};
@@ -28,11 +25,16 @@ use super::services::Port;
 use crate::jwks::KeySets;
 use crate::source::Objects;
 use crate::source::authentication::MeantIssuer;
-use crate::source::objects::{Key, Kind, Object};
-use crate::source::policy::{Meant, Selected, Target};
+use crate::source::objects::{Key, Kind};
+use crate::source::policy::Meant;
+
+/// Which pods, and which of their ports, a policy is for.
+mod targets;
 
 /// Whom policies ask.
 mod external;
+
+use targets::{Looking, On};
 
 /// A policy and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,31 +64,6 @@ pub(super) struct Authorizations {
     pub(super) reports: Vec<PolicyReport>,
     /// By name.
     pub(super) limits: BTreeMap<Arc<str>, Limit>,
-}
-
-/// Ports of a pod that a policy is for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum On {
-    All,
-    Some(BTreeSet<NonZeroU16>),
-}
-
-impl On {
-    /// As they are told: none are all.
-    fn ports(&self) -> Vec<NonZeroU16> {
-        match self {
-            Self::All => Vec::new(),
-            Self::Some(ports) => ports.iter().copied().collect(),
-        }
-    }
-
-    fn add(&mut self, other: Self) {
-        match (&mut *self, other) {
-            (Self::All, _) => {}
-            (_, Self::All) => *self = Self::All,
-            (Self::Some(ports), Self::Some(more)) => ports.extend(more),
-        }
-    }
 }
 
 /// What is for a pod, by place, and for which of its ports.
@@ -124,11 +101,7 @@ pub(super) fn apply(
     problems: &mut Vec<String>,
 ) -> Authorizations {
     let policies = in_order(objects);
-    let looking = Looking {
-        objects,
-        pods,
-        ports: by_service(ports),
-    };
+    let looking = Looking::new(objects, pods, ports);
     let mut applied: HashMap<&WorkloadName, Here> = HashMap::new();
     let mut reports = Vec::new();
     let mut resolved = Vec::new();
@@ -399,121 +372,6 @@ impl PolicyReport {
 
 fn namespace(policy: &Meant) -> &str {
     policy.metadata.namespace.as_deref().unwrap_or("default")
-}
-
-fn by_service(ports: &[Port]) -> HashMap<&WorkloadName, Vec<&Port>> {
-    let mut found: HashMap<_, Vec<_>> = HashMap::new();
-    for port in ports {
-        found.entry(&port.service).or_default().push(port);
-    }
-    found
-}
-
-/// Where targets are looked for.
-struct Looking<'a> {
-    objects: &'a Objects,
-    pods: &'a Pods,
-    ports: HashMap<&'a WorkloadName, Vec<&'a Port>>,
-}
-
-impl<'a> Looking<'a> {
-    /// The pods a policy is for, and what it names that is not there.
-    fn targets(
-        &self,
-        namespace: &str,
-        targets: &[Target],
-    ) -> (Vec<(&'a PodEntry, On)>, Vec<String>) {
-        let namespace: Arc<str> = namespace.into();
-        let (mut found, mut missing) = (Vec::new(), Vec::new());
-        for target in targets {
-            let on = target
-                .port
-                .map_or(On::All, |port| On::Some(BTreeSet::from([port])));
-            match &target.pods {
-                Selected::All => {
-                    let all = self.pods.all();
-                    let own = all.filter(|pod| pod.name.namespace == namespace);
-                    found.extend(own.map(|pod| (pod, on.clone())));
-                }
-                Selected::Labels(labels) => {
-                    let pods = self.pods.labelled(&namespace, labels);
-                    found.extend(pods.map(|pod| (pod, on.clone())));
-                }
-                Selected::Service(name) => {
-                    if !self.service(&namespace, name, target, &mut found) {
-                        let port = target.port.map(|port| format!(":{port}"));
-                        let port = port.unwrap_or_default();
-                        missing.push(format!("Service {namespace}/{name}{port}"));
-                    }
-                }
-            }
-        }
-        (found, missing)
-    }
-
-    /// False when there is no such port. Pods behind a service's ports: those that it has now, and those that its selector names, ready or not.
-    fn service(
-        &self,
-        namespace: &Arc<str>,
-        name: &str,
-        target: &Target,
-        found: &mut Vec<(&'a PodEntry, On)>,
-    ) -> bool {
-        let key = Key {
-            kind: Kind::Service,
-            namespace: namespace.clone(),
-            name: name.into(),
-        };
-        let Some(Object::Service(service)) = self.objects.get(&key) else {
-            return false;
-        };
-        let is_meant = |number: i32| {
-            target
-                .port
-                .is_none_or(|port| i32::from(port.get()) == number)
-        };
-        let Ok(full_name) = WorkloadName::new(namespace, name) else {
-            return false;
-        };
-        let ports = self.ports.get(&full_name).into_iter().flatten();
-        for port in ports.filter(|port| is_meant(port.number.get().into())) {
-            for (pod, number) in port.served_by() {
-                let pod = self.pods.named(pod);
-                found.extend(pod.map(|pod| (pod, On::Some(BTreeSet::from([number])))));
-            }
-        }
-        let spec = service.spec.as_ref();
-        let declared = spec.and_then(|spec| spec.ports.as_deref());
-        let declared = declared.into_iter().flatten();
-        let mut meant = declared.filter(|port| is_meant(port.port)).peekable();
-        let is_there = meant.peek().is_some();
-        for port in meant {
-            found.extend(self.selected(namespace, service, port));
-        }
-        is_there
-    }
-
-    fn selected(
-        &self,
-        namespace: &Arc<str>,
-        service: &Service,
-        port: &ServicePort,
-    ) -> Vec<(&'a PodEntry, On)> {
-        let spec = service.spec.as_ref();
-        let selector = spec.and_then(|spec| spec.selector.as_ref());
-        let Some(selector) = selector.filter(|selector| !selector.is_empty()) else {
-            return Vec::new();
-        };
-        let number = |number: i32| u16::try_from(number).ok().and_then(NonZeroU16::new);
-        let pods = self.pods.labelled(namespace, selector);
-        let on = |pod: &PodEntry| match &port.target_port {
-            None => number(port.port),
-            Some(IntOrString::Int(own)) => number(*own),
-            Some(IntOrString::String(name)) => pod.named_port(name),
-        };
-        pods.filter_map(|pod| Some((pod, On::Some(BTreeSet::from([on(pod)?])))))
-            .collect()
-    }
 }
 
 #[cfg(test)]

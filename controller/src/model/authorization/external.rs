@@ -7,7 +7,7 @@ use ringmail_proto::identity::WorkloadName;
 use ringmail_proto::policy::external::External;
 use ringmail_proto::policy::{Action, Policy};
 
-use super::{Looking, On};
+use super::targets::{Looking, On};
 use crate::model::pods::PodEntry;
 use crate::model::services::Port;
 
