@@ -2,6 +2,9 @@
 
 use super::board::{Board, Variable};
 
+/// Figures that stand on more than one of them.
+mod shared;
+
 /// Is all well, and where not?
 mod overview;
 

@@ -1,5 +1,6 @@
 //! The controller, and whether proxies follow it.
 
+use super::shared::pods_uncovered;
 use super::{NAMESPACE, WORKLOAD};
 use crate::observe::board::{Bad, Board, Needs, Panel, Row, Unit, figure, lines, stack, table};
 
@@ -67,14 +68,7 @@ fn now() -> Vec<Panel> {
         )
         .empty("no controller is scraped")
         .bad(Bad::Above(1.0, 1.0)),
-        figure(
-            "Pods without a sidecar",
-            "Running pods that should have one and have none; `ringmail coverage` lists them.",
-            Unit::Count,
-            "max(ringmail_controller_pods_uncovered)",
-        )
-        .empty("no controller is scraped")
-        .bad(Bad::Above(1.0, 1.0)),
+        pods_uncovered(),
         figure(
             "Objects not in force",
             "Files and objects whose content is refused, and contradictions among the rest.",

@@ -1,5 +1,6 @@
 //! Is all well, and where not?
 
+use super::shared::{first_certificate, mutual_tls, pods_uncovered};
 use super::{NAMESPACE, WORKLOAD};
 use crate::observe::board::{Bad, Board, Panel, Row, Unit, buckets, figure, lines, stack, table};
 
@@ -51,18 +52,7 @@ fn now() -> Vec<Panel> {
             "histogram_quantile(0.99, sum by (le) (rate(ringmail_request_duration_seconds_bucket{@, direction='inbound'}[R])))",
         )
         .empty("no requests"),
-        figure(
-            "Mutual TLS",
-            "The part of requests and connections that apps got over mutual TLS. The rest came in plaintext to workloads that \
-             take that (ringmail.io/inbound: permissive).",
-            Unit::Share,
-            "sum(rate(ringmail_requests_total{@, direction='inbound', tls='mutual'}[R]) \
-             or rate(ringmail_connections_total{@, direction='inbound', tls='mutual'}[R])) \
-             / (sum(rate(ringmail_requests_total{@, direction='inbound'}[R]) \
-             or rate(ringmail_connections_total{@, direction='inbound'}[R])) > 0)",
-        )
-        .empty("no traffic")
-        .bad(Bad::Below(0.999_999, 0.9)),
+        mutual_tls(),
         figure(
             "Refused by policy",
             "Requests and connections that no policy allows or that one denies, with a bad token, or of a revoked identity.",
@@ -89,22 +79,8 @@ fn now() -> Vec<Panel> {
             "count(ringmail_control_connected{@} == 0) or vector(0)",
         )
         .bad(Bad::Above(1.0, 1.0)),
-        figure(
-            "Certificate that ends first",
-            "How long the certificate lasts that ends first. Proxies renew at about half of its life; where it ends, nothing \
-             is let in or out.",
-            Unit::Seconds,
-            "min(ringmail_certificate_expiry_timestamp_seconds{@} - time())",
-        )
-        .bad(Bad::Below(600.0, 60.0)),
-        figure(
-            "Pods without a sidecar",
-            "Running pods that should have one and have none; `ringmail coverage` lists them.",
-            Unit::Count,
-            "max(ringmail_controller_pods_uncovered)",
-        )
-        .empty("no controller is scraped")
-        .bad(Bad::Above(1.0, 1.0)),
+        first_certificate(),
+        pods_uncovered(),
         figure(
             "Limits without ledger",
             "Proxies whose rate limits do as onUnavailable says, because the ledger is away.",

@@ -1,5 +1,6 @@
 //! Identities, certificates, who was refused.
 
+use super::shared::{first_certificate, mutual_tls};
 use super::{NAMESPACE, PEER, WORKLOAD, variable};
 use crate::observe::board::{
     Bad, Board, Needs, Panel, Row, Unit, figure, lines, spread, stack, table,
@@ -43,17 +44,7 @@ pub(super) fn board() -> Board {
 
 fn now() -> Vec<Panel> {
     vec![
-        figure(
-            "Mutual TLS",
-            "The part of what apps got over mutual TLS.",
-            Unit::Share,
-            "sum(rate(ringmail_requests_total{@, direction='inbound', tls='mutual'}[R]) \
-             or rate(ringmail_connections_total{@, direction='inbound', tls='mutual'}[R])) \
-             / (sum(rate(ringmail_requests_total{@, direction='inbound'}[R]) \
-             or rate(ringmail_connections_total{@, direction='inbound'}[R])) > 0)",
-        )
-        .empty("no traffic")
-        .bad(Bad::Below(0.999_999, 0.9)),
+        mutual_tls(),
         figure(
             "Post-quantum",
             "The part of all handshakes between proxies since they began whose key exchange a quantum computer does not break \
@@ -63,13 +54,7 @@ fn now() -> Vec<Panel> {
         )
         .empty("no handshakes")
         .bad(Bad::Below(0.99, 0.5)),
-        figure(
-            "Certificate that ends first",
-            "Proxies renew at about half of a certificate's life.",
-            Unit::Seconds,
-            "min(ringmail_certificate_expiry_timestamp_seconds{@} - time())",
-        )
-        .bad(Bad::Below(600.0, 60.0)),
+        first_certificate(),
         figure(
             "Oldest, of its life",
             "The part of its life that the oldest certificate has behind it; past 0.75 renewals have failed for long.",
